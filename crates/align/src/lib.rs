@@ -1,0 +1,1 @@
+//! Post-training: preference data, reward model, rejection sampling, SFT, DPO, averaging.

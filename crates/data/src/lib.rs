@@ -1,0 +1,1 @@
+//! From a web crawl to clean documents and token shards.

@@ -1,0 +1,1 @@
+//! Evaluation: bits per byte, n-gram baselines, needle recall, multiple choice, with intervals.

@@ -1,0 +1,2 @@
+//! The `herd` program: one folder per subcommand, no logic of its own.
+fn main() {}

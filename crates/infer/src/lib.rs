@@ -1,0 +1,1 @@
+//! Generation: paged key/value cache, continuous batching, sampling.

@@ -1,0 +1,1 @@
+//! Llama: configuration, forward pass on the tape, weights in and out.

@@ -1,0 +1,1 @@
+//! OpenAI-compatible API and chat page.

@@ -1,0 +1,1 @@
+//! Tensors, the tape, fused operators and their kernels.

@@ -1,0 +1,1 @@
+//! Pre-training: optimizer, schedules, loader, trainer, checkpoints.
