@@ -1,0 +1,42 @@
+//! Ctrl-C: the first asks the running stage to stop at its next safe point, the second ends the process.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// The user asked to stop. Everything finished so far is on disk; the same command continues.
+#[derive(Debug, thiserror::Error)]
+#[error("stopped on request; run the same command again to continue")]
+pub struct Interrupted;
+
+/// A flag that long loops look at between units of work.
+#[derive(Clone, Default)]
+pub struct Stop(Arc<AtomicBool>);
+
+impl Stop {
+    /// Installs the signal handler (SIGINT, SIGTERM). The second signal ends the process with status 130.
+    pub fn on_ctrl_c(&self) -> Result<(), std::io::Error> {
+        let flag = self.0.clone();
+        ctrlc::set_handler(move || {
+            if flag.swap(true, Ordering::SeqCst) {
+                std::process::exit(130);
+            }
+            eprintln!("\nstopping at the next safe point (press Ctrl-C again to end at once) ...");
+        })
+        .map_err(std::io::Error::other)
+    }
+
+    /// Raises the flag by program, as Ctrl-C would.
+    pub fn request(&self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether a stop was asked for.
+    pub fn requested(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// `Err(Interrupted)` once a stop was asked for; made for `?`.
+    pub fn check(&self) -> Result<(), Interrupted> {
+        if self.requested() { Err(Interrupted) } else { Ok(()) }
+    }
+}
