@@ -1,1 +1,3 @@
 //! From a web crawl to clean documents and token shards.
+
+pub mod documents;

@@ -1,0 +1,366 @@
+//! Clean documents as Parquet: the interface between curation and everything after it.
+//!
+//! Columns: `id, url, date, title, language, language_score, domain, license, source, text`. Rows are streamed both
+//! ways, so a file may be far larger than memory.
+
+use arrow_array::cast::AsArray;
+use arrow_array::types::Float32Type;
+use arrow_array::{Array, ArrayRef, Float32Array, RecordBatch, StringArray};
+use arrow_schema::{DataType, Field, Schema};
+use herd_run::atomic::{self, FileError};
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::errors::ParquetError;
+use parquet::file::properties::WriterProperties;
+use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Rows of one batch in memory; a document is some kilobytes.
+const BATCH_ROWS: usize = 256;
+/// Text that is gathered before a row group is written, bytes.
+const ROW_GROUP_BYTES: usize = 16 << 20;
+
+/// The part of the mix that a document belongs to (SPEC DATA-8).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Domain {
+    /// English prose.
+    General,
+    /// Source code, or prose interleaved with it.
+    Code,
+    /// Mathematical text.
+    Mathematics,
+    /// Any language but English.
+    Multilingual,
+}
+
+impl Domain {
+    /// All of them, in the order of reports.
+    pub const ALL: [Domain; 4] = [Domain::General, Domain::Code, Domain::Mathematics, Domain::Multilingual];
+
+    /// The name in files: `general`, `code`, `mathematics`, `multilingual`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Domain::General => "general",
+            Domain::Code => "code",
+            Domain::Mathematics => "mathematics",
+            Domain::Multilingual => "multilingual",
+        }
+    }
+
+    /// The domain of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|d| d.name() == name)
+    }
+}
+
+/// One clean document.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Document {
+    /// Hash of the normalised URL, 32 hexadecimal digits.
+    pub id: String,
+    /// The URL as it was crawled.
+    pub url: String,
+    /// When it was crawled, RFC 3339.
+    pub date: String,
+    /// The page's title; empty if it has none.
+    pub title: String,
+    /// Code of lid.176 (ISO 639), such as `en`.
+    pub language: String,
+    /// Probability of that language, 0 to 1.
+    pub language_score: f32,
+    /// The part of the mix.
+    pub domain: Domain,
+    /// The licence that the page states, if any.
+    pub license: Option<String>,
+    /// File name of the archive it came from.
+    pub source: String,
+    /// Clean plain text.
+    pub text: String,
+}
+
+/// Why documents cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum DocumentsError {
+    /// The file cannot be opened or written.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The content is not Parquet, or damaged.
+    #[error("{}: not readable as Parquet: {source} (make it again with `herd data`)", path.display())]
+    Parquet {
+        /// The file.
+        path: PathBuf,
+        /// What Parquet says.
+        #[source]
+        source: ParquetError,
+    },
+    /// A column is missing, of another type, or holds a value that cannot be.
+    #[error("{}: column `{column}` {problem}", path.display())]
+    Column {
+        /// The file.
+        path: PathBuf,
+        /// The column.
+        column: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+impl DocumentsError {
+    pub(crate) fn parquet(path: &Path) -> impl FnOnce(ParquetError) -> Self {
+        let path = path.to_path_buf();
+        move |source| Self::Parquet { path, source }
+    }
+
+    pub(crate) fn column(path: &Path, column: &'static str, problem: impl Into<String>) -> Self {
+        Self::Column { path: path.to_path_buf(), column, problem: problem.into() }
+    }
+}
+
+fn schema() -> Arc<Schema> {
+    let text = |name: &str| Field::new(name, DataType::Utf8, false);
+    Arc::new(Schema::new(vec![
+        text("id"),
+        text("url"),
+        text("date"),
+        text("title"),
+        text("language"),
+        Field::new("language_score", DataType::Float32, false),
+        text("domain"),
+        Field::new("license", DataType::Utf8, true),
+        text("source"),
+        text("text"),
+    ]))
+}
+
+pub(crate) fn properties() -> WriterProperties {
+    let level = ZstdLevel::try_new(3).unwrap_or_default();
+    WriterProperties::builder().set_compression(Compression::ZSTD(level)).build()
+}
+
+/// Writes documents one by one; memory is bounded by a row group.
+pub struct Writer<W: Write + Send> {
+    inner: ArrowWriter<W>,
+    path: PathBuf,
+    rows: Vec<Document>,
+    text_bytes: usize,
+}
+
+impl<W: Write + Send> Writer<W> {
+    /// Begins a file; `path` is only named in errors.
+    pub fn new(out: W, path: &Path) -> Result<Self, DocumentsError> {
+        let inner =
+            ArrowWriter::try_new(out, schema(), Some(properties())).map_err(DocumentsError::parquet(path))?;
+        Ok(Self { inner, path: path.to_path_buf(), rows: Vec::new(), text_bytes: 0 })
+    }
+
+    /// Appends a document.
+    pub fn push(&mut self, document: Document) -> Result<(), DocumentsError> {
+        self.text_bytes += document.text.len();
+        self.rows.push(document);
+        if self.rows.len() >= BATCH_ROWS || self.text_bytes >= ROW_GROUP_BYTES {
+            self.flush_rows()?;
+        }
+        Ok(())
+    }
+
+    fn flush_rows(&mut self) -> Result<(), DocumentsError> {
+        if self.rows.is_empty() {
+            return Ok(());
+        }
+        let rows = std::mem::take(&mut self.rows);
+        self.text_bytes = 0;
+        let text = |field: fn(&Document) -> &str| -> ArrayRef {
+            Arc::new(StringArray::from_iter_values(rows.iter().map(field)))
+        };
+        let columns: Vec<ArrayRef> = vec![
+            text(|d| &d.id),
+            text(|d| &d.url),
+            text(|d| &d.date),
+            text(|d| &d.title),
+            text(|d| &d.language),
+            Arc::new(Float32Array::from_iter_values(rows.iter().map(|d| d.language_score))),
+            text(|d| d.domain.name()),
+            Arc::new(StringArray::from_iter(rows.iter().map(|d| d.license.as_deref()))),
+            text(|d| &d.source),
+            text(|d| &d.text),
+        ];
+        let batch = RecordBatch::try_new(schema(), columns)
+            .map_err(|e| DocumentsError::parquet(&self.path)(e.into()))?;
+        self.inner.write(&batch).map_err(DocumentsError::parquet(&self.path))?;
+        if self.inner.in_progress_size() >= ROW_GROUP_BYTES {
+            self.inner.flush().map_err(DocumentsError::parquet(&self.path))?;
+        }
+        Ok(())
+    }
+
+    /// Writes what is left and the footer; returns the writer underneath.
+    pub fn finish(mut self) -> Result<W, DocumentsError> {
+        self.flush_rows()?;
+        self.inner.into_inner().map_err(DocumentsError::parquet(&self.path))
+    }
+}
+
+/// Writes a file of documents, complete or not at all.
+pub fn write(path: &Path, documents: impl IntoIterator<Item = Document>) -> Result<(), DocumentsError> {
+    atomic::create(path, |out: &mut BufWriter<File>| {
+        let mut writer = Writer::new(out, path)?;
+        for document in documents {
+            writer.push(document)?;
+        }
+        writer.finish().map(|_| ())
+    })
+}
+
+/// Documents of a file, one by one in their order.
+pub struct Reader {
+    batches: ParquetRecordBatchReader,
+    rows: std::vec::IntoIter<Document>,
+    total: u64,
+    path: PathBuf,
+}
+
+/// Opens a file of documents. Unknown further columns are ignored.
+pub fn read(path: &Path) -> Result<Reader, DocumentsError> {
+    let file = File::open(path).map_err(FileError::at("read", path))?;
+    let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(DocumentsError::parquet(path))?;
+    let total = builder.metadata().file_metadata().num_rows().max(0) as u64;
+    let batches = builder.with_batch_size(BATCH_ROWS).build().map_err(DocumentsError::parquet(path))?;
+    Ok(Reader { batches, rows: Vec::new().into_iter(), total, path: path.to_path_buf() })
+}
+
+impl Reader {
+    /// Documents in the whole file.
+    pub fn total(&self) -> u64 {
+        self.total
+    }
+
+    fn rows_of(&self, batch: &RecordBatch) -> Result<Vec<Document>, DocumentsError> {
+        let column = |name: &'static str| Columns { batch, path: &self.path }.strings(name);
+        let scores = Columns { batch, path: &self.path }.floats("language_score")?;
+        let (id, url, date, title) = (column("id")?, column("url")?, column("date")?, column("title")?);
+        let (language, domain, license) = (column("language")?, column("domain")?, column("license")?);
+        let (source, text) = (column("source")?, column("text")?);
+        (0..batch.num_rows())
+            .map(|row| {
+                let name = domain.value(row);
+                let domain = Domain::from_name(name).ok_or_else(|| {
+                    let problem =
+                        format!("holds '{name}'; known are general, code, mathematics, multilingual");
+                    DocumentsError::column(&self.path, "domain", problem)
+                })?;
+                Ok(Document {
+                    id: id.value(row).to_string(),
+                    url: url.value(row).to_string(),
+                    date: date.value(row).to_string(),
+                    title: title.value(row).to_string(),
+                    language: language.value(row).to_string(),
+                    language_score: scores.value(row),
+                    domain,
+                    license: license.is_valid(row).then(|| license.value(row).to_string()),
+                    source: source.value(row).to_string(),
+                    text: text.value(row).to_string(),
+                })
+            })
+            .collect()
+    }
+}
+
+impl Iterator for Reader {
+    type Item = Result<Document, DocumentsError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(document) = self.rows.next() {
+                return Some(Ok(document));
+            }
+            let rows = match self.batches.next()? {
+                Ok(batch) => self.rows_of(&batch),
+                Err(error) => Err(DocumentsError::parquet(&self.path)(error.into())),
+            };
+            match rows {
+                Ok(rows) => self.rows = rows.into_iter(),
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    }
+}
+
+/// Typed access to the columns of a batch; an error names the file and the column.
+pub(crate) struct Columns<'a> {
+    pub batch: &'a RecordBatch,
+    pub path: &'a Path,
+}
+
+impl<'a> Columns<'a> {
+    fn array(&self, name: &'static str) -> Result<&'a ArrayRef, DocumentsError> {
+        self.batch.column_by_name(name).ok_or_else(|| {
+            let there: Vec<_> = self.batch.schema_ref().fields().iter().map(|f| f.name().as_str()).collect();
+            DocumentsError::column(self.path, name, format!("is missing; there are {}", there.join(", ")))
+        })
+    }
+
+    pub fn strings(&self, name: &'static str) -> Result<&'a StringArray, DocumentsError> {
+        let array = self.array(name)?;
+        array.as_string_opt().ok_or_else(|| {
+            DocumentsError::column(self.path, name, format!("has type {}, not text", array.data_type()))
+        })
+    }
+
+    pub fn floats(&self, name: &'static str) -> Result<&'a Float32Array, DocumentsError> {
+        let array = self.array(name)?;
+        array.as_primitive_opt::<Float32Type>().ok_or_else(|| {
+            DocumentsError::column(
+                self.path,
+                name,
+                format!("has type {}, not 32-bit float", array.data_type()),
+            )
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn document(n: usize) -> Document {
+        Document {
+            id: format!("{n:032x}"),
+            url: format!("https://a.example/{n}"),
+            date: "2026-02-01T00:00:00Z".into(),
+            title: "Überschrift".into(),
+            language: "de".into(),
+            language_score: 0.5 + n as f32 / 4096.0,
+            domain: Domain::ALL[n % 4],
+            license: (n % 3 == 0).then(|| "CC-BY-SA-4.0".to_string()),
+            source: "a.warc.gz".into(),
+            text: format!("Zeile eins\nZeile {n} \u{1f980}"),
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_back_across_batches() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("documents.parquet");
+        let documents: Vec<_> = (0..BATCH_ROWS * 2 + 7).map(document).collect();
+        write(&path, documents.clone()).unwrap();
+        let reader = read(&path).unwrap();
+        assert_eq!(reader.total(), documents.len() as u64);
+        assert_eq!(reader.collect::<Result<Vec<_>, _>>().unwrap(), documents);
+    }
+
+    #[test]
+    fn a_damaged_file_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("documents.parquet");
+        write(&path, [document(1)]).unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
+        let message = read(&path).err().unwrap().to_string();
+        assert!(message.contains("documents.parquet") && message.contains("herd data"), "{message}");
+    }
+}
