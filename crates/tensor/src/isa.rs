@@ -1,0 +1,98 @@
+//! Which instruction set the kernels use: the best one of this machine, or the one that `HERD_ISA` asks for.
+//!
+//! Results are the same bits for any number of threads on one instruction set; between instruction sets they differ
+//! by rounding.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+
+/// An instruction set that has its own compiled kernels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Isa {
+    /// What every machine of the target architecture has.
+    Portable = 1,
+    /// AVX2 and FMA.
+    Avx2 = 2,
+    /// AVX-512 F, BW, DQ, VL.
+    Avx512 = 3,
+}
+
+static ACTIVE: AtomicU8 = AtomicU8::new(0);
+
+/// The best instruction set of this machine.
+pub fn best() -> Isa {
+    #[cfg(target_arch = "x86_64")]
+    {
+        let fma = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+        if fma
+            && is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vl")
+        {
+            return Isa::Avx512;
+        }
+        if fma {
+            return Isa::Avx2;
+        }
+    }
+    Isa::Portable
+}
+
+/// The instruction set in use: [`best`], or a lower one named by `HERD_ISA` (`portable`, `avx2`, `avx512`) when the
+/// process started.
+pub fn active() -> Isa {
+    match ACTIVE.load(Ordering::Relaxed) {
+        1 => Isa::Portable,
+        2 => Isa::Avx2,
+        3 => Isa::Avx512,
+        _ => {
+            let asked = match std::env::var("HERD_ISA").as_deref() {
+                Ok("portable") => Isa::Portable,
+                Ok("avx2") => Isa::Avx2,
+                _ => Isa::Avx512,
+            };
+            force(asked)
+        }
+    }
+}
+
+/// Uses `isa` from now on in the whole process, or the best one if this machine lacks it; returns what was set. For
+/// tests and benchmarks.
+pub fn force(isa: Isa) -> Isa {
+    let set = isa.min(best());
+    ACTIVE.store(set as u8, Ordering::Relaxed);
+    set
+}
+
+/// Whether portable code may fuse multiply and add without calling a library function.
+pub(crate) const PORTABLE_FMA: bool = cfg!(target_arch = "aarch64");
+
+/// Compiles a generic body once per instruction set and calls the one in use. The body is an `#[inline(always)]`
+/// function with a `const FMA: bool` parameter.
+macro_rules! by_isa {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident => $body:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)?) => {
+        $(#[$meta])*
+        #[allow(clippy::too_many_arguments)]
+        $vis fn $name($($arg: $ty),*) $(-> $ret)? {
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+                #[allow(clippy::too_many_arguments)]
+                fn avx512($($arg: $ty),*) $(-> $ret)? { $body::<true>($($arg),*) }
+                #[target_feature(enable = "avx2,fma")]
+                #[allow(clippy::too_many_arguments)]
+                fn avx2($($arg: $ty),*) $(-> $ret)? { $body::<true>($($arg),*) }
+                match $crate::isa::active() {
+                    // SAFETY: `active` is never above what this machine has.
+                    $crate::isa::Isa::Avx512 => return unsafe { avx512($($arg),*) },
+                    // SAFETY: as above.
+                    $crate::isa::Isa::Avx2 => return unsafe { avx2($($arg),*) },
+                    $crate::isa::Isa::Portable => {}
+                }
+            }
+            $body::<{ $crate::isa::PORTABLE_FMA }>($($arg),*)
+        }
+    };
+}
+pub(crate) use by_isa;

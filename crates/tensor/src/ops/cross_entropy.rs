@@ -1,0 +1,158 @@
+//! Linear layer and cross-entropy in one: `z = x w^T`, `loss = -sum_i a_i log softmax(z_i)[t_i]` with `x [n, d]`,
+//! `w [vocabulary, d]`, targets `t` and weights `a` of length `n`.
+//! `dz_i = a_i (softmax(z_i) - onehot(t_i))`, `dx = dz w`, `dw = dz^T x`.
+//!
+//! The logits exist for one chunk of rows at a time and turn into `dz` in place: gradients are computed in the forward
+//! pass, and nothing of size `n x vocabulary` is ever stored. Rows of weight 0 are left out.
+
+use super::select_rows::{gather, scatter};
+use crate::kernels::matmul::{Into, Strided, product};
+use crate::kernels::rows::{loss_gradient, scale};
+use crate::tape::{Backward, Flow, Slot};
+use crate::{Grads, ParamId, Tape, Tensor, Var};
+use rayon::prelude::*;
+
+/// Floats of logits that exist at once: 32 MB.
+const CHUNK_VALUES: usize = 8 << 20;
+
+/// Rows whose logits are computed together, for a vocabulary size: a multiple of 64, at least 64.
+pub(super) fn chunk_rows(vocabulary: usize) -> usize {
+    (CHUNK_VALUES / vocabulary.max(1) / 64 * 64).clamp(64, 2048)
+}
+
+/// The rows that count, checked.
+struct Counted {
+    rows: Vec<usize>,
+    /// The rows themselves if some were left out.
+    x: Tensor,
+    targets: Vec<u32>,
+    weights: Vec<f32>,
+}
+
+fn counted(operator: &str, x: &Tensor, vocabulary: usize, targets: &[u32], weights: &[f32]) -> Counted {
+    let n = x.rows();
+    assert!(
+        targets.len() == n && weights.len() == n,
+        "{operator}: {n} rows, {} targets, {} weights",
+        targets.len(),
+        weights.len()
+    );
+    let rows: Vec<usize> = (0..n).filter(|i| weights[*i] != 0.0).collect();
+    for &i in &rows {
+        assert!(
+            (targets[i] as usize) < vocabulary,
+            "{operator}: target {} of row {i} is outside the vocabulary of {vocabulary}",
+            targets[i]
+        );
+    }
+    let x = if rows.len() == n { x.clone() } else { gather(x, &rows) };
+    let targets = rows.iter().map(|i| targets[*i]).collect();
+    let weights = rows.iter().map(|i| weights[*i]).collect();
+    Counted { rows, x, targets, weights }
+}
+
+/// The loss, and with `gradients` also `dx` (overwritten) and `dw` (added to).
+fn run(counted: &Counted, w: &[f32], mut gradients: Option<(&mut [f32], &mut [f32])>) -> f32 {
+    let (n, d) = (counted.x.rows(), counted.x.row_len());
+    let vocabulary = w.len() / d;
+    let w = Strided::rows(w, d);
+    let chunk = chunk_rows(vocabulary);
+    let mut logits = Tensor::stale(&[chunk.min(n), vocabulary]);
+    let mut nll = vec![0.0f64; n];
+    for start in (0..n).step_by(chunk) {
+        let range = start..(start + chunk).min(n);
+        let count = range.len();
+        let x = Strided::rows(&counted.x.as_slice()[start * d..range.end * d], d);
+        let logits = &mut logits.make_mut()[..count * vocabulary];
+        product((count, vocabulary, d), x, w.t(), Into::Overwrite, logits);
+        let (targets, weights) = (&counted.targets[range.clone()], &counted.weights[range.clone()]);
+        logits.par_chunks_mut(vocabulary).zip(&mut nll[range.clone()]).enumerate().for_each(
+            |(i, (row, nll))| {
+                let logprob = loss_gradient(row, targets[i] as usize, weights[i]);
+                *nll = -f64::from(weights[i]) * f64::from(logprob);
+            },
+        );
+        if let Some((dx, dw)) = &mut gradients {
+            let dz = Strided::rows(logits, vocabulary);
+            let dx = &mut dx[start * d..range.end * d];
+            product((count, d, vocabulary), dz, w, Into::Overwrite, dx);
+            product((vocabulary, d, count), dz.t(), x, Into::Add, dw);
+        }
+    }
+    nll.iter().sum::<f64>() as f32
+}
+
+struct CrossEntropy {
+    x: Slot,
+    n: usize,
+    rows: Vec<usize>,
+    w: ParamId,
+    dx: Tensor,
+    dw: Tensor,
+}
+
+impl<'p> Tape<'p> {
+    /// `sum_i weights[i] * -log softmax(x w^T)[i, targets[i]]`, a scalar. A weight of 0 leaves the row out (its target
+    /// may be anything). When recording, the gradients are computed here, and that of `w` waits in a buffer of its
+    /// size: a training step whose only loss this is should call [`Tape::cross_entropy_backward`] instead.
+    pub fn linear_cross_entropy(&mut self, x: &Var, w: ParamId, targets: &[u32], weights: &[f32]) -> Var {
+        let vocabulary = self.matrix(w, x.width(), "linear_cross_entropy");
+        let counted = counted("linear_cross_entropy", x.value(), vocabulary, targets, weights);
+        let weight = self.params().value(w);
+        if !self.is_recording() {
+            let loss = run(&counted, weight, None);
+            return self.constant(Tensor::scalar(loss));
+        }
+        let mut dx = Tensor::stale(&[counted.rows.len(), x.width()]);
+        let mut dw = Tensor::zeros(self.params().shape(w));
+        let loss = run(&counted, weight, Some((dx.make_mut(), dw.make_mut())));
+        let (slot, n) = (self.slot(x), x.rows());
+        self.push(Tensor::scalar(loss), || CrossEntropy { x: slot, n, rows: counted.rows, w, dx, dw })
+    }
+
+    /// [`Tape::linear_cross_entropy`] and [`Tape::backward`] in one, for a training step: returns the loss; the
+    /// gradient of `w` goes straight into `grads`.
+    pub fn cross_entropy_backward(
+        self,
+        x: &Var,
+        w: ParamId,
+        targets: &[u32],
+        weights: &[f32],
+        grads: &mut Grads,
+    ) -> f32 {
+        let vocabulary = self.matrix(w, x.width(), "cross_entropy_backward");
+        let counted = counted("cross_entropy_backward", x.value(), vocabulary, targets, weights);
+        let mut dx = Tensor::stale(&[counted.rows.len(), x.width()]);
+        let loss = run(&counted, self.params().value(w), Some((dx.make_mut(), grads.of_mut(w))));
+        let dx = if counted.rows.len() == x.rows() {
+            dx
+        } else {
+            let mut all = Tensor::zeros(x.shape());
+            let d = x.width();
+            for (from, &row) in counted.rows.iter().enumerate() {
+                all.make_mut()[row * d..(row + 1) * d].copy_from_slice(dx.row(from));
+            }
+            all
+        };
+        drop(counted);
+        self.backward_from(&[(x.clone(), dx)], grads);
+        loss
+    }
+}
+
+impl Backward for CrossEntropy {
+    fn backward(self: Box<Self>, grad: Tensor, flow: &mut Flow<'_>) {
+        let factor = grad.item();
+        let (mut dx, mut dw) = (self.dx, self.dw);
+        if factor != 1.0 {
+            scale(dx.make_mut(), factor);
+            scale(dw.make_mut(), factor);
+        }
+        crate::kernels::add_assign(flow.grads.of_mut(self.w), dw.as_slice());
+        if self.rows.len() == self.n {
+            flow.give(self.x, dx);
+        } else {
+            scatter(flow, self.x, self.n, &self.rows, &dx);
+        }
+    }
+}

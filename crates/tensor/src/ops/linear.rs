@@ -1,0 +1,83 @@
+//! Linear layer: `y = x w^T (+ r)` with `x [n, in]`, `w [out, in]`, `r, y [n, out]`;
+//! `dx = dy w`, `dw += dy^T x`, `dr = dy`.
+
+use crate::kernels::matmul::{Into, Strided, product};
+use crate::tape::{Backward, Flow, Saved, Slot};
+use crate::{ParamId, Tape, Tensor, Var};
+
+struct Linear {
+    x: Slot,
+    saved: Saved,
+    w: ParamId,
+    residual: Slot,
+}
+
+impl<'p> Tape<'p> {
+    /// `x w^T` for `x [n, in]` and `w [out, in]`: `[n, out]`.
+    pub fn linear(&mut self, x: &Var, w: ParamId) -> Var {
+        self.linear_into(x, w, None)
+    }
+
+    /// `residual + x w^T`, in one pass.
+    pub fn linear_add(&mut self, x: &Var, w: ParamId, residual: &Var) -> Var {
+        self.linear_into(x, w, Some(residual))
+    }
+
+    fn linear_into(&mut self, x: &Var, w: ParamId, residual: Option<&Var>) -> Var {
+        let (n, inputs) = (x.rows(), x.width());
+        let outputs = self.matrix(w, inputs, "linear");
+        let mut out = Tensor::stale(&[n, outputs]);
+        let into = match residual {
+            None => Into::Overwrite,
+            Some(residual) => {
+                assert_eq!(residual.shape(), [n, outputs], "linear_add: shape of the residual");
+                out.make_mut().copy_from_slice(residual.value().as_slice());
+                Into::Add
+            }
+        };
+        product(
+            (n, outputs, inputs),
+            Strided::rows(x.value().as_slice(), inputs),
+            Strided::rows(self.params().value(w), inputs).t(),
+            into,
+            out.make_mut(),
+        );
+        let x_slot = self.slot(x);
+        let residual = residual.map_or(Slot::NONE, |r| self.slot(r));
+        self.push(out, || Linear { x: x_slot, saved: Saved::new(x), w, residual })
+    }
+
+    /// Checks that `w` is `[out, inputs]` and returns `out`.
+    pub(crate) fn matrix(&self, w: ParamId, inputs: usize, operator: &str) -> usize {
+        let spec = self.params().spec(w);
+        assert!(
+            spec.shape.len() == 2 && spec.shape[1] == inputs,
+            "{operator}: {} has shape {:?}, the input is {inputs} wide",
+            spec.name,
+            spec.shape
+        );
+        spec.shape[0]
+    }
+}
+
+impl Backward for Linear {
+    fn backward(self: Box<Self>, grad: Tensor, flow: &mut Flow<'_>) {
+        let (n, outputs) = (grad.rows(), grad.row_len());
+        let params = flow.params;
+        let inputs = params.shape(self.w)[1];
+        let dy = Strided::rows(grad.as_slice(), outputs);
+        {
+            let x = self.saved.tensor(params);
+            product(
+                (outputs, inputs, n),
+                dy.t(),
+                Strided::rows(x.as_slice(), inputs),
+                Into::Add,
+                flow.grads.of_mut(self.w),
+            );
+        }
+        let w = Strided::rows(params.value(self.w), inputs);
+        flow.accumulate(self.x, &[n, inputs], |dx, into| product((n, inputs, outputs), dy, w, into, dx));
+        flow.give(self.residual, grad);
+    }
+}

@@ -1,0 +1,227 @@
+//! Parameters and gradients, each one flat f32 buffer with the same layout, so that the optimizer, clipping,
+//! checkpoints and (later) sharding work on plain slices.
+
+use crate::pool::Buffer;
+use crate::random::CounterRng;
+use rayon::prelude::*;
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// How a parameter starts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Init {
+    /// Normal with mean 0.
+    Normal {
+        /// Standard deviation.
+        std: f32,
+    },
+    /// All ones (norm weights).
+    Ones,
+    /// All zeros.
+    Zeros,
+}
+
+/// Name, shape, start and treatment of one parameter.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ParamSpec {
+    /// Unique name.
+    pub name: String,
+    /// Sizes of the axes; a matrix is `[out, in]`.
+    pub shape: Vec<usize>,
+    /// Values before training.
+    pub init: Init,
+    /// Whether weight decay applies (matrices yes, norms no).
+    pub decay: bool,
+}
+
+impl ParamSpec {
+    /// A parameter that decays if it has two or more axes.
+    pub fn new(name: impl Into<String>, shape: &[usize], init: Init) -> Self {
+        Self { name: name.into(), shape: shape.to_vec(), init, decay: shape.len() > 1 }
+    }
+
+    /// Number of values.
+    pub fn count(&self) -> usize {
+        self.shape.iter().product()
+    }
+}
+
+/// Index of a parameter within its [`Params`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ParamId(usize);
+
+impl ParamId {
+    /// Position in [`Params::specs`].
+    pub fn index(self) -> usize {
+        self.0
+    }
+}
+
+struct LayoutTable {
+    specs: Vec<ParamSpec>,
+    offsets: Vec<usize>,
+    by_name: BTreeMap<String, usize>,
+}
+
+impl LayoutTable {
+    fn range(&self, id: ParamId) -> Range<usize> {
+        self.offsets[id.0]..self.offsets[id.0 + 1]
+    }
+    fn total(&self) -> usize {
+        *self.offsets.last().expect("starts with 0")
+    }
+}
+
+/// All parameters of a model in one flat buffer.
+pub struct Params {
+    layout: Arc<LayoutTable>,
+    flat: Buffer,
+}
+
+impl Params {
+    /// Lays the parameters out in order; values are zero until [`Params::initialize`]. Panics if a name occurs twice.
+    pub fn new(specs: Vec<ParamSpec>) -> Self {
+        let mut offsets = vec![0];
+        let mut by_name = BTreeMap::new();
+        for (index, spec) in specs.iter().enumerate() {
+            offsets.push(offsets[index] + spec.count());
+            let earlier = by_name.insert(spec.name.clone(), index);
+            assert!(earlier.is_none(), "params: the name {} occurs twice", spec.name);
+        }
+        let layout = LayoutTable { specs, offsets, by_name };
+        let flat = Buffer::zeroed(layout.total());
+        Self { layout: Arc::new(layout), flat }
+    }
+
+    /// Sets every value from its [`Init`] and the seed. A parameter's values depend on the seed and its name only.
+    pub fn initialize(&mut self, seed: u64) {
+        for index in 0..self.layout.specs.len() {
+            let spec = self.layout.specs[index].clone();
+            let values = self.value_mut(ParamId(index));
+            match spec.init {
+                Init::Ones => values.fill(1.0),
+                Init::Zeros => values.fill(0.0),
+                Init::Normal { std } => {
+                    let rng = CounterRng::new(seed, &spec.name);
+                    values.par_chunks_mut(4096).enumerate().for_each(|(chunk, values)| {
+                        for (i, value) in values.iter_mut().enumerate() {
+                            *value = std * rng.normal((chunk * 4096 + i) as u64) as f32;
+                        }
+                    });
+                }
+            }
+        }
+    }
+
+    /// The parameters in layout order.
+    pub fn specs(&self) -> &[ParamSpec] {
+        &self.layout.specs
+    }
+
+    /// All ids in layout order.
+    pub fn ids(&self) -> impl Iterator<Item = ParamId> + use<> {
+        (0..self.layout.specs.len()).map(ParamId)
+    }
+
+    /// The parameter called `name`.
+    pub fn id(&self, name: &str) -> Option<ParamId> {
+        self.layout.by_name.get(name).copied().map(ParamId)
+    }
+
+    /// Name, shape and treatment of one parameter.
+    pub fn spec(&self, id: ParamId) -> &ParamSpec {
+        &self.layout.specs[id.0]
+    }
+
+    /// Shape of one parameter.
+    pub fn shape(&self, id: ParamId) -> &[usize] {
+        &self.layout.specs[id.0].shape
+    }
+
+    /// Where a parameter lies in [`Params::flat`].
+    pub fn range(&self, id: ParamId) -> Range<usize> {
+        self.layout.range(id)
+    }
+
+    /// Values of one parameter, row-major.
+    pub fn value(&self, id: ParamId) -> &[f32] {
+        &self.flat[self.layout.range(id)]
+    }
+
+    /// Writable values of one parameter.
+    pub fn value_mut(&mut self, id: ParamId) -> &mut [f32] {
+        let range = self.layout.range(id);
+        &mut self.flat[range]
+    }
+
+    /// All values in layout order.
+    pub fn flat(&self) -> &[f32] {
+        &self.flat
+    }
+
+    /// All values, writable.
+    pub fn flat_mut(&mut self) -> &mut [f32] {
+        &mut self.flat
+    }
+
+    /// Number of values of all parameters.
+    pub fn count(&self) -> usize {
+        self.flat.len()
+    }
+}
+
+impl Clone for Params {
+    fn clone(&self) -> Self {
+        let mut flat = Buffer::stale(self.flat.len());
+        flat.copy_from_slice(&self.flat);
+        Self { layout: Arc::clone(&self.layout), flat }
+    }
+}
+
+/// Gradients with the layout of a [`Params`]; operators add into them.
+pub struct Grads {
+    layout: Arc<LayoutTable>,
+    flat: Buffer,
+}
+
+impl Grads {
+    /// Zero gradients for `params`.
+    pub fn new(params: &Params) -> Self {
+        Self { layout: Arc::clone(&params.layout), flat: Buffer::zeroed(params.count()) }
+    }
+
+    /// Sets all gradients to zero.
+    pub fn zero(&mut self) {
+        self.flat.par_chunks_mut(1 << 18).for_each(|chunk| chunk.fill(0.0));
+    }
+
+    /// Gradient of one parameter.
+    pub fn of(&self, id: ParamId) -> &[f32] {
+        &self.flat[self.layout.range(id)]
+    }
+
+    /// Writable gradient of one parameter.
+    pub fn of_mut(&mut self, id: ParamId) -> &mut [f32] {
+        let range = self.layout.range(id);
+        &mut self.flat[range]
+    }
+
+    /// All gradients in layout order.
+    pub fn flat(&self) -> &[f32] {
+        &self.flat
+    }
+
+    /// All gradients, writable.
+    pub fn flat_mut(&mut self) -> &mut [f32] {
+        &mut self.flat
+    }
+}
+
+impl Clone for Grads {
+    fn clone(&self) -> Self {
+        let mut flat = Buffer::stale(self.flat.len());
+        flat.copy_from_slice(&self.flat);
+        Self { layout: Arc::clone(&self.layout), flat }
+    }
+}

@@ -1,0 +1,204 @@
+//! Buffers that are handed out again instead of going back to the system.
+//!
+//! A training step allocates and frees the same sizes in the same order, so after the first step every request finds
+//! an idle block of its size. Blocks are 64-byte aligned, rounded up to one eighth of a power of two, and always hold
+//! initialised floats (zeros from the system, or what the last user left).
+
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::collections::BTreeMap;
+use std::ptr::NonNull;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Requests below this many floats bypass the pool: the system's allocator is good at small ones.
+const SMALL: usize = 1024;
+const ALIGN: usize = 64;
+
+struct Block {
+    ptr: NonNull<f32>,
+    capacity: usize,
+}
+
+// SAFETY: a block is uniquely owned memory; only its owner reads or writes through the pointer.
+unsafe impl Send for Block {}
+// SAFETY: shared access gives out `&[f32]` only.
+unsafe impl Sync for Block {}
+
+fn layout(capacity: usize) -> Layout {
+    Layout::from_size_align(capacity * size_of::<f32>(), ALIGN).expect("buffer size overflows")
+}
+
+impl Block {
+    fn from_system(capacity: usize) -> Self {
+        let layout = layout(capacity);
+        // SAFETY: the layout's size is not zero, `capacity` is at least 1.
+        let raw = unsafe { alloc_zeroed(layout) } as *mut f32;
+        let Some(ptr) = NonNull::new(raw) else { handle_alloc_error(layout) };
+        Self { ptr, capacity }
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `from_system` with the same layout.
+        unsafe { dealloc(self.ptr.as_ptr() as *mut u8, layout(self.capacity)) }
+    }
+}
+
+#[derive(Default)]
+struct State {
+    idle: BTreeMap<usize, Vec<Block>>,
+    idle_floats: usize,
+    live_floats: usize,
+    peak_live: usize,
+    system_requests: u64,
+}
+
+static POOL: Mutex<State> = Mutex::new(State {
+    idle: BTreeMap::new(),
+    idle_floats: 0,
+    live_floats: 0,
+    peak_live: 0,
+    system_requests: 0,
+});
+
+fn lock() -> MutexGuard<'static, State> {
+    // The state is consistent between statements, so a panic elsewhere does not spoil it.
+    POOL.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What the pool holds, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// In use by tensors now.
+    pub live: usize,
+    /// Kept for reuse.
+    pub idle: usize,
+    /// The most that was ever in use at once.
+    pub peak_live: usize,
+    /// How often the system was asked for memory.
+    pub system_requests: u64,
+}
+
+/// The pool's present state.
+pub fn usage() -> Usage {
+    let state = lock();
+    Usage {
+        live: state.live_floats * 4,
+        idle: state.idle_floats * 4,
+        peak_live: state.peak_live * 4,
+        system_requests: state.system_requests,
+    }
+}
+
+/// Gives all idle blocks back to the system (after a stage whose shapes will not come again).
+pub fn trim() {
+    let idle = {
+        let mut state = lock();
+        state.idle_floats = 0;
+        state.peak_live = state.live_floats;
+        std::mem::take(&mut state.idle)
+    };
+    drop(idle);
+}
+
+/// Rounds up so that at most one eighth is wasted and similar sizes share blocks.
+fn size_class(len: usize) -> usize {
+    if len <= SMALL {
+        return len.max(1).next_multiple_of(16);
+    }
+    len.next_multiple_of((len.next_power_of_two() / 16).max(16))
+}
+
+/// An owned run of floats from the pool.
+pub(crate) struct Buffer {
+    block: Option<Block>,
+    len: usize,
+}
+
+impl Buffer {
+    /// `len` floats of unspecified (but initialised) content.
+    pub fn stale(len: usize) -> Self {
+        Self::obtain(len).0
+    }
+
+    /// `len` zeros.
+    pub fn zeroed(len: usize) -> Self {
+        let (mut buffer, fresh) = Self::obtain(len);
+        if !fresh {
+            buffer.fill(0.0);
+        }
+        buffer
+    }
+
+    fn obtain(len: usize) -> (Self, bool) {
+        let class = size_class(len);
+        if class <= SMALL {
+            return (Self { block: Some(Block::from_system(class)), len }, true);
+        }
+        let mut evicted = Vec::new();
+        let reused = {
+            let mut state = lock();
+            // The exact class, or the next larger one that wastes at most half.
+            let found = state.idle.range(class..=class + class / 2).next().map(|(size, _)| *size);
+            let block = found.and_then(|size| {
+                let blocks = state.idle.get_mut(&size)?;
+                let block = blocks.pop();
+                if blocks.is_empty() {
+                    state.idle.remove(&size);
+                }
+                state.idle_floats -= size;
+                block
+            });
+            state.live_floats += block.as_ref().map_or(class, |b| b.capacity);
+            state.peak_live = state.peak_live.max(state.live_floats);
+            if block.is_none() {
+                state.system_requests += 1;
+                // Shapes change over a run; what no longer fits must not pile up.
+                while state.live_floats + state.idle_floats > 2 * state.peak_live + (16 << 20) {
+                    let Some((size, mut blocks)) = state.idle.pop_last() else { break };
+                    evicted.extend(blocks.pop());
+                    state.idle_floats -= size;
+                    if !blocks.is_empty() {
+                        state.idle.insert(size, blocks);
+                    }
+                }
+            }
+            block
+        };
+        drop(evicted);
+        match reused {
+            Some(block) => (Self { block: Some(block), len }, false),
+            None => (Self { block: Some(Block::from_system(class)), len }, true),
+        }
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        let Some(block) = self.block.take() else { return };
+        if block.capacity <= SMALL {
+            return;
+        }
+        let mut state = lock();
+        state.live_floats -= block.capacity;
+        state.idle_floats += block.capacity;
+        state.idle.entry(block.capacity).or_default().push(block);
+    }
+}
+
+impl std::ops::Deref for Buffer {
+    type Target = [f32];
+    fn deref(&self) -> &[f32] {
+        let block = self.block.as_ref().expect("present until dropped");
+        // SAFETY: the block holds at least `len` initialised floats and lives as long as `self`.
+        unsafe { std::slice::from_raw_parts(block.ptr.as_ptr(), self.len) }
+    }
+}
+
+impl std::ops::DerefMut for Buffer {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        let block = self.block.as_ref().expect("present until dropped");
+        // SAFETY: as above, and `&mut self` makes the access unique.
+        unsafe { std::slice::from_raw_parts_mut(block.ptr.as_ptr(), self.len) }
+    }
+}

@@ -1,0 +1,1 @@
+//! Plain f64 versions of every operator, for anyone to read and for the tests to compare with.

@@ -1,0 +1,116 @@
+//! Rotary position embedding (arXiv 2104.09864) in the half-split layout of Hugging Face's Llama: value `j` of a head is
+//! rotated with value `j + head_dim / 2` by the angle `position * theta^(-2j / head_dim)`.
+
+use std::sync::Arc;
+
+/// Llama 3.1's change of the RoPE frequencies for contexts beyond the original one (SPEC MODEL-1).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Llama3Scaling {
+    /// Low frequencies are divided by this.
+    pub factor: f64,
+    /// Wavelengths above `original_context / low_freq_factor` are scaled fully.
+    pub low_freq_factor: f64,
+    /// Wavelengths below `original_context / high_freq_factor` are left alone.
+    pub high_freq_factor: f64,
+    /// Context length of the model before the change, in tokens.
+    pub original_context: usize,
+}
+
+impl Llama3Scaling {
+    fn apply(&self, frequency: f64) -> f64 {
+        let wavelength = std::f64::consts::TAU / frequency;
+        let context = self.original_context as f64;
+        if wavelength < context / self.high_freq_factor {
+            frequency
+        } else if wavelength > context / self.low_freq_factor {
+            frequency / self.factor
+        } else {
+            let smooth = (context / wavelength - self.low_freq_factor)
+                / (self.high_freq_factor - self.low_freq_factor);
+            (1.0 - smooth) * frequency / self.factor + smooth * frequency
+        }
+    }
+}
+
+struct TableData {
+    head_dim: usize,
+    positions: usize,
+    /// `[positions, head_dim / 2]`
+    cos: Vec<f32>,
+    sin: Vec<f32>,
+}
+
+/// Cosines and sines for every position up to a maximum. Cheap to clone.
+#[derive(Clone)]
+pub struct RopeTable {
+    data: Arc<TableData>,
+}
+
+impl RopeTable {
+    /// The table for `positions` positions (0 up to but not including `positions`). Panics if `head_dim` is odd.
+    pub fn new(head_dim: usize, theta: f64, scaling: Option<Llama3Scaling>, positions: usize) -> Self {
+        assert!(head_dim > 0 && head_dim.is_multiple_of(2), "rope: head_dim {head_dim} must be even");
+        let half = head_dim / 2;
+        let frequencies: Vec<f64> = (0..half)
+            .map(|j| {
+                let plain = theta.powf(-2.0 * j as f64 / head_dim as f64);
+                scaling.map_or(plain, |s| s.apply(plain))
+            })
+            .collect();
+        let angle = |i: usize| (i / half) as f64 * frequencies[i % half];
+        let cos = (0..positions * half).map(|i| angle(i).cos() as f32).collect();
+        let sin = (0..positions * half).map(|i| angle(i).sin() as f32).collect();
+        Self { data: Arc::new(TableData { head_dim, positions, cos, sin }) }
+    }
+
+    /// Width of the heads it rotates.
+    pub fn head_dim(&self) -> usize {
+        self.data.head_dim
+    }
+
+    /// Number of positions it covers.
+    pub fn positions(&self) -> usize {
+        self.data.positions
+    }
+
+    /// Cosines and sines of one position, each `[head_dim / 2]`.
+    pub fn row(&self, position: usize) -> (&[f32], &[f32]) {
+        let half = self.data.head_dim / 2;
+        let range = position * half..(position + 1) * half;
+        (&self.data.cos[range.clone()], &self.data.sin[range])
+    }
+
+    /// The rotation of a batch whose row `i` is at `positions[i]`. Panics if a position is beyond the table.
+    pub fn at(&self, positions: &[u32]) -> Rope {
+        if let Some((row, position)) =
+            positions.iter().enumerate().find(|(_, p)| **p as usize >= self.data.positions)
+        {
+            panic!("rope: row {row} is at position {position}, the table ends at {}", self.data.positions);
+        }
+        Rope { table: self.clone(), positions: positions.into() }
+    }
+}
+
+/// A [`RopeTable`] with the positions of a batch's rows. Cheap to clone.
+#[derive(Clone)]
+pub struct Rope {
+    table: RopeTable,
+    positions: Arc<[u32]>,
+}
+
+impl Rope {
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.positions.len()
+    }
+
+    /// Width of the heads it rotates.
+    pub fn head_dim(&self) -> usize {
+        self.table.head_dim()
+    }
+
+    /// Cosines and sines of batch row `row`, each `[head_dim / 2]`.
+    pub fn row(&self, row: usize) -> (&[f32], &[f32]) {
+        self.table.row(self.positions[row] as usize)
+    }
+}
