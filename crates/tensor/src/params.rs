@@ -52,6 +52,11 @@ impl ParamSpec {
 pub struct ParamId(usize);
 
 impl ParamId {
+    /// The parameter at this position in [`Params::specs`].
+    pub fn new(index: usize) -> Self {
+        Self(index)
+    }
+
     /// Position in [`Params::specs`].
     pub fn index(self) -> usize {
         self.0

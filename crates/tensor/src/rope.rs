@@ -32,6 +32,7 @@ impl Llama3Scaling {
     }
 }
 
+#[derive(Debug)]
 struct TableData {
     head_dim: usize,
     positions: usize,
@@ -41,7 +42,7 @@ struct TableData {
 }
 
 /// Cosines and sines for every position up to a maximum. Cheap to clone.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct RopeTable {
     data: Arc<TableData>,
 }
