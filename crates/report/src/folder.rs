@@ -1,0 +1,160 @@
+//! The files of a run folder that the report reads. A file that is missing or broken is noted and left out.
+
+use crate::json::Json;
+use herd_run::atomic;
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+
+/// Lines of a JSON Lines file that are read at most (one a training step).
+const MOST_LINES: usize = 2_000_000;
+
+/// What could be read of a run folder.
+#[derive(Debug, Default)]
+pub struct Folder {
+    /// The folder.
+    pub path: PathBuf,
+    /// `manifest.json`.
+    manifest: Option<Value>,
+    funnel: Option<Value>,
+    data: Option<Value>,
+    tokenizer: Option<Value>,
+    index: Option<Value>,
+    pretrain: Option<Value>,
+    align: Option<Value>,
+    eval: Option<Value>,
+    model: Option<Value>,
+    /// `pretrain/metrics.jsonl`, one object a step.
+    pub metrics: Vec<Value>,
+    /// Metrics of alignment, `align/**/metrics.jsonl`, by the folder's name.
+    pub align_metrics: Vec<(String, Vec<Value>)>,
+    /// Instruction examples answered by the base and by the chat model.
+    pub answers: [Vec<Value>; 2],
+    /// Files that exist and cannot be read, each with the reason.
+    pub problems: Vec<String>,
+}
+
+impl Folder {
+    /// Reads what is there.
+    pub fn read(path: &Path) -> Self {
+        let mut folder = Self { path: path.to_path_buf(), ..Self::default() };
+        folder.manifest = folder.json("manifest.json");
+        folder.funnel = folder.json("data/funnel.json");
+        folder.data = folder.json("data/summary.json");
+        folder.tokenizer = folder.json("tokenizer/summary.json");
+        folder.index = folder.json("shards/index.json");
+        folder.pretrain = folder.json("pretrain/summary.json");
+        folder.align = folder.json("align/summary.json");
+        folder.eval = folder.json("eval/summary.json");
+        folder.model = folder.json("models/base/config.json");
+        folder.metrics = folder.lines("pretrain/metrics.jsonl");
+        folder.align_metrics = folder.all_align_metrics();
+        folder.answers =
+            ["base", "chat"].map(|m| folder.lines(&format!("eval/examples/{m}/instructions.jsonl")));
+        folder
+    }
+
+    fn json(&mut self, name: &str) -> Option<Value> {
+        let path = self.path.join(name);
+        if !path.exists() {
+            return None;
+        }
+        atomic::read_json(&path).map_err(|error| self.problems.push(error.to_string())).ok()
+    }
+
+    fn lines(&mut self, name: &str) -> Vec<Value> {
+        let path = self.path.join(name);
+        if !path.exists() {
+            return Vec::new();
+        }
+        let bytes = match atomic::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                self.problems.push(error.to_string());
+                return Vec::new();
+            }
+        };
+        let lines: Vec<&[u8]> =
+            bytes.split(|&b| b == b'\n').filter(|line| !line.is_empty()).take(MOST_LINES).collect();
+        let values: Vec<Value> = lines.iter().filter_map(|line| serde_json::from_slice(line).ok()).collect();
+        // A run that was killed may leave half a last line; anything more is worth a word.
+        let broken = lines.len() - values.len();
+        if broken > usize::from(!bytes.ends_with(b"\n")) {
+            self.problems.push(format!("{}: {broken} lines are not JSON and were left out", path.display()));
+        }
+        values
+    }
+
+    /// `align/metrics.jsonl` and `align/NAME/metrics.jsonl`, in the order of names.
+    fn all_align_metrics(&mut self) -> Vec<(String, Vec<Value>)> {
+        let mut names = vec![String::new()];
+        if let Ok(entries) = std::fs::read_dir(self.path.join("align")) {
+            names.extend(entries.flatten().filter_map(|e| e.file_name().into_string().ok()));
+        }
+        names.sort();
+        let read = |name: String| {
+            let lines = self.lines(&format!("align/{name}/metrics.jsonl").replace("//", "/"));
+            (name, lines)
+        };
+        names.into_iter().map(read).filter(|(_, lines)| !lines.is_empty()).collect()
+    }
+
+    /// `manifest.json`.
+    pub fn manifest(&self) -> Json<'_> {
+        Json::new(self.manifest.as_ref())
+    }
+
+    /// `data/funnel.json`.
+    pub fn funnel(&self) -> Json<'_> {
+        Json::new(self.funnel.as_ref())
+    }
+
+    /// `data/summary.json`.
+    pub fn data(&self) -> Json<'_> {
+        Json::new(self.data.as_ref())
+    }
+
+    /// `tokenizer/summary.json`.
+    pub fn tokenizer(&self) -> Json<'_> {
+        Json::new(self.tokenizer.as_ref())
+    }
+
+    /// `shards/index.json`.
+    pub fn index(&self) -> Json<'_> {
+        Json::new(self.index.as_ref())
+    }
+
+    /// `pretrain/summary.json`.
+    pub fn pretrain(&self) -> Json<'_> {
+        Json::new(self.pretrain.as_ref())
+    }
+
+    /// `align/summary.json`.
+    pub fn align(&self) -> Json<'_> {
+        Json::new(self.align.as_ref())
+    }
+
+    /// `eval/summary.json`.
+    pub fn eval(&self) -> Json<'_> {
+        Json::new(self.eval.as_ref())
+    }
+
+    /// `models/base/config.json`.
+    pub fn model(&self) -> Json<'_> {
+        Json::new(self.model.as_ref())
+    }
+
+    /// Name of the run: its recipe, or the folder's name.
+    pub fn name(&self) -> String {
+        let recipe = self.manifest().at("recipe").text().filter(|name| !name.is_empty());
+        let name = recipe.map(str::to_string).or_else(|| {
+            let path = self.path.canonicalize().unwrap_or_else(|_| self.path.clone());
+            path.file_name().map(|name| name.to_string_lossy().into_owned())
+        });
+        name.unwrap_or_else(|| "run".into())
+    }
+
+    /// Settings of a stage as the manifest keeps them.
+    pub fn settings(&self, stage: &str) -> Json<'_> {
+        self.manifest().at("stages").at(stage).at("settings")
+    }
+}

@@ -1,0 +1,132 @@
+//! The data funnel: documents and bytes after each step, reasons and samples of what was dropped, domains.
+
+use super::absent;
+use crate::chart::{Funnel, FunnelStep, Stack};
+use crate::folder::Folder;
+use crate::html::{escape, fold, shorten, table};
+use crate::json::Json;
+use crate::number;
+use std::fmt::Write;
+
+/// Characters shown of a dropped document.
+const SAMPLE: usize = 220;
+
+pub fn body(folder: &Folder) -> String {
+    let steps: Vec<Json> = folder.funnel().at("steps").items().collect();
+    if steps.is_empty() {
+        return absent("The data stage", "herd data");
+    }
+    let funnel = Funnel {
+        title: "What remains after each step".into(),
+        note: "documents kept (dark) and removed by the step (light)".into(),
+        steps: steps.iter().map(|step| funnel_step(*step)).collect(),
+    };
+    let mut html = funnel.figure().unwrap_or_default();
+    let _ = write!(html, "{}", mix(folder, "domains", "domain", "Documents by domain"));
+    let _ = write!(html, "{}", mix(folder, "languages", "language", "Documents by language"));
+    html.push_str(&rejects(&steps));
+    html
+}
+
+fn documents_out(step: Json) -> Option<f64> {
+    step.any(&["documents_out", "kept", "documents"]).number()
+}
+
+fn dropped(step: Json) -> f64 {
+    let given = step.any(&["dropped", "documents_dropped"]).number();
+    given.unwrap_or_else(|| {
+        let before = step.at("documents_in").number();
+        before.zip(documents_out(step)).map_or(0.0, |(before, after)| (before - after).max(0.0))
+    })
+}
+
+fn name(step: Json) -> String {
+    step.any(&["name", "step"]).text().unwrap_or("step").replace('_', " ")
+}
+
+/// Reasons with their counts: an object `{reason: count}` or a list `[{"rule", "documents"}]`.
+fn reasons(step: Json) -> Vec<(String, f64)> {
+    let listed = step.any(&["reasons", "rules", "drops"]);
+    let from_object = listed.entries().filter_map(|(rule, count)| Some((rule.to_string(), count.number()?)));
+    let from_list = listed.items().filter_map(|reason| {
+        let rule = reason.any(&["rule", "reason", "name"]).text()?;
+        Some((rule.to_string(), reason.any(&["documents", "count", "dropped"]).number()?))
+    });
+    let mut all: Vec<_> = from_object.chain(from_list).collect();
+    all.sort_by(|a, b| b.1.total_cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+    all
+}
+
+fn funnel_step(step: Json) -> FunnelStep {
+    let kept = documents_out(step).unwrap_or(0.0);
+    let dropped = dropped(step);
+    let size = step.any(&["bytes_out", "bytes"]).number().map(|b| format!(", {}", number::bytes(b)));
+    let removed = if dropped > 0.0 { format!(" (−{})", number::whole(dropped)) } else { String::new() };
+    let words: Vec<_> =
+        reasons(step).iter().map(|(rule, count)| format!("{rule}: {}", number::whole(*count))).collect();
+    FunnelStep {
+        name: name(step),
+        kept,
+        dropped,
+        text: format!("{}{}{removed}", number::whole(kept), size.unwrap_or_default()),
+        reasons: words.join("\n"),
+    }
+}
+
+/// A bar of documents by domain or language: an object `{name: documents}` or a list `[{"name", "documents"}]`.
+fn mix(folder: &Folder, key: &str, single: &str, title: &str) -> String {
+    let found = [folder.funnel().at(key), folder.data().at(key)].into_iter().find(|json| json.exists());
+    let Some(found) = found else { return String::new() };
+    let from_object = found.entries().filter_map(|(name, entry)| {
+        let documents = entry.number().or_else(|| entry.any(&["documents", "count"]).number())?;
+        Some((name.to_string(), documents))
+    });
+    let from_list = found.items().filter_map(|entry| {
+        let name = entry.any(&["name", single]).text()?;
+        Some((name.to_string(), entry.any(&["documents", "count"]).number()?))
+    });
+    let mut all: Vec<_> = from_object.chain(from_list).collect();
+    all.sort_by(|a, b| b.1.total_cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+    let rest: f64 = all.iter().skip(8).map(|(_, documents)| documents).sum();
+    all.truncate(8);
+    if rest > 0.0 {
+        all.push(("others".into(), rest));
+    }
+    let parts =
+        all.into_iter().map(|(name, documents)| (name, documents, number::whole(documents))).collect();
+    Stack { title: title.into(), note: String::new(), parts }.figure().unwrap_or_default()
+}
+
+fn rejects(steps: &[Json]) -> String {
+    let mut html = String::new();
+    for step in steps.iter().filter(|step| dropped(**step) > 0.0) {
+        let rows: Vec<_> =
+            reasons(*step).into_iter().map(|(rule, count)| vec![rule, number::whole(count)]).collect();
+        let mut content = if rows.is_empty() { String::new() } else { table(&["Rule", "Documents"], &rows) };
+        for sample in step.any(&["samples", "rejects", "examples"]).items() {
+            let place = sample.any(&["url", "id", "title"]).text().unwrap_or("");
+            let rule = sample.any(&["rule", "reason"]).text().unwrap_or("");
+            let measured = match (sample.at("value").show(), sample.at("threshold").show()) {
+                (Some(value), Some(threshold)) => format!(" · {value} against {threshold}"),
+                (Some(value), None) => format!(" · {value}"),
+                _ => String::new(),
+            };
+            let text = sample.any(&["text", "excerpt", "start"]).text().or(sample.text()).unwrap_or("");
+            let _ = write!(
+                content,
+                "<p><b>{}</b>{} <span class=\"tick\">{}</span></p><pre>{}</pre>",
+                escape(rule),
+                escape(&measured),
+                escape(place),
+                escape(&shorten(text, SAMPLE))
+            );
+        }
+        if !content.is_empty() {
+            html.push_str(&fold(
+                &format!("{}: {} removed", name(*step), number::whole(dropped(*step))),
+                &content,
+            ));
+        }
+    }
+    if html.is_empty() { html } else { format!("<h3>What was removed, with samples</h3>{html}") }
+}

@@ -1,0 +1,93 @@
+//! Answers of the base and of the chat model to the same held-out prompts, side by side.
+
+use super::absent;
+use crate::folder::Folder;
+use crate::html::{escape, shorten};
+use crate::json::Json;
+use std::fmt::Write;
+
+/// Prompts shown.
+const SHOWN: usize = 8;
+
+/// Characters shown of an answer.
+const LENGTH: usize = 400;
+
+/// A prompt with both answers.
+pub struct Sample<'a> {
+    /// The last user message.
+    pub prompt: &'a str,
+    /// The expected answer.
+    pub expected: &'a str,
+    /// The base model's answer.
+    pub base: &'a str,
+    /// The chat model's answer, if it was evaluated.
+    pub chat: Option<&'a str>,
+    /// Whether the chat model's answer is the expected one.
+    pub right: bool,
+}
+
+/// Prompts of different tasks in the order of the file, those that the chat model answers exactly first.
+pub fn samples(folder: &Folder) -> Vec<Sample<'_>> {
+    let [base, chat] = &folder.answers;
+    let mut found: Vec<(&str, Sample)> = Vec::new();
+    for line in base {
+        let line = Json::new(Some(line));
+        let Some(id) = line.at("id").number() else { continue };
+        let twin = chat.iter().map(|l| Json::new(Some(l))).find(|l| l.at("id").number() == Some(id));
+        let sample = Sample {
+            prompt: line.at("prompt").text().unwrap_or(""),
+            expected: line.at("expected").text().unwrap_or(""),
+            base: line.at("answer").text().unwrap_or(""),
+            chat: twin.and_then(|twin| twin.at("answer").text()),
+            right: twin.and_then(|twin| twin.at("exact").value()?.as_bool()).unwrap_or(false),
+        };
+        found.push((line.at("task").text().unwrap_or(""), sample));
+    }
+    // One of each task before a second of any: rank within the task, then right answers first.
+    let mut seen: Vec<(&str, bool, usize)> = Vec::new();
+    let mut ranked: Vec<(usize, bool, usize)> = Vec::new();
+    for (i, (task, sample)) in found.iter().enumerate() {
+        let family = task.split('/').next().unwrap_or(task);
+        let rank = match seen.iter_mut().find(|(name, right, _)| *name == family && *right == sample.right) {
+            Some((_, _, count)) => {
+                *count += 1;
+                *count
+            }
+            None => {
+                seen.push((family, sample.right, 0));
+                0
+            }
+        };
+        ranked.push((rank, !sample.right, i));
+    }
+    ranked.sort_unstable();
+    let mut slots: Vec<Option<Sample>> = found.into_iter().map(|(_, sample)| Some(sample)).collect();
+    ranked.into_iter().filter_map(|(_, _, i)| slots[i].take()).collect()
+}
+
+pub fn body(folder: &Folder) -> String {
+    let samples = samples(folder);
+    if samples.is_empty() {
+        return absent("The evaluation of the chat model", "herd eval");
+    }
+    let mut html = String::new();
+    for sample in samples.iter().take(SHOWN) {
+        let right = if sample.right { " <span class=\"right\">exact</span>" } else { "" };
+        let _ = write!(
+            html,
+            "<div class=\"chat\"><div class=\"ask\"><small>Prompt</small>{}</div><div class=\"answers\">\
+             <div class=\"before\"><small>Base model</small>{}</div><div><small>Chat model{right}</small>{}</div></div>\
+             <div class=\"expected\">Expected: {}</div></div>",
+            text(sample.prompt),
+            text(sample.base),
+            sample.chat.map_or("<i>not evaluated</i>".into(), text),
+            escape(&shorten(sample.expected, LENGTH)),
+        );
+    }
+    html.push_str("<p class=\"note\">Chosen by rule, not by taste: one prompt of each kind in turn, exact answers first. All are in <code>eval/examples/</code>.</p>");
+    html
+}
+
+fn text(answer: &str) -> String {
+    if answer.trim().is_empty() { "<i>(nothing)</i>".into() } else { escape(&shorten(answer.trim(), LENGTH)) }
+}

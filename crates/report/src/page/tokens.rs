@@ -1,0 +1,72 @@
+//! The tokenizer and the token shards.
+
+use super::absent;
+use crate::chart::Stack;
+use crate::folder::Folder;
+use crate::html::{facts, table};
+use crate::json::Json;
+use crate::number;
+
+pub fn body(folder: &Folder) -> String {
+    let (tokenizer, index) = (folder.tokenizer(), folder.index());
+    if !tokenizer.exists() && !index.exists() {
+        return absent("The tokenizer stage", "herd tokenizer");
+    }
+    let mut html = String::new();
+    let pairs: Vec<(String, String)> =
+        tokenizer.entries().filter_map(|(name, value)| Some((sentence(name), show(name, value)?))).collect();
+    let pairs: Vec<(&str, String)> =
+        pairs.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
+    if !pairs.is_empty() {
+        html.push_str(&format!("<div class=\"card\"><h3>Tokenizer</h3>{}</div>", facts(&pairs)));
+    }
+    let domains: Vec<Json> = index.at("domains").items().collect();
+    if domains.is_empty() {
+        return html + &absent("The shards stage", "herd shards");
+    }
+    let tokens = |domain: &Json| domain.at("train.tokens").number().unwrap_or(0.0);
+    let name = |domain: &Json| domain.at("name").text().unwrap_or("?").to_string();
+    let stack = Stack {
+        title: "Training tokens by domain".into(),
+        note: "as stored; the mix during training is set by weights in the recipe".into(),
+        parts: domains.iter().map(|d| (name(d), tokens(d), number::compact(tokens(d)))).collect(),
+    };
+    html.push_str(&stack.figure().unwrap_or_default());
+    let rows: Vec<Vec<String>> = domains
+        .iter()
+        .map(|domain| {
+            let cell = |path: &str| domain.at(path).number().map_or("-".into(), number::whole);
+            let ratio = domain.at("train.bytes").number().zip(domain.at("train.tokens").number());
+            let ratio = ratio
+                .filter(|(_, tokens)| *tokens > 0.0)
+                .map_or("-".into(), |(b, t)| format!("{:.2}", b / t));
+            let held_out = cell("held_out.tokens");
+            vec![
+                name(domain),
+                cell("train.documents"),
+                cell("train.tokens"),
+                ratio,
+                cell("held_out.documents"),
+                held_out,
+            ]
+        })
+        .collect();
+    let heads = ["Domain", "Documents", "Tokens", "Bytes per token", "Held-out documents", "Held-out tokens"];
+    html + &format!("<div class=\"card\">{}</div>", table(&heads, &rows))
+}
+
+/// `bytes_per_token` to `Bytes per token`.
+fn sentence(key: &str) -> String {
+    let text = key.replace('_', " ");
+    let mut characters = text.chars();
+    characters.next().map_or(String::new(), |first| first.to_uppercase().chain(characters).collect())
+}
+
+fn show(name: &str, value: Json) -> Option<String> {
+    match value.number() {
+        Some(size) if name == "bytes" || name.ends_with("_bytes") => Some(number::bytes(size)),
+        Some(seconds) if name.ends_with("seconds") => Some(number::duration(seconds)),
+        Some(count) if count.fract() == 0.0 => Some(number::whole(count)),
+        _ => value.show(),
+    }
+}
