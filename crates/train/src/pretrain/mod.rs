@@ -1,0 +1,474 @@
+//! The pre-training stage: initial phase, long-context stages with their gates, annealing with averaging
+//! (SPEC TRAIN-1, 2, 3). Killed at any moment it continues from its newest checkpoint with the same bits.
+
+mod gates;
+mod phases;
+mod settings;
+mod summary;
+
+pub use settings::{
+    Annealing, CheckpointSettings, HeldOutSettings, Initial, LongContext, NeedleMeasure, NonFinite,
+    NonFinitePolicy, Settings,
+};
+pub use summary::{
+    Averaging, CurvePoint, DomainUse, HeldOutPoint, MFU_CONVENTION, Phase, StageOutcome, Summary,
+};
+
+use crate::average::average;
+use crate::held_out::{DomainLoss, HeldOut};
+use crate::loader::{self, Loader};
+use crate::needle::Sentences;
+use crate::packing::MicroBatch;
+use crate::trainer::{NotFinite, StepOutcome, Trainer};
+use crate::{checkpoint, metrics};
+use gates::Haystack;
+use herd_model::{Llama, LlamaConfig, weights};
+use herd_run::atomic::{self, FileError};
+use herd_run::{Context, SettingError, Task};
+use herd_tokenizer::Tokenizer;
+use phases::{Feed, Kind, Leg, Prepared};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Why pre-training ended without a model.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The user asked to stop.
+    #[error(transparent)]
+    Interrupted(#[from] herd_run::Interrupted),
+    /// A setting does not fit the model or the data.
+    #[error(transparent)]
+    Setting(#[from] SettingError),
+    /// The shards cannot be used.
+    #[error(transparent)]
+    Data(#[from] loader::Error),
+    /// The tokenizer cannot be used.
+    #[error(transparent)]
+    Tokenizer(#[from] herd_tokenizer::Error),
+    /// A checkpoint cannot be written, or belongs to another model.
+    #[error(transparent)]
+    Checkpoint(#[from] checkpoint::Error),
+    /// Model weights cannot be written or read back.
+    #[error(transparent)]
+    Weights(#[from] weights::WeightsError),
+    /// Snapshots cannot be averaged.
+    #[error(transparent)]
+    Average(#[from] crate::average::Error),
+    /// A file operation failed.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A loss or gradient was not a number and the policy says stop, or too many batches were skipped.
+    #[error(
+        "step {step}: {problem} ({skipped} batches left out so far). The weights before it are saved; its documents \
+         are listed in {}. Lower the learning rate, remove the documents, or set pretrain.non_finite.policy = \"skip\"",
+        report.display()
+    )]
+    NonFinite {
+        /// The step, counted from 1.
+        step: u64,
+        /// What was not a number.
+        problem: NotFinite,
+        /// Batches left out, this one included.
+        skipped: u32,
+        /// File with the batch's documents.
+        report: PathBuf,
+    },
+}
+
+/// Where a run stands; with parameters and moments it determines everything that follows.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Position {
+    /// Steps of the run.
+    step: u64,
+    /// Tokens of the run.
+    tokens: u64,
+    /// Current leg, and what was done in it.
+    leg: usize,
+    in_leg: Done,
+    /// Finished legs.
+    done: Vec<Done>,
+    /// Finished long-context stages.
+    stages: Vec<StageOutcome>,
+    /// Held-out loss at the end of the last leg.
+    loss: f64,
+    skipped: u32,
+    loader: loader::State,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+struct Done {
+    steps: u64,
+    tokens: u64,
+}
+
+/// Runs (or continues) pre-training.
+///
+/// `shards` is the folder of token shards with its `index.json`, `tokenizer` the folder or file of the tokenizer that
+/// made them. `out` receives checkpoints, snapshots, metrics and `summary.json`; `models_base` the final model with
+/// its tokenizer. Called again after any interruption with the same arguments it continues from `out`; the weights are
+/// the same bits as without the interruption, for any number of threads.
+pub fn run(
+    settings: &Settings,
+    model: LlamaConfig,
+    shards: &Path,
+    tokenizer: &Path,
+    out: &Path,
+    models_base: &Path,
+    ctx: &Context,
+) -> Result<Summary, Error> {
+    settings.validate()?;
+    if settings.longest_sequence() > model.max_position_embeddings as u64 {
+        return Err(SettingError::new(
+            "long_context.contexts",
+            format!(
+                "sequences of {} tokens are longer than the model's max_context, {}; raise model.max_context",
+                settings.longest_sequence(),
+                model.max_position_embeddings
+            ),
+        )
+        .into());
+    }
+    let tokenizer = Tokenizer::load(tokenizer)?;
+    let mut run = Run::open(settings, model, shards, &tokenizer, out, ctx)?;
+    while run.position.leg < run.legs.len() {
+        run.leg()?;
+    }
+    run.finish(&tokenizer, models_base)
+}
+
+/// A run in progress.
+struct Run<'a> {
+    settings: &'a Settings,
+    out: &'a Path,
+    ctx: &'a Context,
+    legs: Vec<Leg>,
+    trainer: Trainer,
+    loader: Loader,
+    held_out: HeldOut,
+    haystack: Haystack,
+    metrics: metrics::Writer,
+    position: Position,
+    peak_flops: f64,
+    notes: Vec<String>,
+}
+
+impl<'a> Run<'a> {
+    fn open(
+        settings: &'a Settings,
+        model: LlamaConfig,
+        shards: &Path,
+        tokenizer: &Tokenizer,
+        out: &'a Path,
+        ctx: &'a Context,
+    ) -> Result<Self, Error> {
+        let sentences = Arc::new(Sentences::new(tokenizer));
+        let mut loader = Loader::open(shards, settings.seed)?.with_needles(Arc::clone(&sentences));
+        let short = settings.initial.batch.longest() as usize;
+        let micro = settings.micro_batch_tokens as usize;
+        let held_out = HeldOut::open(shards, short, settings.held_out.tokens, micro)?;
+        let haystack = Haystack::open(shards, sentences, settings)?;
+        let llama = Llama::new(model);
+        let params = llama.params();
+        let mut trainer = Trainer::new(llama, params, settings.optimizer);
+        let mut notes = Vec::new();
+        let saved = checkpoint::latest(
+            &out.join("checkpoints"),
+            &mut trainer.params,
+            &mut trainer.optimizer,
+            |warning| {
+                ctx.progress.line(format!("warning: {warning}"));
+                notes.push(warning);
+            },
+        )?;
+        let fresh = Position {
+            step: 0,
+            tokens: 0,
+            leg: 0,
+            in_leg: Done::default(),
+            done: Vec::new(),
+            stages: Vec::new(),
+            loss: 0.0,
+            skipped: 0,
+            loader: loader.state().clone(),
+        };
+        let position = saved
+            .and_then(|state| serde_json::from_value::<Position>(state.extra).ok())
+            .filter(|position| loader.restore(position.loader.clone()));
+        let position = match position {
+            Some(position) => {
+                ctx.progress.line(format!("pretrain: continuing after step {}", position.step));
+                position
+            }
+            None => {
+                trainer.params.initialize(settings.seed);
+                trainer.reset();
+                fresh
+            }
+        };
+        if held_out.is_empty() {
+            notes.push(
+                "there are no held-out documents: held-out losses and the first gate mean nothing".into(),
+            );
+        }
+        let peak_flops = match settings.peak_flops {
+            0.0 => gates::measured_peak_flops(),
+            set => set,
+        };
+        let metrics = metrics::Writer::open(out, position.step)?;
+        let legs = phases::legs(settings);
+        Ok(Self {
+            settings,
+            out,
+            ctx,
+            legs,
+            trainer,
+            loader,
+            held_out,
+            haystack,
+            metrics,
+            position,
+            peak_flops,
+            notes,
+        })
+    }
+
+    /// Trains the current leg to its end and moves on to the next.
+    fn leg(&mut self) -> Result<(), Error> {
+        let leg = self.legs[self.position.leg].clone();
+        let total: u64 = self.legs.iter().map(Leg::tokens).sum();
+        let task = self.ctx.progress.task("pretrain", Some(total), "tokens");
+        let before: u64 = self.legs[..self.position.leg].iter().map(Leg::tokens).sum();
+        task.resume_from(before + self.position.in_leg.tokens);
+        let Done { steps, tokens } = self.position.in_leg;
+        let feed =
+            Feed::start(self.loader.clone(), leg.clone(), steps, tokens, self.settings.micro_batch_tokens);
+        loop {
+            let started = Instant::now();
+            let Some(prepared) = feed.next() else { break };
+            let lr = leg.schedule.lr(self.position.in_leg.steps);
+            let outcome = self.trainer.step(&prepared.micro_batches, lr);
+            if let Err(problem) = &outcome {
+                self.not_finite(problem, &prepared.micro_batches)?;
+            }
+            self.advance(&prepared);
+            if let Ok(outcome) = outcome {
+                self.record(&leg, &prepared, outcome, lr, started.elapsed().as_secs_f64(), &task)?;
+            }
+            let ended = self.look(&leg)?;
+            task.add(prepared.stage.batch_tokens);
+            let due = self.position.step.is_multiple_of(self.settings.checkpoint.every_steps);
+            if ended || due || self.ctx.stop.requested() {
+                self.save()?;
+            }
+            self.ctx.stop.check()?;
+            if ended {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts a step as done.
+    fn advance(&mut self, prepared: &Prepared) {
+        let tokens = prepared.stage.batch_tokens;
+        let position = &mut self.position;
+        position.step += 1;
+        position.tokens += tokens;
+        position.in_leg.steps += 1;
+        position.in_leg.tokens += tokens;
+        position.loader = prepared.loader.clone();
+        // Cannot fail: the state comes from a clone of this loader.
+        self.loader.restore(prepared.loader.clone());
+    }
+
+    fn record(
+        &mut self,
+        leg: &Leg,
+        prepared: &Prepared,
+        outcome: StepOutcome,
+        lr: f64,
+        seconds: f64,
+        task: &Task,
+    ) -> Result<(), FileError> {
+        let tokens = prepared.stage.batch_tokens as f64;
+        let config = &self.trainer.llama.config;
+        let flops: f64 = prepared
+            .micro_batches
+            .iter()
+            .map(|micro| micro.targets.len() as f64 * config.flops_per_token(micro.mean_context()))
+            .sum();
+        task.message(format!("{}  loss {:.3}  lr {lr:.1e}", leg.name, outcome.loss));
+        self.metrics.write(
+            self.position.step,
+            &[
+                ("train/loss", outcome.loss),
+                ("train/grad_norm", outcome.grad_norm),
+                ("train/learning_rate", lr),
+                ("train/tokens", self.position.tokens as f64),
+                ("train/batch_tokens", tokens),
+                ("train/sequence", prepared.stage.sequence as f64),
+                ("train/seconds", seconds),
+                ("train/tokens_per_second", tokens / seconds),
+                ("train/flops_per_second", flops / seconds),
+                ("train/mfu", flops / seconds / self.peak_flops),
+            ],
+        )
+    }
+
+    /// Takes the snapshots and measurements that are due after a step. `true` if the leg ends with it.
+    fn look(&mut self, leg: &Leg) -> Result<bool, Error> {
+        let steps = self.position.in_leg.steps;
+        let last = steps == leg.steps;
+        if leg.snapshots(self.settings).contains(&steps) {
+            weights::save(&self.snapshot(self.position.step), &self.trainer.llama, &self.trainer.params)?;
+        }
+        let gate = matches!(leg.kind, Kind::LongContext(_))
+            && (last || steps.is_multiple_of(self.settings.long_context.evaluate_every));
+        let every = self.settings.held_out.every_steps;
+        let mut loss = self.position.loss;
+        if last || gate || every > 0 && self.position.step.is_multiple_of(every) {
+            loss = self.evaluate()?;
+        }
+        let mut ended = last;
+        if let (Kind::LongContext(context), true) = (leg.kind, gate) {
+            let outcome = self.gates(context, loss)?;
+            ended |= outcome.passed;
+            if ended {
+                self.ctx.progress.line(gates::sentence(&outcome));
+                self.position.stages.push(outcome);
+            }
+        }
+        if ended {
+            let position = &mut self.position;
+            position.loss = loss;
+            position.done.push(std::mem::take(&mut position.in_leg));
+            position.leg += 1;
+            self.ctx
+                .progress
+                .line(format!("pretrain: {} ended after {} steps, held-out loss {loss:.3}", leg.name, steps));
+        }
+        Ok(ended)
+    }
+
+    /// Held-out losses into the metrics. Returns that of all tokens, rounded so that it is the same number after a
+    /// trip through JSON.
+    fn evaluate(&mut self) -> Result<f64, Error> {
+        let losses = self.held_out.evaluate(&self.trainer.llama, &self.trainer.params, self.ctx)?;
+        let named: Vec<(String, f64)> = losses
+            .iter()
+            .flat_map(|l| {
+                let name = &l.domain;
+                [
+                    (format!("held_out/loss/{name}"), l.loss),
+                    (format!("held_out/bits_per_byte/{name}"), l.bits_per_byte),
+                    (format!("held_out/tokens/{name}"), l.tokens as f64),
+                ]
+            })
+            .collect();
+        let values: Vec<(&str, f64)> = named.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+        self.metrics.write(self.position.step, &values)?;
+        Ok(overall(&losses))
+    }
+
+    /// Writes the report of a batch that was not applied; an error if the run must stop for it.
+    fn not_finite(&mut self, problem: &NotFinite, batch: &[MicroBatch]) -> Result<(), Error> {
+        let step = self.position.step + 1;
+        let skipped = self.position.skipped + 1;
+        let domains = self.loader.domains();
+        let documents: Vec<_> = batch
+            .iter()
+            .enumerate()
+            .filter(|(i, _)| problem.micro_batch.is_none_or(|bad| bad == *i))
+            .flat_map(|(i, micro)| micro.pieces.iter().map(move |piece| (i, piece)))
+            .map(|(i, piece)| {
+                let domain = piece.domain.map_or("needle", |domain| &domains[domain]);
+                json!({"micro_batch": i, "domain": domain, "document": piece.document, "offset": piece.offset,
+                       "tokens": piece.rows})
+            })
+            .collect();
+        let report = self.out.join(format!("not_finite-step-{step}.json"));
+        let content = json!({"step": step, "problem": problem.to_string(), "documents": documents});
+        atomic::write_json(&report, &content)?;
+        let NonFinite { policy, at_most } = self.settings.non_finite;
+        if policy == NonFinitePolicy::Stop || skipped > at_most {
+            self.save()?;
+            return Err(Error::NonFinite { step, problem: problem.clone(), skipped, report });
+        }
+        self.position.skipped = skipped;
+        self.ctx.progress.line(format!(
+            "warning: step {step}: {problem}; the batch is left out ({skipped} of at most {at_most}), its documents are in {}",
+            report.display()
+        ));
+        Ok(())
+    }
+
+    fn snapshot(&self, step: u64) -> PathBuf {
+        self.out.join("snapshots").join(format!("step-{step:010}"))
+    }
+
+    fn save(&mut self) -> Result<(), Error> {
+        self.metrics.sync()?;
+        let state = serde_json::to_value(&self.position)
+            .map_err(|e| FileError::at("write", self.out.join("checkpoints"))(std::io::Error::other(e)))?;
+        let Trainer { params, optimizer, .. } = &self.trainer;
+        let keep = self.settings.checkpoint.keep;
+        checkpoint::save(&self.out.join("checkpoints"), keep, self.position.step, params, optimizer, state)?;
+        Ok(())
+    }
+
+    /// Averages the snapshots, writes the model and the summary.
+    fn finish(mut self, tokenizer: &Tokenizer, models_base: &Path) -> Result<Summary, Error> {
+        let mut averaging = Averaging { loss_last: self.position.loss, ..Averaging::default() };
+        if let Some(leg) = self.legs.last().filter(|leg| leg.kind == Kind::Annealing) {
+            let before = self.position.step - leg.steps;
+            averaging.steps = leg.snapshots(self.settings).iter().map(|step| before + step).collect();
+            let paths: Vec<PathBuf> = averaging.steps.iter().map(|&step| self.snapshot(step)).collect();
+            (self.trainer.llama, self.trainer.params) = average(&paths)?;
+        }
+        averaging.held_out = self.held_out.evaluate(&self.trainer.llama, &self.trainer.params, self.ctx)?;
+        averaging.loss_final = overall(&averaging.held_out);
+        let longest = self.settings.longest_sequence();
+        averaging.recall =
+            self.haystack.recall(&self.trainer.llama, &self.trainer.params, longest, self.ctx)?;
+        atomic::create_folder(models_base, |scratch| {
+            weights::save(scratch, &self.trainer.llama, &self.trainer.params)?;
+            tokenizer.save(scratch)?;
+            Ok::<_, Error>(())
+        })?;
+        let record = summary::Record::read(self.out)?;
+        let rate = |amount: f64| amount / record.seconds.max(f64::MIN_POSITIVE);
+        for stage in self.position.stages.iter().filter(|stage| !stage.passed) {
+            self.notes.push(gates::sentence(stage));
+        }
+        let summary = Summary {
+            parameters: self.trainer.params.count() as u64,
+            steps: self.position.step,
+            tokens: self.position.tokens,
+            seconds: record.seconds,
+            tokens_per_second: rate(record.tokens as f64),
+            flops_per_second: rate(record.flops),
+            mfu: rate(record.flops) / self.peak_flops,
+            peak_flops: self.peak_flops,
+            peak_measured: self.settings.peak_flops == 0.0,
+            mfu_convention: MFU_CONVENTION.to_string(),
+            phases: summary::phases(&self.position, &self.legs),
+            curve: record.curve,
+            held_out: record.held_out,
+            long_context: self.position.stages.clone(),
+            averaging,
+            domains: summary::domain_use(&self.loader),
+            skipped_batches: self.position.skipped,
+            notes: self.notes,
+        };
+        atomic::write_json(&self.out.join("summary.json"), &summary)?;
+        Ok(summary)
+    }
+}
+
+/// Loss over all domains, to six decimals.
+fn overall(losses: &[DomainLoss]) -> f64 {
+    losses.last().map_or(0.0, |all| (all.loss * 1e6).round() / 1e6)
+}

@@ -1,0 +1,83 @@
+//! One training step: micro-batches forward and backward into one gradient, then the optimizer.
+
+use crate::adamw::{AdamW, AdamWSettings};
+use crate::packing::MicroBatch;
+use herd_model::Llama;
+use herd_tensor::{Grads, Params, Tape};
+
+/// A model in training.
+pub struct Trainer {
+    /// Which parameters there are and how they are applied.
+    pub llama: Llama,
+    /// Their values.
+    pub params: Params,
+    /// The optimizer with its moments.
+    pub optimizer: AdamW,
+    grads: Grads,
+}
+
+/// What a step did.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StepOutcome {
+    /// Mean loss over the step's tokens, nats per token, before the update.
+    pub loss: f64,
+    /// Global gradient norm before clipping.
+    pub grad_norm: f64,
+}
+
+/// A loss or gradient that is not a finite number. The step was not applied and the gradient is cleared.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[error("the {what} is {value}")]
+pub struct NotFinite {
+    /// `loss` or `gradient norm`.
+    pub what: &'static str,
+    /// The value met.
+    pub value: f64,
+    /// The micro-batch whose loss it was; `None` if only the sum of gradients shows it.
+    pub micro_batch: Option<usize>,
+}
+
+impl Trainer {
+    /// A model with its initial or loaded parameters and fresh moments.
+    pub fn new(llama: Llama, params: Params, settings: AdamWSettings) -> Self {
+        let grads = Grads::new(&params);
+        let optimizer = AdamW::new(&params, settings);
+        Self { llama, params, optimizer, grads }
+    }
+
+    /// Forgets the moments, as before the first step.
+    pub fn reset(&mut self) {
+        let (first, second) = self.optimizer.restore(0);
+        first.fill(0.0);
+        second.fill(0.0);
+    }
+
+    /// One optimizer step over the micro-batches, with every row weighing the same.
+    pub fn step(&mut self, micro_batches: &[MicroBatch], lr: f64) -> Result<StepOutcome, NotFinite> {
+        let rows: usize = micro_batches.iter().map(|micro| micro.targets.len()).sum();
+        let weight = 1.0 / rows.max(1) as f32;
+        let mut loss = 0.0;
+        for (i, micro) in micro_batches.iter().enumerate() {
+            let mut tape = Tape::new(&self.params);
+            let hidden = self.llama.hidden(&mut tape, &micro.batch);
+            let weights = vec![weight; micro.targets.len()];
+            let head = self.llama.head();
+            let value = f64::from(tape.cross_entropy_backward(
+                &hidden,
+                head,
+                &micro.targets,
+                &weights,
+                &mut self.grads,
+            ));
+            if !value.is_finite() {
+                self.grads.zero();
+                return Err(NotFinite { what: "loss", value, micro_batch: Some(i) });
+            }
+            loss += value;
+        }
+        match self.optimizer.step(&mut self.params, &mut self.grads, lr) {
+            Ok(stats) => Ok(StepOutcome { loss, grad_norm: stats.grad_norm }),
+            Err(error) => Err(NotFinite { what: "gradient norm", value: error.norm, micro_batch: None }),
+        }
+    }
+}
