@@ -1,1 +1,140 @@
-//! Generation: paged key/value cache, continuous batching, sampling.
+//! Generation: paged key/value cache, continuous batching, sampling (SPEC INFER-3, POST-4).
+//!
+//! - [`Generator::generate`] answers a list of prompts, K samples each, and returns when all are done.
+//! - [`Batcher`] owns a thread that answers requests as they come, for a server or a chat.
+//!
+//! **Batch-invariant.** An answer depends on the weights, the prompt, the [`Sampling`] and the number of the sample,
+//! and on nothing else: not on what is computed beside it, on hits in the prefix cache, on how a prompt is cut into
+//! chunks, on threads, or on the instruction set. The kernels give every row the same order of operations, and the
+//! random numbers are a function of seed, prompt, sample and position.
+
+mod batcher;
+mod cache;
+mod chat;
+mod engine;
+mod forward;
+mod generator;
+mod kernels;
+mod random;
+mod sampling;
+mod text;
+mod weights;
+
+pub use batcher::{Batcher, Submitted};
+pub use chat::{ChatOptions, chat};
+pub use engine::{Event, FinishReason, Load, Request};
+pub use generator::{Completion, Generator};
+pub use sampling::{MAX_STOP_BYTES, MAX_STOPS, MAX_TOP_LOGPROBS, Sampling, TokenLogprob};
+
+use herd_run::{Interrupted, SettingError};
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// How much runs at once and how much memory the cache may take.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// Tokens of all running prompts and answers together that the cache holds at most; memory is taken as needed.
+    pub cache_tokens: usize,
+    /// Answers that are computed at once at most.
+    pub max_sequences: usize,
+    /// Rows of one batch: running answers take one each, waiting prompts the rest.
+    pub batch_tokens: usize,
+    /// Requests that may wait for their turn in a [`Batcher`] before further ones are refused.
+    pub max_waiting: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { cache_tokens: 32_768, max_sequences: 64, batch_tokens: 256, max_waiting: 128 }
+    }
+}
+
+impl Settings {
+    /// Checks every value; the error names the key.
+    pub fn validate(&self) -> Result<(), SettingError> {
+        for (key, value) in [
+            ("cache_tokens", self.cache_tokens),
+            ("max_sequences", self.max_sequences),
+            ("batch_tokens", self.batch_tokens),
+        ] {
+            if value == 0 {
+                return Err(SettingError::new(key, "0 leaves no room to work; at least 1"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Why nothing can be generated.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The prompt has no token to go on from.
+    #[error("the prompt is empty; at least one token is needed (a begin-of-text token will do)")]
+    EmptyPrompt,
+    /// The prompt is as long as the context or longer.
+    #[error(
+        "the prompt has {prompt} tokens, but the model's context ends at {context} with the answer; shorten it"
+    )]
+    ContextOverflow {
+        /// Tokens of the prompt.
+        prompt: usize,
+        /// Tokens of the context.
+        context: usize,
+    },
+    /// A token that the model does not have.
+    #[error("token {token} is outside the model's vocabulary of {vocab}; was it made by another tokenizer?")]
+    UnknownToken {
+        /// The token.
+        token: u32,
+        /// Size of the vocabulary.
+        vocab: usize,
+    },
+    /// No samples, or more than may run at once.
+    #[error("{samples} samples of one prompt; between 1 and {most} (`max_sequences`)")]
+    Samples {
+        /// Samples asked for.
+        samples: usize,
+        /// Most that may run.
+        most: usize,
+    },
+    /// Prompt and answers are larger than the whole cache.
+    #[error(
+        "prompt and answers may need {needed} tokens of cache, which has {cache}; lower `max_tokens` or the number of samples, or raise `cache_tokens`"
+    )]
+    DoesNotFit {
+        /// Tokens that may be needed.
+        needed: usize,
+        /// Tokens that the cache holds.
+        cache: usize,
+    },
+    /// The queue is full.
+    #[error("{waiting} requests are waiting already; try again later")]
+    Busy {
+        /// Requests that wait.
+        waiting: usize,
+    },
+    /// The thread that computes is gone.
+    #[error("generation has been shut down")]
+    Closed,
+    /// A setting whose value cannot work.
+    #[error(transparent)]
+    Setting(#[from] SettingError),
+    /// The model cannot be read.
+    #[error("{}: {problem}", path.display())]
+    Model {
+        /// Its folder.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+    /// The tokenizer or its chat template does not work.
+    #[error(transparent)]
+    Tokenizer(#[from] herd_tokenizer::Error),
+    /// Standard input or output failed.
+    #[error("terminal: {0}")]
+    Terminal(#[from] std::io::Error),
+    /// The user asked to stop.
+    #[error(transparent)]
+    Interrupted(#[from] Interrupted),
+}

@@ -1,0 +1,219 @@
+//! A model ready to answer.
+
+use crate::cache::{CacheShape, KvCache, PAGE};
+use crate::engine::{Engine, Event, FinishReason, Request};
+use crate::forward::{Span, forward};
+use crate::sampling::{Sampling, TokenLogprob, log_sum_exp};
+use crate::weights::Weights;
+use crate::{Error, Settings};
+use herd_model::{Llama, LlamaConfig};
+use herd_run::Stop;
+use herd_tensor::Params;
+use herd_tokenizer::Tokenizer;
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+use std::sync::Arc;
+
+/// One answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Completion {
+    /// Tokens of the answer; the end token is not among them, the token that completed a stop string is.
+    pub tokens: Vec<u32>,
+    /// The answer's text, up to a stop string.
+    pub text: String,
+    /// Why it ended.
+    pub finish_reason: FinishReason,
+    /// One entry per token if [`Sampling::logprobs`] asks for it.
+    pub logprobs: Vec<TokenLogprob>,
+}
+
+/// A model, its tokenizer and its limits. Cheap to clone; the weights are shared.
+#[derive(Clone)]
+pub struct Generator {
+    weights: Arc<Weights>,
+    config: Arc<LlamaConfig>,
+    tokenizer: Tokenizer,
+    settings: Settings,
+    end_tokens: Vec<u32>,
+}
+
+impl Generator {
+    /// A generator over weights in memory. An answer ends at the configuration's end tokens and at
+    /// `<|end_of_text|>`, `<|eot_id|>` and `<|eom_id|>`.
+    pub fn new(
+        llama: Llama,
+        params: Params,
+        tokenizer: Tokenizer,
+        settings: Settings,
+    ) -> Result<Self, Error> {
+        settings.validate()?;
+        let specials = tokenizer.specials();
+        let mut end_tokens = llama.config.eos_token_ids.clone();
+        end_tokens.extend([specials.end_of_text, specials.eot, specials.eom]);
+        end_tokens.sort_unstable();
+        end_tokens.dedup();
+        Ok(Self {
+            weights: Arc::new(Weights::of(&llama, params)),
+            config: Arc::new(llama.config),
+            tokenizer,
+            settings,
+            end_tokens,
+        })
+    }
+
+    /// Opens a model folder: `config.json`, `model.safetensors` and `tokenizer.json`.
+    pub fn open(folder: &Path, settings: Settings) -> Result<Self, Error> {
+        let tokenizer = Tokenizer::load(folder)?;
+        let (llama, params) = herd_model::weights::load(folder)
+            .map_err(|e| Error::Model { path: folder.to_path_buf(), problem: e.to_string() })?;
+        Self::new(llama, params, tokenizer, settings)
+    }
+
+    /// The model's configuration.
+    pub fn config(&self) -> &LlamaConfig {
+        &self.config
+    }
+
+    /// The tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// The limits.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Longest prompt and answer together, tokens.
+    pub fn context(&self) -> usize {
+        self.weights.sizes.context
+    }
+
+    /// Memory of the cache when it is full, bytes.
+    pub fn cache_bytes(&self) -> usize {
+        self.settings.cache_tokens.div_ceil(PAGE) * self.cache_shape().page_bytes()
+    }
+
+    fn cache_shape(&self) -> CacheShape {
+        let s = self.weights.sizes;
+        CacheShape { layers: s.layers, kv_heads: s.kv_heads, head_dim: s.head_dim }
+    }
+
+    pub(crate) fn engine(&self) -> Engine {
+        Engine::new(
+            self.weights.clone(),
+            self.tokenizer.clone(),
+            self.end_tokens.clone(),
+            self.settings.clone(),
+        )
+    }
+
+    /// Draws `n_samples` answers to every prompt: `result[prompt][sample]`. The samples of a prompt share its pages.
+    /// Two prompts with the same tokens get the same answers; give them different seeds if they must differ.
+    ///
+    /// # Errors
+    /// The first request that can never be answered (context, vocabulary, cache size), before anything is computed.
+    pub fn generate(
+        &self,
+        prompts: &[Vec<u32>],
+        n_samples: usize,
+        sampling: &Sampling,
+    ) -> Result<Vec<Vec<Completion>>, Error> {
+        self.generate_with(prompts, n_samples, sampling, &Stop::default(), |_| {})
+    }
+
+    /// As [`Generator::generate`], but can be stopped between two tokens, and calls `each` with the number of every
+    /// prompt whose answers are complete, in order of completion.
+    pub fn generate_with(
+        &self,
+        prompts: &[Vec<u32>],
+        n_samples: usize,
+        sampling: &Sampling,
+        stop: &Stop,
+        mut each: impl FnMut(usize),
+    ) -> Result<Vec<Vec<Completion>>, Error> {
+        let mut engine = self.engine();
+        let mut jobs = std::collections::HashMap::new();
+        for (index, prompt) in prompts.iter().enumerate() {
+            let request = Request { prompt: prompt.clone(), samples: n_samples, sampling: sampling.clone() };
+            jobs.insert(engine.submit(request)?, index);
+        }
+        let empty = Completion {
+            tokens: Vec::new(),
+            text: String::new(),
+            finish_reason: FinishReason::Cancelled,
+            logprobs: Vec::new(),
+        };
+        let mut answers = vec![vec![empty; n_samples]; prompts.len()];
+        let mut open = vec![n_samples; prompts.len()];
+        while !engine.idle() {
+            stop.check()?;
+            for (job, event) in engine.step() {
+                let index = jobs[&job];
+                match event {
+                    Event::Started { .. } => {}
+                    Event::Token { sample, token, text, logprob } => {
+                        let answer = &mut answers[index][sample];
+                        answer.tokens.push(token);
+                        answer.text.push_str(&text);
+                        answer.logprobs.extend(logprob);
+                    }
+                    Event::Finished { sample, text, reason } => {
+                        let answer = &mut answers[index][sample];
+                        answer.text.push_str(&text);
+                        answer.finish_reason = reason;
+                        open[index] -= 1;
+                        if open[index] == 0 {
+                            each(index);
+                        }
+                    }
+                }
+            }
+        }
+        Ok(answers)
+    }
+
+    /// Logits [tokens, vocab] after every token of a sequence, row-major.
+    pub fn logits(&self, tokens: &[u32]) -> Result<Vec<f32>, Error> {
+        let mut all = Vec::new();
+        self.walk(tokens, |_, logits| all.extend_from_slice(logits))?;
+        Ok(all)
+    }
+
+    /// Log-probability of each token given those before it: entry i is that of `tokens[i + 1]`.
+    pub fn score(&self, tokens: &[u32]) -> Result<Vec<f32>, Error> {
+        let mut scores = Vec::new();
+        self.walk(tokens, |position, logits| {
+            if let Some(&next) = tokens.get(position + 1) {
+                scores.push((f64::from(logits[next as usize]) - log_sum_exp(logits)) as f32);
+            }
+        })?;
+        Ok(scores)
+    }
+
+    /// Computes a sequence in batches of `batch_tokens` and gives the logits of every position.
+    fn walk(&self, tokens: &[u32], mut row: impl FnMut(usize, &[f32])) -> Result<(), Error> {
+        let sizes = self.weights.sizes;
+        if tokens.len() > sizes.context {
+            return Err(Error::ContextOverflow { prompt: tokens.len(), context: sizes.context });
+        }
+        if let Some(&token) = tokens.iter().find(|&&t| t as usize >= sizes.vocab) {
+            return Err(Error::UnknownToken { token, vocab: sizes.vocab });
+        }
+        let pages = tokens.len().div_ceil(PAGE);
+        let mut cache = KvCache::new(self.cache_shape(), pages);
+        let Some((mut table, mut reservation)) = cache.admit(&[], pages) else { return Ok(()) };
+        for chunk in tokens.chunks(self.settings.batch_tokens) {
+            let start = table.length;
+            cache.grow(&mut table, start + chunk.len(), &mut reservation);
+            let span = Span { rows: 0..chunk.len(), start, pages: &table.pages };
+            let wanted: Vec<usize> = (0..chunk.len()).collect();
+            let logits = forward(&self.weights, &mut cache, chunk, &[span], &wanted);
+            for (i, logits) in logits.chunks_exact(sizes.vocab).enumerate() {
+                row(start + i, logits);
+            }
+            cache.advance(&mut table, &tokens[..start + chunk.len()]);
+        }
+        Ok(())
+    }
+}
