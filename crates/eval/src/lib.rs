@@ -1,7 +1,15 @@
-//! Evaluation: bits per byte, n-gram baselines, needle recall, multiple choice, with intervals.
+//! Evaluation (SPEC EVAL-1): bits per byte beside n-gram models, needle recall, multiple choice, held-out
+//! instructions; every score with its 95% interval and every example on record.
 
+pub mod bits_per_byte;
+mod error;
+pub mod held_out;
 pub mod interval;
+pub mod likelihood;
 pub mod ngram;
 mod random;
+mod settings;
 
+pub use error::Error;
 pub use random::Random;
+pub use settings::{BitsPerByteSettings, ChoiceSettings, InstructionSettings, NeedleSettings, Settings};
