@@ -1,3 +1,5 @@
 //! From a web crawl to clean documents and token shards.
 
 pub mod documents;
+pub mod shards;
+pub mod tokenizer_stage;

@@ -23,7 +23,7 @@ struct Inner {
     /// Compiled on first use, so that a tokenizer with a strange template still encodes text.
     compiled_template: OnceLock<ChatTemplate>,
     /// Caches not in use; each call takes one, so that a thread keeps a warm cache without locking per piece.
-    caches: Mutex<Vec<Box<Cache>>>,
+    caches: Mutex<Vec<Cache>>,
 }
 
 impl Tokenizer {

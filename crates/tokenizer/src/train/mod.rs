@@ -94,6 +94,11 @@ impl Trainer {
         self.counts = merge_counts(std::mem::take(&mut self.counts), counts);
     }
 
+    /// How many distinct pieces were counted.
+    pub fn distinct_pieces(&self) -> usize {
+        self.counts.len()
+    }
+
     /// Learns the merges. The vocabulary is smaller than asked for if the text has no more pairs that occur
     /// `min_frequency` times.
     ///

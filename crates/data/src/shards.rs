@@ -1,0 +1,295 @@
+//! From documents to token shards (SPEC DATA-8): one file of tokens per domain to train on, and one of documents
+//! kept back.
+//!
+//! Which documents are kept back depends on their ids alone, so it is the same for any tokenizer, any order of
+//! the documents and any number of threads.
+
+use crate::documents::{self, Document, DocumentsError, Domain};
+use herd_run::atomic::{self, FileError};
+use herd_run::{Context, Interrupted, SettingError, hash};
+use herd_tokenizer::Tokenizer;
+use herd_tokenizer::shard::{DomainShards, FileStats, ShardIndex, TokenShardWriter};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Text that is tokenised at once, bytes; bounds the memory of the stage.
+const BATCH_BYTES: usize = 16 << 20;
+
+/// How documents become shards.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// Share of the documents of each domain that is kept back for evaluation, 0 to 0.5. If it is not 0, a domain
+    /// with two documents or more keeps back at least one.
+    pub held_out: f64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { held_out: 0.02 }
+    }
+}
+
+impl Settings {
+    /// Refuses values that cannot work.
+    pub fn validate(&self) -> Result<(), SettingError> {
+        if !(0.0..=0.5).contains(&self.held_out) {
+            let problem = format!("{} is not a share of documents; choose 0 to 0.5", self.held_out);
+            return Err(SettingError::new("held_out", problem));
+        }
+        Ok(())
+    }
+}
+
+/// Why the stages `tokenizer` and `shards` fail.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The documents cannot be read.
+    #[error(transparent)]
+    Documents(#[from] DocumentsError),
+    /// The tokenizer cannot be read, or a shard not be written.
+    #[error(transparent)]
+    Tokenizer(#[from] herd_tokenizer::Error),
+    /// A file operation failed.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A setting whose value cannot work.
+    #[error(transparent)]
+    Setting(#[from] SettingError),
+    /// There is nothing to tokenise.
+    #[error("{}: no documents; look at rejects.parquet beside it, which names the rule that removed each", path.display())]
+    Empty {
+        /// The file of documents.
+        path: PathBuf,
+    },
+    /// The user asked to stop.
+    #[error(transparent)]
+    Interrupted(#[from] Interrupted),
+}
+
+/// What the stage made; `summary.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// Size of the vocabulary.
+    pub vocab_size: usize,
+    /// Tokens to train on and kept back, all domains.
+    pub tokens: u64,
+    /// Documents to train on and kept back, all domains.
+    pub documents: u64,
+    /// The domains that have documents, by name.
+    pub domains: Vec<DomainSummary>,
+}
+
+/// What is in the shards of a domain.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DomainSummary {
+    /// Name of the domain.
+    pub name: String,
+    /// Documents to train on.
+    pub documents: u64,
+    /// Tokens to train on.
+    pub tokens: u64,
+    /// Documents kept back.
+    pub held_out_documents: u64,
+    /// Tokens kept back.
+    pub held_out_tokens: u64,
+    /// UTF-8 bytes of all texts.
+    pub bytes: u64,
+    /// Characters of all texts.
+    pub characters: u64,
+    /// Characters per token of text, begin and end of text not counted.
+    pub characters_per_token: f64,
+}
+
+/// Tokenises `documents` (Parquet) with `tokenizer` (its folder or `tokenizer.json`) into the folder `out`, which
+/// appears complete or not at all.
+pub fn run(
+    settings: &Settings,
+    documents: &Path,
+    tokenizer: &Path,
+    out: &Path,
+    ctx: &Context,
+) -> Result<Summary, Error> {
+    settings.validate()?;
+    let file = if tokenizer.is_dir() { tokenizer.join("tokenizer.json") } else { tokenizer.to_path_buf() };
+    let tokenizer_hash = hash::of_file(&file)?;
+    let tokenizer = Tokenizer::load(&file)?;
+    let split = Split::plan(settings, documents)?;
+    let summary = atomic::create_folder(out, |folder| {
+        let mut shards = Shards::new(folder, &tokenizer);
+        let task = ctx.progress.task("shards", Some(split.documents), "documents");
+        for batch in Batches::open(documents)? {
+            ctx.stop.check()?;
+            let batch = batch?;
+            let encoded: Vec<_> = batch.par_iter().map(|d| encode(&tokenizer, d)).collect();
+            for (document, tokens) in batch.iter().zip(encoded) {
+                shards.push(document, &tokens, split.is_held_out(document))?;
+            }
+            task.add(batch.len() as u64);
+        }
+        let (index, summary) = shards.finish(tokenizer_hash)?;
+        index.save(folder)?;
+        atomic::write_json(&folder.join("summary.json"), &summary)?;
+        Ok::<_, Error>(summary)
+    })?;
+    for domain in &summary.domains {
+        ctx.progress.detail(format!(
+            "{}: {} tokens to train on, {} kept back, {:.2} characters per token",
+            domain.name, domain.tokens, domain.held_out_tokens, domain.characters_per_token
+        ));
+    }
+    Ok(summary)
+}
+
+/// `<|begin_of_text|>`, the text, `<|end_of_text|>`.
+fn encode(tokenizer: &Tokenizer, document: &Document) -> Vec<u32> {
+    let mut tokens = vec![tokenizer.specials().bos];
+    tokenizer.encode_into(&document.text, &mut tokens);
+    tokens.push(tokenizer.specials().end_of_text);
+    tokens
+}
+
+/// Documents in batches of bounded size, in the order of the file.
+pub(crate) struct Batches(documents::Reader);
+
+impl Batches {
+    pub(crate) fn open(path: &Path) -> Result<Self, Error> {
+        Ok(Self(documents::read(path)?))
+    }
+}
+
+impl Iterator for Batches {
+    type Item = Result<Vec<Document>, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut batch = Vec::new();
+        let mut bytes = 0;
+        while bytes < BATCH_BYTES
+            && let Some(document) = self.0.next()
+        {
+            match document {
+                Ok(document) => {
+                    bytes += document.text.len();
+                    batch.push(document);
+                }
+                Err(error) => return Some(Err(error.into())),
+            }
+        }
+        (!batch.is_empty()).then_some(Ok(batch))
+    }
+}
+
+/// Which documents are kept back.
+struct Split {
+    threshold: u64,
+    documents: u64,
+    /// Per domain the lowest key of its documents, where that one has to be kept back though it is not below the
+    /// threshold.
+    forced: BTreeMap<Domain, u64>,
+}
+
+impl Split {
+    fn plan(settings: &Settings, path: &Path) -> Result<Self, Error> {
+        let threshold = (settings.held_out * u64::MAX as f64) as u64;
+        let mut domains: BTreeMap<Domain, (u64, u64)> = BTreeMap::new();
+        for document in documents::read(path)? {
+            let document = document?;
+            let (count, lowest) = domains.entry(document.domain).or_insert((0, u64::MAX));
+            *count += 1;
+            *lowest = (*lowest).min(key(&document.id));
+        }
+        let documents = domains.values().map(|(count, _)| count).sum();
+        if documents == 0 {
+            return Err(Error::Empty { path: path.to_path_buf() });
+        }
+        let must =
+            |&(_, (count, lowest)): &(Domain, (u64, u64))| threshold > 0 && count > 1 && lowest >= threshold;
+        let forced = domains.into_iter().filter(must).map(|(domain, (_, lowest))| (domain, lowest)).collect();
+        Ok(Self { threshold, documents, forced })
+    }
+
+    fn is_held_out(&self, document: &Document) -> bool {
+        let key = key(&document.id);
+        key < self.threshold || self.forced.get(&document.domain) == Some(&key)
+    }
+}
+
+/// A uniform number from a document's id.
+fn key(id: &str) -> u64 {
+    let digits = hash::of_bytes(format!("held out\n{id}").as_bytes());
+    u64::from_str_radix(&digits[..16], 16).unwrap_or(0)
+}
+
+/// The open shards of all domains.
+struct Shards<'a> {
+    folder: &'a Path,
+    tokenizer: &'a Tokenizer,
+    domains: BTreeMap<Domain, DomainWriter>,
+}
+
+struct DomainWriter {
+    train: TokenShardWriter,
+    held_out: TokenShardWriter,
+    characters: u64,
+}
+
+impl<'a> Shards<'a> {
+    fn new(folder: &'a Path, tokenizer: &'a Tokenizer) -> Self {
+        Self { folder, tokenizer, domains: BTreeMap::new() }
+    }
+
+    fn push(&mut self, document: &Document, tokens: &[u32], held_out: bool) -> Result<(), Error> {
+        let name = document.domain.name();
+        let create = |part: &str| {
+            TokenShardWriter::create(
+                self.folder.join(format!("{name}.{part}.tok")),
+                self.tokenizer.vocab_size(),
+            )
+        };
+        let domain = match self.domains.entry(document.domain) {
+            std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
+            std::collections::btree_map::Entry::Vacant(entry) => entry.insert(DomainWriter {
+                train: create("train")?,
+                held_out: create("held_out")?,
+                characters: 0,
+            }),
+        };
+        domain.characters += document.text.chars().count() as u64;
+        let shard = if held_out { &mut domain.held_out } else { &mut domain.train };
+        Ok(shard.push(tokens, document.text.len() as u64)?)
+    }
+
+    fn finish(self, tokenizer_hash: String) -> Result<(ShardIndex, Summary), Error> {
+        let vocab_size = self.tokenizer.vocab_size();
+        let mut index = ShardIndex { vocab_size, tokenizer_hash, domains: Vec::new() };
+        let mut summary = Summary { vocab_size, tokens: 0, documents: 0, domains: Vec::new() };
+        for (domain, writer) in self.domains {
+            let (train, held_out) = (writer.train.finish()?, writer.held_out.finish()?);
+            let described = describe(domain.name(), &train, &held_out, writer.characters);
+            summary.tokens += described.tokens + described.held_out_tokens;
+            summary.documents += described.documents + described.held_out_documents;
+            summary.domains.push(described);
+            index.domains.push(DomainShards { name: domain.name().to_string(), train, held_out });
+        }
+        index.domains.sort_by(|a, b| a.name.cmp(&b.name));
+        summary.domains.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok((index, summary))
+    }
+}
+
+fn describe(name: &str, train: &FileStats, held_out: &FileStats, characters: u64) -> DomainSummary {
+    let documents = train.documents + held_out.documents;
+    let text_tokens = train.tokens + held_out.tokens - 2 * documents;
+    DomainSummary {
+        name: name.to_string(),
+        documents: train.documents,
+        tokens: train.tokens,
+        held_out_documents: held_out.documents,
+        held_out_tokens: held_out.tokens,
+        bytes: train.bytes + held_out.bytes,
+        characters,
+        characters_per_token: characters as f64 / text_tokens.max(1) as f64,
+    }
+}

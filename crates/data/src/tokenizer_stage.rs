@@ -1,0 +1,72 @@
+//! The stage that trains the tokenizer on the clean documents. It stands here because documents are Parquet,
+//! which the tokenizer itself knows nothing of.
+
+use crate::shards::{Batches, Error};
+use herd_run::{Context, atomic};
+use herd_tokenizer::train::{Settings, Trainer};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+/// What the stage made; `summary.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// Size of the vocabulary, special tokens included; smaller than asked for if the text is too small.
+    pub vocab_size: usize,
+    /// Documents it was trained on.
+    pub documents: u64,
+    /// UTF-8 bytes of their texts.
+    pub bytes: u64,
+    /// Distinct pieces that the split rule made of them.
+    pub distinct_pieces: u64,
+    /// Characters per token on the first documents, at most 16 MB of them.
+    pub characters_per_token: f64,
+}
+
+/// Trains a tokenizer on `documents` (Parquet) and writes its files into the folder `out`, which appears complete
+/// or not at all.
+pub fn run(settings: &Settings, documents: &Path, out: &Path, ctx: &Context) -> Result<Summary, Error> {
+    let mut trainer = Trainer::new(settings.clone())?;
+    let mut first = Vec::new();
+    let (mut count, mut bytes) = (0, 0);
+    let task = ctx.progress.task("count pieces", None, "documents");
+    for batch in Batches::open(documents)? {
+        ctx.stop.check()?;
+        let texts: Vec<String> = batch?.into_iter().map(|d| d.text).collect();
+        trainer.feed(&texts);
+        count += texts.len() as u64;
+        bytes += texts.iter().map(|t| t.len() as u64).sum::<u64>();
+        task.add(texts.len() as u64);
+        if first.is_empty() {
+            first = texts;
+        }
+    }
+    drop(task);
+    if count == 0 {
+        return Err(Error::Empty { path: documents.to_path_buf() });
+    }
+    let distinct_pieces = trainer.distinct_pieces() as u64;
+    let tokenizer = trainer.finish(ctx)?;
+
+    let tokens: u64 = first.par_iter().map(|text| tokenizer.encode(text).len() as u64).sum();
+    let characters: u64 = first.par_iter().map(|text| text.chars().count() as u64).sum();
+    let summary = Summary {
+        vocab_size: tokenizer.vocab_size(),
+        documents: count,
+        bytes,
+        distinct_pieces,
+        characters_per_token: characters as f64 / tokens.max(1) as f64,
+    };
+    if tokenizer.vocab_size() < settings.vocab_size {
+        ctx.progress.line(format!(
+            "tokenizer: the text has merges for {} tokens only, not {}",
+            summary.vocab_size, settings.vocab_size
+        ));
+    }
+    atomic::create_folder(out, |folder| {
+        tokenizer.save(folder)?;
+        atomic::write_json(&folder.join("summary.json"), &summary)?;
+        Ok::<_, Error>(())
+    })?;
+    Ok(summary)
+}
