@@ -1,6 +1,27 @@
-//! Matrix products, cut into tiles by the problem's size so that the bits do not depend on the number of threads.
+//! Matrix products, after Goto and van de Geijn (doi 10.1145/1356052.1356053): both sides are packed into panels, blocks
+//! that fit the caches are multiplied by the micro-kernels, and tiles of the output run on all threads.
+//!
+//! Every output element is summed in the same order whatever the number of threads, of rows or of columns: runs of
+//! [`K_BLOCK`] terms, each one chain of multiply-adds, added up in turn. So the bits of a row do not depend on the other
+//! rows of its batch either.
 
+use super::micro::{Kernels, MAX_ROWS, MAX_WIDTH, kernels};
+use super::pack::pack;
+use crate::pool::Buffer;
 use rayon::prelude::*;
+use std::ops::Range;
+
+/// Terms summed in registers before they are added to the output.
+const K_BLOCK: usize = 256;
+/// Values of each packed side that exist at once (8 MB).
+const PACKED_VALUES: usize = 2 << 20;
+/// Terms of the inner dimension that are packed at once.
+const K_STRIP: usize = 8 * K_BLOCK;
+/// About this many rows and columns make one task: its left-hand block fits the second-level cache.
+const TASK_ROWS: usize = 256;
+const TASK_COLUMNS: usize = 256;
+/// Up to this many rows, packing the whole right-hand side would cost more than it saves.
+const THIN_ROWS: usize = 4 * MAX_ROWS;
 
 /// A matrix read through strides: element `(i, j)` is `data[i * row_stride + j * col_stride]`.
 #[derive(Clone, Copy)]
@@ -19,10 +40,6 @@ impl<'a> Strided<'a> {
     /// The transpose.
     pub fn t(self) -> Self {
         Self { data: self.data, row_stride: self.col_stride, col_stride: self.row_stride }
-    }
-
-    fn last(&self, rows: usize, cols: usize) -> usize {
-        (rows - 1) * self.row_stride + (cols - 1) * self.col_stride
     }
 }
 
@@ -53,11 +70,189 @@ pub(crate) enum Into {
     Add,
 }
 
-/// `out[m, n] (+)= a[m, k] b[k, n]`, on the calling thread. `out` has rows `out_stride` apart.
+/// Part `index` of `count` nearly equal parts of `0..total`.
+fn part(total: usize, count: usize, index: usize) -> Range<usize> {
+    total * index / count..total * (index + 1) / count
+}
+
+/// One block of a packed product: panels `[panel][k][rows]` times one panel `[k][width]`.
+///
+/// # Safety
+/// `out` must be valid for `rows` rows of `columns` values, `stride` apart, and not be accessed by anyone else.
+#[allow(clippy::too_many_arguments)]
+unsafe fn block(
+    kernels: &Kernels,
+    k: usize,
+    a: &[f32],
+    b: &[f32],
+    rows: usize,
+    columns: usize,
+    out: *mut f32,
+    stride: usize,
+    add: bool,
+) {
+    debug_assert!(a.len() >= rows.div_ceil(kernels.rows) * kernels.rows * k && b.len() >= kernels.width * k);
+    for (panel, first) in a.chunks_exact(kernels.rows * k).zip((0..rows).step_by(kernels.rows)) {
+        let count = kernels.rows.min(rows - first);
+        let out = out.wrapping_add(first * stride);
+        let kernel = kernels.packed[count - 1];
+        // SAFETY: both panels hold `k` runs of their width; the output is the caller's, or a local block at the edge.
+        unsafe {
+            if columns == kernels.width {
+                kernel(k, panel.as_ptr(), 0, 0, b.as_ptr(), out, stride, add);
+            } else {
+                let mut edge = [0.0f32; MAX_ROWS * MAX_WIDTH];
+                kernel(k, panel.as_ptr(), 0, 0, b.as_ptr(), edge.as_mut_ptr(), kernels.width, false);
+                for (i, edge) in edge.chunks_exact(kernels.width).take(count).enumerate() {
+                    let out = std::slice::from_raw_parts_mut(out.add(i * stride), columns);
+                    for (out, value) in out.iter_mut().zip(edge) {
+                        *out = if add { *out + value } else { *value };
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// `out[m, n] (+)= a[m, k] b[k, n]` on all threads of the current pool.
+pub(crate) fn product((m, n, k): (usize, usize, usize), a: Strided, b: Strided, into: Into, out: &mut [f32]) {
+    assert_eq!(out.len(), m * n, "matmul: output of {} values for {m} x {n}", out.len());
+    if m == 0 || n == 0 {
+        return;
+    }
+    if k == 0 {
+        if into == Into::Overwrite {
+            out.fill(0.0);
+        }
+        return;
+    }
+    if m <= THIN_ROWS {
+        thin((m, n, k), a, b, into, out);
+    } else {
+        thick((m, n, k), a, b, into, out);
+    }
+}
+
+/// Panels of one side for a strip of the inner dimension, laid out `[run of K_BLOCK][panel][p][i]`.
+struct Packed {
+    buffer: Buffer,
+    width: usize,
+    panels: usize,
+}
+
+impl Packed {
+    /// The panels `panels` of one run.
+    fn run(&self, start: usize, length: usize, panels: Range<usize>) -> &[f32] {
+        let base = start * self.panels * self.width;
+        &self.buffer[base + panels.start * self.width * length..base + panels.end * self.width * length]
+    }
+}
+
+/// One side of a product: `rows` along the output, strided.
+#[derive(Clone, Copy)]
+struct Side<'a> {
+    source: Strided<'a>,
+    rows: usize,
+}
+
+/// Packs rows `rows` of a side for the inner range `ks`.
+fn pack_side(kernels: &Kernels, side: Side, width: usize, rows: Range<usize>, ks: Range<usize>) -> Packed {
+    let panels = rows.len().div_ceil(width);
+    let mut buffer = Buffer::stale(panels * width * ks.len());
+    buffer.par_chunks_mut(panels * width * K_BLOCK).enumerate().for_each(|(run, buffer)| {
+        let length = buffer.len() / (panels * width);
+        buffer.par_chunks_mut(width * length).with_min_len(4).enumerate().for_each(|(panel, out)| {
+            let first = rows.start + panel * width;
+            pack(
+                kernels.isa,
+                side.source,
+                side.rows.min(rows.end),
+                first,
+                ks.start + run * K_BLOCK,
+                width,
+                out,
+            );
+        });
+    });
+    Packed { buffer, width, panels }
+}
+
+fn thick((m, n, k): (usize, usize, usize), a: Strided, b: Strided, into: Into, out: &mut [f32]) {
+    let kernels = kernels();
+    let target = SharedMut::new(out);
+    let (left, right) = (Side { source: a, rows: m }, Side { source: b.t(), rows: n });
+    let strip = |width: usize, k: usize| (PACKED_VALUES / k / width).max(1) * width;
+    for k_start in (0..k).step_by(K_STRIP) {
+        let ks = k_start..(k_start + K_STRIP).min(k);
+        let (rows, columns) = (strip(kernels.rows, ks.len()), strip(kernels.width, ks.len()));
+        let mut packed_left = None;
+        for n_start in (0..n).step_by(columns) {
+            let ns = n_start..(n_start + columns).min(n);
+            let packed_right = pack_side(kernels, right, kernels.width, ns.clone(), ks.clone());
+            for m_start in (0..m).step_by(rows) {
+                let ms = m_start..(m_start + rows).min(m);
+                // The left side is packed once if it fits as a whole.
+                if packed_left.is_none() || rows < m {
+                    drop(packed_left.take());
+                    packed_left = Some(pack_side(kernels, left, kernels.rows, ms.clone(), ks.clone()));
+                }
+                let packed_left = packed_left.as_ref().expect("just packed");
+                let tasks_m = (ms.len() / TASK_ROWS).max(1).min(packed_left.panels);
+                let tasks_n = (ns.len() / TASK_COLUMNS).max(1).min(packed_right.panels);
+                (0..tasks_m * tasks_n).into_par_iter().for_each(|task| {
+                    let panels_m = part(packed_left.panels, tasks_m, task % tasks_m);
+                    let panels_n = part(packed_right.panels, tasks_n, task / tasks_m);
+                    let row = ms.start + panels_m.start * kernels.rows;
+                    let row_end = (ms.start + panels_m.end * kernels.rows).min(ms.end);
+                    for run in (0..ks.len()).step_by(K_BLOCK) {
+                        let length = K_BLOCK.min(ks.len() - run);
+                        let a = packed_left.run(run, length, panels_m.clone());
+                        for panel in panels_n.clone() {
+                            let b = packed_right.run(run, length, panel..panel + 1);
+                            let column = ns.start + panel * kernels.width;
+                            let count = kernels.width.min(ns.end - column);
+                            let add = into == Into::Add || ks.start + run > 0;
+                            let out = target.at(row * n + column);
+                            // SAFETY: tasks write disjoint blocks of `out`.
+                            unsafe { block(kernels, length, a, b, row_end - row, count, out, n, add) };
+                        }
+                    }
+                });
+            }
+        }
+    }
+}
+
+/// Few rows: each task packs one right-hand panel at a time and uses it at once, while it is in the first-level cache.
+fn thin((m, n, k): (usize, usize, usize), a: Strided, b: Strided, into: Into, out: &mut [f32]) {
+    let kernels = kernels();
+    let target = SharedMut::new(out);
+    let left = Side { source: a, rows: m };
+    let packed_left = pack_side(kernels, left, kernels.rows, 0..m, 0..k);
+    let panels = n.div_ceil(kernels.width);
+    let tasks = panels.div_ceil(4);
+    (0..tasks).into_par_iter().for_each(|task| {
+        let mut panel = Buffer::stale(kernels.width * K_BLOCK);
+        for index in part(panels, tasks, task) {
+            let column = index * kernels.width;
+            let count = kernels.width.min(n - column);
+            for run in (0..k).step_by(K_BLOCK) {
+                let length = K_BLOCK.min(k - run);
+                let panel = &mut panel[..kernels.width * length];
+                pack(kernels.isa, b.t(), n, column, run, kernels.width, panel);
+                let a = packed_left.run(run, length, 0..packed_left.panels);
+                let add = into == Into::Add || run > 0;
+                // SAFETY: tasks write disjoint columns of `out`.
+                unsafe { block(kernels, length, a, panel, m, count, target.at(column), n, add) };
+            }
+        }
+    });
+}
+
+/// `out[m, n] (+)= a[m, k] b[k, n]`, on the calling thread; `out` has rows `out_stride` apart.
 ///
 /// # Safety
 /// `out` must be valid for the strided `m x n` block and not be accessed by anyone else meanwhile.
-#[allow(clippy::too_many_arguments)]
 pub(crate) unsafe fn product_raw(
     (m, n, k): (usize, usize, usize),
     a: Strided,
@@ -66,57 +261,30 @@ pub(crate) unsafe fn product_raw(
     out: *mut f32,
     out_stride: usize,
 ) {
-    if m == 0 || n == 0 {
+    if m == 0 || n == 0 || k == 0 {
         return;
     }
-    if k > 0 {
-        assert!(a.last(m, k) < a.data.len() && b.last(k, n) < b.data.len(), "matmul: operand too short");
+    let kernels = kernels();
+    let left_panels = m.div_ceil(kernels.rows);
+    let mut left = Buffer::stale(left_panels * kernels.rows * K_BLOCK);
+    let mut right = Buffer::stale(kernels.width * K_BLOCK);
+    for run in (0..k).step_by(K_BLOCK) {
+        let length = K_BLOCK.min(k - run);
+        let left = &mut left[..left_panels * kernels.rows * length];
+        for (index, panel) in left.chunks_exact_mut(kernels.rows * length).enumerate() {
+            pack(kernels.isa, a, m, index * kernels.rows, run, kernels.rows, panel);
+        }
+        for column in (0..n).step_by(kernels.width) {
+            let right = &mut right[..kernels.width * length];
+            pack(kernels.isa, b.t(), n, column, run, kernels.width, right);
+            let count = kernels.width.min(n - column);
+            let add = into == Into::Add || run > 0;
+            // SAFETY: inside the caller's block.
+            unsafe {
+                block(kernels, length, left, right, m, count, out.wrapping_add(column), out_stride, add)
+            };
+        }
     }
-    // SAFETY: reads stay inside both slices (asserted), writes inside `out` (caller).
-    unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            out,
-            1,
-            out_stride as isize,
-            into == Into::Add,
-            a.data.as_ptr(),
-            a.col_stride as isize,
-            a.row_stride as isize,
-            b.data.as_ptr(),
-            b.col_stride as isize,
-            b.row_stride as isize,
-            1.0f32,
-            1.0f32,
-            false,
-            false,
-            false,
-            gemm::Parallelism::None,
-        );
-    }
-}
-
-const TILE_ROWS: usize = 512;
-const TILE_COLS: usize = 512;
-
-/// `out[m, n] (+)= a[m, k] b[k, n]` on all threads of the current pool.
-pub(crate) fn product((m, n, k): (usize, usize, usize), a: Strided, b: Strided, into: Into, out: &mut [f32]) {
-    assert_eq!(out.len(), m * n, "matmul: output of {} values for {m} x {n}", out.len());
-    if m == 0 || n == 0 {
-        return;
-    }
-    let (tiles_m, tiles_n) = (m.div_ceil(TILE_ROWS), n.div_ceil(TILE_COLS));
-    let target = SharedMut::new(out);
-    (0..tiles_m * tiles_n).into_par_iter().for_each(|tile| {
-        let (row, col) = (tile % tiles_m * TILE_ROWS, tile / tiles_m * TILE_COLS);
-        let (rows, cols) = ((m - row).min(TILE_ROWS), (n - col).min(TILE_COLS));
-        let a = Strided { data: &a.data[(row * a.row_stride).min(a.data.len())..], ..a };
-        let b = Strided { data: &b.data[(col * b.col_stride).min(b.data.len())..], ..b };
-        // SAFETY: tiles are disjoint blocks of `out`.
-        unsafe { product_raw((rows, cols, k), a, b, into, target.at(row * n + col), n) }
-    });
 }
 
 /// `out[m, n] = x[m, k] w[n, k]^T`: a linear layer with weights `[out, in]`.

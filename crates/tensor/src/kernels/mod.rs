@@ -5,6 +5,8 @@
 
 pub(crate) mod elementary;
 pub(crate) mod matmul;
+pub(crate) mod micro;
+pub(crate) mod pack;
 pub(crate) mod rows;
 
 pub use matmul::{matmul_nn, matmul_nt, matmul_nt_add, matmul_tn_add};

@@ -1,0 +1,93 @@
+//! Matrix products of the training workloads, beside the `gemm` crate, interleaved: `cargo bench -p herd-tensor --bench
+//! matmul [-- THREADS [ROUNDS]]`. Prints GFLOP/s from the best time of each,
+//! which other load on the machine disturbs least.
+
+use herd_tensor::kernels::{matmul_nn, matmul_nt, matmul_tn_add};
+use std::time::Instant;
+
+fn best(seconds: &[f64]) -> f64 {
+    seconds.iter().copied().fold(f64::INFINITY, f64::min)
+}
+
+/// `out[m, n] = a b` with the strides of the layout, by the `gemm` crate.
+fn peer(
+    layout: &str,
+    a: &[f32],
+    b: &[f32],
+    out: &mut [f32],
+    (m, n, k): (usize, usize, usize),
+    threads: usize,
+) {
+    let (a_cs, a_rs) = if layout == "tn" { (m as isize, 1) } else { (1, k as isize) };
+    let (b_cs, b_rs) = if layout == "nt" { (k as isize, 1) } else { (1, n as isize) };
+    let parallelism = if threads == 1 { gemm::Parallelism::None } else { gemm::Parallelism::Rayon(threads) };
+    // SAFETY: the slices hold m k, k n and m n values.
+    unsafe {
+        gemm::gemm(
+            m,
+            n,
+            k,
+            out.as_mut_ptr(),
+            1,
+            n as isize,
+            layout == "tn",
+            a.as_ptr(),
+            a_cs,
+            a_rs,
+            b.as_ptr(),
+            b_cs,
+            b_rs,
+            1.0,
+            1.0,
+            false,
+            false,
+            false,
+            parallelism,
+        );
+    }
+}
+
+fn main() {
+    let mut numbers = std::env::args().skip(1).filter_map(|a| a.parse::<usize>().ok());
+    let (threads, rounds) = (numbers.next().unwrap_or(2), numbers.next().unwrap_or(7));
+    rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().expect("first use of the pool");
+    println!("{threads} threads, {rounds} rounds, {:?}", herd_tensor::isa::active());
+    println!("{:24} {:>10} {:>10}  ratio", "layout m n k", "herd", "gemm");
+    let shapes = [
+        ("nt", 2048, 768, 512),
+        ("nt", 2048, 3072, 512),
+        ("nt", 2048, 512, 1536),
+        ("nn", 2048, 512, 3072),
+        ("nn", 2048, 1536, 512),
+        ("tn", 3072, 512, 2048),
+        ("tn", 512, 1536, 2048),
+        ("nt", 252, 32000, 512),
+        ("nn", 252, 512, 32000),
+        ("tn", 32000, 512, 252),
+        ("nt", 2048, 32000, 512),
+        ("nt", 2048, 4096, 768),
+        ("nt", 1, 4096, 1024),
+        ("nt", 16, 4096, 1024),
+    ];
+    for (layout, m, n, k) in shapes {
+        let a: Vec<f32> = (0..m * k).map(|i| (i % 17) as f32 - 8.0).collect();
+        let b: Vec<f32> = (0..n * k).map(|i| (i % 13) as f32 - 6.0).collect();
+        let mut out = vec![0.0; m * n];
+        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        for _ in 0..rounds {
+            let start = Instant::now();
+            match layout {
+                "nt" => matmul_nt(&a, &b, &mut out, m, n, k),
+                "nn" => matmul_nn(&a, &b, &mut out, m, n, k),
+                _ => matmul_tn_add(&a, &b, &mut out, m, n, k),
+            }
+            ours.push(start.elapsed().as_secs_f64());
+            let start = Instant::now();
+            peer(layout, &a, &b, &mut out, (m, n, k), threads);
+            theirs.push(start.elapsed().as_secs_f64());
+        }
+        let rate = |seconds: f64| 2.0 * (m * n * k) as f64 / seconds / 1e9;
+        let (ours, theirs) = (rate(best(&ours)), rate(best(&theirs)));
+        println!("{:24} {ours:10.1} {theirs:10.1}  {:.2}", format!("{layout} {m} {n} {k}"), ours / theirs);
+    }
+}

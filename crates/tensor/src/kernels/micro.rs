@@ -1,0 +1,194 @@
+//! Micro-kernels: a block of `rows x width` of a matrix product, held in registers over a run of the inner dimension.
+//!
+//! The right-hand side is a packed panel `[k][width]`. The left-hand side is read through strides: a packed panel has
+//! row stride 1. Each output element is one chain of fused multiply-adds over `k`, so it does not depend on which
+//! other rows are computed with it.
+
+use crate::isa::{Isa, active};
+
+/// `(k, a, a_row_stride, a_k_stride, b, c, c_row_stride, add)`: `c (+)= a b`.
+///
+/// # Safety
+/// `a` is readable at `i * a_row_stride + p * a_k_stride` for the kernel's rows `i` and `p < k`, `b` at
+/// `0..k * width`, and `c` is writable for the kernel's rows of `width` values, `c_row_stride` apart.
+pub(crate) type Kernel = unsafe fn(usize, *const f32, usize, usize, *const f32, *mut f32, usize, bool);
+
+/// Most rows any kernel has.
+pub(crate) const MAX_ROWS: usize = 14;
+/// Most columns any kernel has.
+pub(crate) const MAX_WIDTH: usize = 32;
+
+/// The kernels of one instruction set.
+pub(crate) struct Kernels {
+    pub isa: Isa,
+    /// Rows of a full block.
+    pub rows: usize,
+    /// Columns of a block.
+    pub width: usize,
+    /// The kernel for `i + 1` rows at index `i`, reading a packed left-hand panel (its strides are ignored).
+    pub packed: &'static [Kernel],
+    /// The same, reading the left-hand side through its strides.
+    pub strided: &'static [Kernel],
+}
+
+/// The kernels in use.
+pub(crate) fn kernels() -> &'static Kernels {
+    match active() {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => &x86::AVX512,
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => &x86::AVX2,
+        _ => &PORTABLE,
+    }
+}
+
+macro_rules! table {
+    ($module:ident, $packed:literal, [$($r:literal),*]) => { &[$($module::<$r, $packed> as Kernel),*] };
+}
+
+static PORTABLE: Kernels = Kernels {
+    isa: Isa::Portable,
+    rows: 4,
+    width: 8,
+    packed: table!(portable, true, [1, 2, 3, 4]),
+    strided: table!(portable, false, [1, 2, 3, 4]),
+};
+
+/// See [`Kernel`].
+unsafe fn portable<const R: usize, const PACKED: bool>(
+    k: usize,
+    a: *const f32,
+    a_row: usize,
+    a_k: usize,
+    b: *const f32,
+    c: *mut f32,
+    c_row: usize,
+    add: bool,
+) {
+    const W: usize = 8;
+    let (a_row, a_k) = if PACKED { (1, PORTABLE.rows) } else { (a_row, a_k) };
+    let mut sums = [[0.0f32; W]; R];
+    for p in 0..k {
+        // SAFETY: `p < k`, within the panel (caller).
+        let b = unsafe { std::slice::from_raw_parts(b.add(p * W), W) };
+        for (i, sums) in sums.iter_mut().enumerate() {
+            // SAFETY: `i < R`, `p < k` (caller).
+            let x = unsafe { *a.add(i * a_row + p * a_k) };
+            for (sum, b) in sums.iter_mut().zip(b) {
+                *sum = super::elementary::fma::<{ crate::isa::PORTABLE_FMA }>(x, *b, *sum);
+            }
+        }
+    }
+    for (i, sums) in sums.iter().enumerate() {
+        // SAFETY: row `i` of the output block (caller).
+        let c = unsafe { std::slice::from_raw_parts_mut(c.add(i * c_row), W) };
+        for (c, sum) in c.iter_mut().zip(sums) {
+            *c = if add { *c + sum } else { *sum };
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::{Isa, Kernel, Kernels};
+    use std::arch::x86_64::*;
+
+    pub(super) static AVX512: Kernels = Kernels {
+        isa: Isa::Avx512,
+        rows: 14,
+        width: 32,
+        packed: table!(avx512, true, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14]),
+        strided: table!(avx512, false, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14]),
+    };
+
+    pub(super) static AVX2: Kernels = Kernels {
+        isa: Isa::Avx2,
+        rows: 6,
+        width: 16,
+        packed: table!(avx2, true, [1, 2, 3, 4, 5, 6]),
+        strided: table!(avx2, false, [1, 2, 3, 4, 5, 6]),
+    };
+
+    /// See [`Kernel`]. Needs AVX-512 F. 14 rows take 28 of the 32 registers.
+    #[target_feature(enable = "avx512f")]
+    unsafe fn avx512<const R: usize, const PACKED: bool>(
+        k: usize,
+        a: *const f32,
+        a_row: usize,
+        a_k: usize,
+        b: *const f32,
+        c: *mut f32,
+        c_row: usize,
+        add: bool,
+    ) {
+        let (a_row, a_k) = if PACKED { (1, AVX512.rows) } else { (a_row, a_k) };
+        // SAFETY: all offsets are within what the caller promises.
+        unsafe {
+            for i in 0..R {
+                _mm_prefetch::<_MM_HINT_T0>(c.add(i * c_row) as *const i8);
+                _mm_prefetch::<_MM_HINT_T0>(c.add(i * c_row + 16) as *const i8);
+            }
+            let mut sums = [[_mm512_setzero_ps(); 2]; R];
+            let (mut a, mut b) = (a, b);
+            for _ in 0..k {
+                let (b0, b1) = (_mm512_loadu_ps(b), _mm512_loadu_ps(b.add(16)));
+                for (i, sum) in sums.iter_mut().enumerate() {
+                    let x = _mm512_set1_ps(*a.add(i * a_row));
+                    sum[0] = _mm512_fmadd_ps(x, b0, sum[0]);
+                    sum[1] = _mm512_fmadd_ps(x, b1, sum[1]);
+                }
+                a = a.add(a_k);
+                b = b.add(32);
+            }
+            for (i, sum) in sums.iter().enumerate() {
+                let c = c.add(i * c_row);
+                for (half, sum) in sum.iter().enumerate() {
+                    let c = c.add(16 * half);
+                    let value = if add { _mm512_add_ps(_mm512_loadu_ps(c), *sum) } else { *sum };
+                    _mm512_storeu_ps(c, value);
+                }
+            }
+        }
+    }
+
+    /// See [`Kernel`]. Needs AVX2 and FMA. 6 rows take 12 of the 16 registers.
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn avx2<const R: usize, const PACKED: bool>(
+        k: usize,
+        a: *const f32,
+        a_row: usize,
+        a_k: usize,
+        b: *const f32,
+        c: *mut f32,
+        c_row: usize,
+        add: bool,
+    ) {
+        let (a_row, a_k) = if PACKED { (1, AVX2.rows) } else { (a_row, a_k) };
+        // SAFETY: all offsets are within what the caller promises.
+        unsafe {
+            for i in 0..R {
+                _mm_prefetch::<_MM_HINT_T0>(c.add(i * c_row) as *const i8);
+            }
+            let mut sums = [[_mm256_setzero_ps(); 2]; R];
+            let (mut a, mut b) = (a, b);
+            for _ in 0..k {
+                let (b0, b1) = (_mm256_loadu_ps(b), _mm256_loadu_ps(b.add(8)));
+                for (i, sum) in sums.iter_mut().enumerate() {
+                    let x = _mm256_set1_ps(*a.add(i * a_row));
+                    sum[0] = _mm256_fmadd_ps(x, b0, sum[0]);
+                    sum[1] = _mm256_fmadd_ps(x, b1, sum[1]);
+                }
+                a = a.add(a_k);
+                b = b.add(16);
+            }
+            for (i, sum) in sums.iter().enumerate() {
+                let c = c.add(i * c_row);
+                for (half, sum) in sum.iter().enumerate() {
+                    let c = c.add(8 * half);
+                    let value = if add { _mm256_add_ps(_mm256_loadu_ps(c), *sum) } else { *sum };
+                    _mm256_storeu_ps(c, value);
+                }
+            }
+        }
+    }
+}
