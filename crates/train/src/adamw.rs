@@ -65,8 +65,10 @@ pub struct NonFinite {
 
 /// AdamW (arXiv 1711.05101) with bias correction, as PyTorch's: for each weight w with gradient g (after clipping)
 ///
+/// ```text
 /// m = b1 m + (1 - b1) g,  v = b2 v + (1 - b2) g^2,
 /// w = w (1 - lr * decay) - lr * (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps)
+/// ```
 pub struct AdamW {
     settings: AdamWSettings,
     /// First moments, laid out as the parameters.

@@ -1,6 +1,8 @@
 //! Checkpoints: parameters, moments and the run's own state in one folder per step, complete or absent.
 //!
-//!     checkpoints/step-0000001200/{parameters,first_moment,second_moment}.safetensors, state.json, checksums.b3
+//! ```text
+//! checkpoints/step-0000001200/{parameters,first_moment,second_moment}.safetensors, state.json, checksums.b3
+//! ```
 //!
 //! `checksums.b3` is what `b3sum --check` reads. Everything is verified on loading; a damaged checkpoint is passed
 //! over with a warning for the one before it (SPEC INFRA-6).

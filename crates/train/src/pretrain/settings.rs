@@ -259,7 +259,7 @@ fn share(key: &str, value: f64) -> Result<(), SettingError> {
 }
 
 fn whole_sequences(key: &str, batch: u64, sequence: u64) -> Result<(), SettingError> {
-    match batch > 0 && batch % sequence.max(1) == 0 {
+    match batch > 0 && batch.is_multiple_of(sequence.max(1)) {
         true => Ok(()),
         false => wrong(key, format!("{batch} is not a multiple of {sequence}, the tokens of a sequence")),
     }

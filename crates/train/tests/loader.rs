@@ -1,0 +1,171 @@
+//! The sampler: nothing lost, nothing twice, no document crossed, the weights kept, the stream resumed.
+
+use herd_tokenizer::shard::{TokenShard, TokenShardWriter};
+use herd_train::loader::{Loader, Request, State};
+use herd_train::packing::MicroBatch;
+use herd_train::random::Random;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// A shard whose tokens are all different: `first`, `first + 1`, ... Lengths vary from 1 to `longest`.
+fn shard(folder: &Path, name: &str, first: u32, documents: u64, longest: u64) -> (String, TokenShard) {
+    let path = folder.join(format!("{name}.tok"));
+    let mut writer = TokenShardWriter::create(&path, 1 << 20).unwrap();
+    let mut next = first;
+    for i in 0..documents {
+        let length = 1 + Random::new(1, &[first.into()]).below(i, longest) as u32;
+        writer.push(&(next..next + length).collect::<Vec<_>>(), 1).unwrap();
+        next += length;
+    }
+    writer.finish().unwrap();
+    (name.to_string(), TokenShard::open(&path).unwrap())
+}
+
+fn request(sequences: usize, sequence: usize, weights: &[f64]) -> Request {
+    Request {
+        sequences,
+        sequence,
+        sequences_per_micro_batch: 2,
+        weights: weights.to_vec(),
+        needle_share: 0.0,
+    }
+}
+
+/// Checks a micro-batch against its own pieces and the shards (tokens that follow each other in a shard differ by 1).
+fn check(micro: &MicroBatch, starts: &[BTreeMap<u64, u32>]) {
+    let mut row = 0;
+    for (piece, segment) in micro.pieces.iter().zip(micro.batch.segments.list()) {
+        assert_eq!(segment.rows, row..row + piece.rows, "a segment is exactly one document's stretch");
+        assert!(segment.prefix.is_empty(), "and sees nothing before it");
+        let first = starts[piece.domain.unwrap()][&piece.document] + piece.offset as u32;
+        for i in 0..piece.rows {
+            assert_eq!(micro.batch.tokens[row + i], first + i as u32);
+            assert_eq!(micro.targets[row + i], first + i as u32 + 1);
+            assert_eq!(micro.batch.positions[row + i], i as u32);
+        }
+        row += piece.rows;
+    }
+    assert_eq!((row, micro.batch.segments.rows()), (micro.targets.len(), row));
+}
+
+fn starts(shard: &TokenShard, first: u32) -> BTreeMap<u64, u32> {
+    (0..shard.documents() as u64)
+        .map(|d| (d, first + shard.document_range(d as usize).start as u32))
+        .collect()
+}
+
+#[test]
+fn every_token_of_an_epoch_is_a_target_exactly_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let (name, shard) = shard(dir.path(), "a", 0, 97, 300);
+    let starts = vec![starts(&shard, 0)];
+    let total = shard.tokens() as usize;
+    let mut loader = Loader::new(vec![(name, shard)], 3).unwrap();
+    let per_pass = loader.rows_per_pass()[0] as usize;
+    let mut seen = vec![0; total];
+    let mut orders = Vec::new();
+    for pass in 1..=2 {
+        // Rows are taken one sequence of 1 at a time at the seam, so that a pass can be told from the next.
+        let mut rows = 0;
+        let mut order = Vec::new();
+        while rows < per_pass {
+            let length = (per_pass - rows).min(64);
+            for micro in loader.next(&request(1, length, &[1.0])) {
+                check(&micro, &starts);
+                micro.targets.iter().for_each(|&t| seen[t as usize] += 1);
+                order.extend(micro.pieces.iter().map(|piece| piece.document));
+                rows += micro.targets.len();
+            }
+        }
+        for (token, &times) in seen.iter().enumerate() {
+            let begins = starts[0].values().any(|&start| start as usize == token);
+            assert_eq!(times, if begins { 0 } else { pass }, "token {token} after pass {pass}");
+        }
+        orders.push(order);
+    }
+    assert_ne!(orders[0], orders[1], "each epoch has its own order");
+    assert_eq!(loader.state().cursors[0].rows as usize, 2 * per_pass);
+}
+
+fn three(dir: &Path, seed: u64) -> (Loader, Vec<BTreeMap<u64, u32>>) {
+    let shards = [("a", 0, 50, 200), ("b", 100_000, 80, 40), ("c", 200_000, 9, 1000)];
+    let opened: Vec<_> =
+        shards.iter().map(|&(name, first, n, longest)| shard(dir, name, first, n, longest)).collect();
+    let starts = opened.iter().zip(shards).map(|((_, s), (_, first, ..))| starts(s, first)).collect();
+    (Loader::new(opened, seed).unwrap(), starts)
+}
+
+#[test]
+fn proportions_follow_the_weights_and_their_changes() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut loader, starts) = three(dir.path(), 1);
+    let mut last = [0i64; 3];
+    for weights in [[0.5, 0.3, 0.2], [0.1, 0.9, 0.0], [1.0 / 3.0; 3]] {
+        for _ in 0..50 {
+            loader.next(&request(5, 128, &weights)).iter().for_each(|micro| check(micro, &starts));
+        }
+        let rows: Vec<i64> = loader.state().cursors.iter().map(|c| c.rows as i64).collect();
+        for (i, weight) in weights.iter().enumerate() {
+            let (got, due) = ((rows[i] - last[i]) as f64, 50.0 * 640.0 * weight);
+            // Within one longest document, at each end of the stretch.
+            assert!((got - due).abs() < 2_100.0, "{i}: {got} rows instead of {due}");
+        }
+        last.copy_from_slice(&rows);
+    }
+}
+
+#[test]
+fn a_loader_resumed_from_json_gives_the_same_stream() {
+    let dir = tempfile::tempdir().unwrap();
+    let shapes = |step: usize| match step {
+        0..7 => request(3, 100, &[0.6, 0.3, 0.1]),
+        _ => request(2, 333, &[0.2, 0.2, 0.6]),
+    };
+    let rows = |loader: &mut Loader, step| -> Vec<u32> {
+        loader.next(&shapes(step)).into_iter().flat_map(|micro| micro.batch.tokens).collect()
+    };
+    let (mut straight, _) = three(dir.path(), 9);
+    let stream: Vec<_> = (0..30).map(|step| rows(&mut straight, step)).collect();
+    for stop in [1, 6, 7, 20] {
+        let other = tempfile::tempdir().unwrap();
+        let (mut loader, _) = three(other.path(), 9);
+        (0..stop).for_each(|step| assert_eq!(rows(&mut loader, step), stream[step]));
+        let text = serde_json::to_string(loader.state()).unwrap();
+        let state: State = serde_json::from_str(&text).unwrap();
+        let (mut resumed, _) = three(dir.path(), 9);
+        assert!(resumed.restore(state));
+        (stop..30)
+            .for_each(|step| assert_eq!(rows(&mut resumed, step), stream[step], "step {step} after {stop}"));
+    }
+    let (mut other_seed, _) = three(dir.path(), 10);
+    assert_ne!(rows(&mut other_seed, 0), stream[0]);
+}
+
+#[test]
+fn a_step_has_exactly_the_rows_asked_for_and_a_document_continues_where_it_was_cut() {
+    let dir = tempfile::tempdir().unwrap();
+    let shard = shard(dir.path(), "long", 0, 3, 5000);
+    let starts = vec![starts(&shard.1, 0)];
+    let mut loader = Loader::new(vec![shard], 0).unwrap();
+    let mut last: Option<(u64, u64)> = None;
+    for _ in 0..20 {
+        let micros = loader.next(&request(3, 50, &[1.0]));
+        assert_eq!(micros.iter().map(|m| m.targets.len()).collect::<Vec<_>>(), [100, 50]);
+        for piece in micros.iter().flat_map(|m| &m.pieces) {
+            assert!(piece.rows <= 50, "no stretch is longer than a sequence");
+            match last {
+                Some((document, next)) if document == piece.document => assert_eq!(piece.offset, next),
+                _ => assert_eq!(piece.offset, 0),
+            }
+            last = Some((piece.document, piece.offset + piece.rows as u64));
+        }
+        micros.iter().for_each(|m| check(m, &starts));
+    }
+}
+
+#[test]
+fn shards_without_a_usable_document_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(Loader::new(vec![shard(dir.path(), "single", 0, 5, 1)], 0).is_none());
+    assert!(Loader::new(Vec::new(), 0).is_none());
+}
