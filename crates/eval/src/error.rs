@@ -18,6 +18,9 @@ pub enum Error {
     /// The tokenizer or a token shard cannot be used.
     #[error(transparent)]
     Tokens(#[from] herd_tokenizer::Error),
+    /// The model cannot answer.
+    #[error(transparent)]
+    Infer(#[from] herd_infer::Error),
     /// The n-gram models cannot be trained.
     #[error(transparent)]
     NGram(#[from] crate::ngram::NGramError),

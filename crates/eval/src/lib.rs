@@ -2,14 +2,19 @@
 //! instructions; every score with its 95% interval and every example on record.
 
 pub mod bits_per_byte;
+pub mod choices;
 mod error;
 pub mod held_out;
+pub mod instructions;
 pub mod interval;
 pub mod likelihood;
+pub mod needle;
 pub mod ngram;
 mod random;
+mod run;
 mod settings;
 
 pub use error::Error;
 pub use random::Random;
+pub use run::{Methods, Summary, run};
 pub use settings::{BitsPerByteSettings, ChoiceSettings, InstructionSettings, NeedleSettings, Settings};
