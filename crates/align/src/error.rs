@@ -33,6 +33,9 @@ pub enum Error {
     /// A model cannot be read or written.
     #[error(transparent)]
     Weights(#[from] herd_model::weights::WeightsError),
+    /// Nothing can be sampled.
+    #[error(transparent)]
+    Infer(#[from] herd_infer::Error),
     /// A checkpoint cannot be written, or belongs to another model.
     #[error(transparent)]
     Checkpoint(#[from] herd_train::checkpoint::Error),

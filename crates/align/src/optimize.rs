@@ -35,15 +35,15 @@ pub(crate) struct Place<'a> {
     pub ctx: &'a Context,
 }
 
-/// Trains once for each learning rate and saves the average of the runs as a model in `folder/model`. Returns the
-/// parameters. What is finished is not done again.
+/// Trains once for each learning rate; returns the folders of the runs' models, to be averaged. A run that is finished
+/// is not done again.
 pub(crate) fn train(
     place: &Place,
     llama: &Llama,
     start: &Params,
     settings: &Optimization,
     objective: &dyn Objective,
-) -> Result<Params, Error> {
+) -> Result<Vec<PathBuf>, Error> {
     let mut models = Vec::new();
     for (run, &peak) in settings.learning_rates.iter().enumerate() {
         // The first run keeps its metrics where the report looks for them.
@@ -60,12 +60,11 @@ pub(crate) fn train(
         }
         models.push(model);
     }
-    let (_, params) = average(&models)?;
-    Ok(params)
+    Ok(models)
 }
 
 /// Saves a model folder, complete or not at all.
-pub(crate) fn save(folder: &Path, llama: &Llama, params: &Params) -> Result<(), Error> {
+fn save(folder: &Path, llama: &Llama, params: &Params) -> Result<(), Error> {
     atomic::create_folder(folder, |scratch| Ok(weights::save(scratch, llama, params)?))
 }
 

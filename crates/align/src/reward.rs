@@ -7,9 +7,9 @@ use crate::optimize::{Objective, Values};
 use crate::pack::{GroupRows, Packer, chunks, plan, similarity};
 use crate::random::Random;
 use crate::settings::Optimization;
+use crate::summary::Accuracy;
 use herd_model::{Head, Llama, weights};
 use herd_tensor::{Grads, ParamId, Params, Tape, Tensor, Var};
-use serde::{Deserialize, Serialize};
 use std::path::Path;
 
 /// A Llama with a reward head.
@@ -101,36 +101,6 @@ pub fn distinct(groups: Vec<Group>, max_similarity: f64) -> (Vec<Group>, usize) 
     (kept, dropped)
 }
 
-/// How often the reward model prefers the better response.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Accuracy {
-    /// Share of prompts whose best response has a greater reward than the worst; a tie counts half.
-    pub value: f64,
-    /// Lower end of the 95% interval (Wilson).
-    pub low: f64,
-    /// Upper end.
-    pub high: f64,
-    /// Prompts.
-    pub prompts: usize,
-    /// Share over all ordered pairs; pairs of one prompt depend on each other, so it has no interval.
-    pub ordered_pairs: f64,
-}
-
-impl Accuracy {
-    /// From the rewards of each prompt's responses, best first.
-    pub fn of(rewards: &[Vec<f64>]) -> Self {
-        let ends: Vec<Vec<f64>> = rewards.iter().map(|r| vec![r[0], r[r.len() - 1]]).collect();
-        let n = ends.len().max(1) as f64;
-        let value = ranking(&ends).correct / n;
-        let all = ranking(rewards);
-        let z = 1.96;
-        let centre = (value + z * z / (2.0 * n)) / (1.0 + z * z / n);
-        let half = z / (1.0 + z * z / n) * (value * (1.0 - value) / n + z * z / (4.0 * n * n)).sqrt();
-        let (low, high) = ((centre - half).max(0.0), (centre + half).min(1.0));
-        Self { value, low, high, prompts: ends.len(), ordered_pairs: all.correct / all.pairs.max(1) as f64 }
-    }
-}
-
 /// Training of the reward model.
 pub(crate) struct RewardObjective<'a> {
     llama: &'a Llama,
@@ -198,6 +168,6 @@ impl Objective for RewardObjective<'_> {
     fn held_out(&self, params: &Params) -> Values {
         let rewards = self.held_out_rewards(params);
         let outcome = ranking(&rewards);
-        vec![("held_out_loss", outcome.loss), ("held_out_accuracy", Accuracy::of(&rewards).value)]
+        vec![("held_out_loss", outcome.loss), ("held_out_accuracy", Accuracy::of(&rewards).score)]
     }
 }

@@ -110,11 +110,15 @@ pub struct SftSettings {
     pub train: Optimization,
     /// How often an instruction of a task is seen in one epoch, by the task's name; 1 if not named.
     pub repeat: BTreeMap<String, usize>,
+    /// Whether the first round's policy, which learned the instructions without samples, joins the average: two data
+    /// mixes (SPEC POST-7).
+    pub average_mixes: bool,
 }
 
 impl Default for SftSettings {
     fn default() -> Self {
-        Self { train: Optimization { epochs: 2.0, ..Optimization::default() }, repeat: BTreeMap::new() }
+        let train = Optimization { epochs: 2.0, ..Optimization::default() };
+        Self { train, repeat: BTreeMap::new(), average_mixes: true }
     }
 }
 
