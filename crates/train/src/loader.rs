@@ -1,17 +1,23 @@
 //! The sampler over the domain shards: which tokens step `s` trains on.
 //!
-//! A domain's documents are visited in a seeded permutation per epoch; the next document comes from the domain that
-//! is furthest behind its weight, so the proportions hold to within a document at any moment. A document longer than
-//! what is left of a sequence is continued in the next one: every token of an epoch is a target exactly once (the
-//! first token of a document excepted, which nothing precedes). The whole state is a few integers per domain.
+//! A domain's documents are visited in a seeded permutation per epoch. Each domain keeps a few of them open at once
+//! and takes the next stretch from each in turn, so that a long document does not fill a whole batch. Whose turn it is
+//! is decided by which domain is furthest behind its weight, so the proportions hold to within a sequence at any
+//! moment. A document longer than what is left of a sequence is continued in a later one: every token of an epoch is a
+//! target exactly once (the first token of a document excepted, which nothing precedes). The whole state is a few
+//! integers per open document.
 
 use crate::needle;
 use crate::packing::{MicroBatch, Packer};
 use crate::random::{Permutation, Random};
 use herd_tokenizer::shard::{ShardIndex, TokenShard};
 use serde::{Deserialize, Serialize};
+use std::cmp::Reverse;
 use std::path::Path;
 use std::sync::Arc;
+
+/// Documents that a domain keeps open. Rows of one document are so many stretches of its domain apart.
+const LANES: usize = 32;
 
 /// Weights are held as integers that sum to this, so that the state is exact in any notation.
 const UNIT: i64 = 1_000_000;
@@ -21,8 +27,6 @@ const UNIT: i64 = 1_000_000;
 pub struct State {
     /// One cursor per domain, in the loader's order.
     pub cursors: Vec<Cursor>,
-    /// The document that a sequence's end cut, if any.
-    pub open: Option<OpenDocument>,
     /// Needle sequences owed, in millionths.
     pub needle_credit: i64,
     /// Needle documents made so far.
@@ -40,13 +44,15 @@ pub struct Cursor {
     pub credit: i64,
     /// Rows taken from the domain so far.
     pub rows: u64,
+    /// Documents that a sequence's end cut, by lane.
+    pub lanes: Vec<Option<OpenDocument>>,
+    /// Lane whose turn it is.
+    pub turn: usize,
 }
 
 /// A document of which a part was used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OpenDocument {
-    /// Its domain.
-    pub domain: usize,
     /// Its number in the shard.
     pub document: u64,
     /// First token not yet used as an input.
@@ -80,6 +86,22 @@ impl Domain {
         let range = self.shard.document_range(document as usize);
         (range.start, range.end - range.start)
     }
+
+    /// The next document of the current epoch's permutation; of the next epoch's if it is exhausted.
+    fn begin(&self, cursor: &mut Cursor, seed: u64, index: u64) -> u64 {
+        let count = self.shard.documents() as u64;
+        if cursor.next == count {
+            cursor.next = 0;
+            cursor.epoch += 1;
+        }
+        cursor.next += 1;
+        order(count, seed, index, cursor.epoch).at(cursor.next - 1)
+    }
+}
+
+/// The order in which the `documents` of domain `index` are begun in an epoch.
+pub fn order(documents: u64, seed: u64, index: u64, epoch: u64) -> Permutation {
+    Permutation::new(documents, seed, &[1, index, epoch])
 }
 
 /// The sampler. Cheap to clone: the shards are shared.
@@ -125,8 +147,9 @@ impl Loader {
             .map(|(name, shard)| Domain { name, shard })
             .filter(|domain| (0..domain.shard.documents() as u64).any(|d| domain.span(d).1 > 1))
             .collect();
-        let cursors = vec![Cursor { epoch: 0, next: 0, credit: 0, rows: 0 }; domains.len()];
-        let state = State { cursors, open: None, needle_credit: 0, needles: 0 };
+        let lanes = vec![None; LANES];
+        let cursors = vec![Cursor { epoch: 0, next: 0, credit: 0, rows: 0, lanes, turn: 0 }; domains.len()];
+        let state = State { cursors, needle_credit: 0, needles: 0 };
         let domains = Arc::new(domains);
         (!domains.is_empty()).then_some(Self { domains, needles: None, seed, state })
     }
@@ -156,14 +179,10 @@ impl Loader {
     /// Continues from a saved state; `false` (and unchanged) if it belongs to other domains.
     pub fn restore(&mut self, state: State) -> bool {
         let fits = state.cursors.len() == self.domains.len()
-            && state
-                .cursors
-                .iter()
-                .zip(self.domains.iter())
-                .all(|(c, d)| c.next <= d.shard.documents() as u64)
-            && state.open.is_none_or(|open| {
-                let domain = self.domains.get(open.domain);
-                domain.is_some_and(|domain| open.document < domain.shard.documents() as u64)
+            && state.cursors.iter().zip(self.domains.iter()).all(|(cursor, domain)| {
+                let documents = domain.shard.documents() as u64;
+                let open = cursor.lanes.iter().flatten().all(|open| open.document < documents);
+                cursor.next <= documents && cursor.turn < cursor.lanes.len() && open
             });
         if fits {
             self.state = state;
@@ -195,57 +214,43 @@ impl Loader {
         out
     }
 
-    /// Fills one sequence with documents.
+    /// Fills one sequence with stretches of documents.
     fn sequence(&mut self, length: usize, weights: &[i64], packer: &mut Packer) {
         let end = packer.rows() + length;
         let mut tokens = Vec::with_capacity(length + 1);
         while packer.rows() < end {
-            let open = match self.state.open.take() {
+            let index = self.furthest_behind(weights);
+            let (domain, cursor) = (&self.domains[index], &mut self.state.cursors[index]);
+            let turn = cursor.turn;
+            cursor.turn = (turn + 1) % cursor.lanes.len();
+            let open = match cursor.lanes[turn].take() {
                 Some(open) => open,
-                None => self.begin_document(weights),
+                None => OpenDocument { document: domain.begin(cursor, self.seed, index as u64), offset: 0 },
             };
-            let domain = &self.domains[open.domain];
             let (start, size) = domain.span(open.document);
             let left = size.saturating_sub(1 + open.offset);
             let rows = left.min((end - packer.rows()) as u64);
+            if rows < left {
+                cursor.lanes[turn] = Some(OpenDocument { offset: open.offset + rows, ..open });
+            }
             if rows > 0 {
                 let from = start + open.offset;
                 tokens.clear();
                 domain.shard.read(from..from + rows + 1, &mut tokens);
-                packer.push(Some(open.domain), open.document, open.offset, &tokens);
-                self.state.cursors[open.domain].rows += rows;
-            }
-            if rows < left {
-                self.state.open = Some(OpenDocument { offset: open.offset + rows, ..open });
+                packer.push(Some(index), open.document, open.offset, &tokens);
+                cursor.rows += rows;
+                cursor.credit -= rows as i64 * UNIT;
+                for (cursor, weight) in self.state.cursors.iter_mut().zip(weights) {
+                    cursor.credit += rows as i64 * weight;
+                }
             }
         }
     }
 
-    /// The next document of the domain that is furthest behind; its whole length is charged at once.
-    fn begin_document(&mut self, weights: &[i64]) -> OpenDocument {
-        let owed =
-            |&(i, &weight): &(usize, &i64)| (weight > 0).then(|| self.state.cursors[i].credit + weight);
-        let domain = weights
-            .iter()
-            .enumerate()
-            .filter(|entry| owed(entry).is_some())
-            .max_by_key(|entry| (owed(entry), std::cmp::Reverse(entry.0)))
-            .map_or(0, |(i, _)| i);
-        let count = self.domains[domain].shard.documents() as u64;
-        let cursor = &mut self.state.cursors[domain];
-        if cursor.next == count {
-            cursor.next = 0;
-            cursor.epoch += 1;
-        }
-        let order = Permutation::new(count, self.seed, &[1, domain as u64, cursor.epoch]);
-        let document = order.at(cursor.next);
-        cursor.next += 1;
-        let rows = self.domains[domain].span(document).1.saturating_sub(1) as i64;
-        for (cursor, weight) in self.state.cursors.iter_mut().zip(weights) {
-            cursor.credit += rows * weight;
-        }
-        self.state.cursors[domain].credit -= rows * UNIT;
-        OpenDocument { domain, document, offset: 0 }
+    /// The domain with a weight that is owed most; of equals the first.
+    fn furthest_behind(&self, weights: &[i64]) -> usize {
+        let owed = self.state.cursors.iter().zip(weights).enumerate().filter(|(_, (_, weight))| **weight > 0);
+        owed.max_by_key(|(i, (cursor, weight))| (cursor.credit + **weight, Reverse(*i))).map_or(0, |(i, _)| i)
     }
 
     /// Fills one sequence with one needle document, its filler drawn from all domains.
