@@ -1,9 +1,19 @@
 //! Matrix products of the training workloads, beside the `gemm` crate, interleaved: `cargo bench -p herd-tensor --bench
-//! matmul [-- THREADS [ROUNDS]]`. Prints GFLOP/s from the best time of each,
-//! which other load on the machine disturbs least.
+//! matmul [-- THREADS [ROUNDS [cpu] [alone] [LAYOUT-M-N-K]]]`. Prints GFLOP/s from the best time of each,
+//! which other load on the machine disturbs least; with `cpu`, per second of processor time instead of wall time; with
+//! `alone`, without the peer.
 
+use herd_tensor::Tensor;
 use herd_tensor::kernels::{matmul_nn, matmul_nt, matmul_tn_add};
-use std::time::Instant;
+
+/// Seconds of wall time, or of the process's processor time.
+fn now(cpu: bool) -> f64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let clock = if cpu { libc::CLOCK_PROCESS_CPUTIME_ID } else { libc::CLOCK_MONOTONIC };
+    // SAFETY: `time` is valid for writing.
+    unsafe { libc::clock_gettime(clock, &mut time) };
+    time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
+}
 
 fn best(seconds: &[f64]) -> f64 {
     seconds.iter().copied().fold(f64::INFINITY, f64::min)
@@ -48,6 +58,10 @@ fn peer(
 }
 
 fn main() {
+    let cpu = std::env::args().any(|a| a == "cpu");
+    let alone = std::env::args().any(|a| a == "alone");
+    let only =
+        std::env::args().skip(1).find(|a| ["nt-", "nn-", "tn-"].iter().any(|layout| a.starts_with(layout)));
     let mut numbers = std::env::args().skip(1).filter_map(|a| a.parse::<usize>().ok());
     let (threads, rounds) = (numbers.next().unwrap_or(2), numbers.next().unwrap_or(7));
     rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().expect("first use of the pool");
@@ -70,21 +84,29 @@ fn main() {
         ("nt", 16, 4096, 1024),
     ];
     for (layout, m, n, k) in shapes {
-        let a: Vec<f32> = (0..m * k).map(|i| (i % 17) as f32 - 8.0).collect();
-        let b: Vec<f32> = (0..n * k).map(|i| (i % 13) as f32 - 6.0).collect();
-        let mut out = vec![0.0; m * n];
+        if only.as_ref().is_some_and(|only| *only != format!("{layout}-{m}-{n}-{k}")) {
+            continue;
+        }
+        let a = Tensor::from_vec((0..m * k).map(|i| (i % 17) as f32 - 8.0).collect(), &[m * k]);
+        let b = Tensor::from_vec((0..n * k).map(|i| (i % 13) as f32 - 6.0).collect(), &[n * k]);
+        let (a, b) = (a.as_slice(), b.as_slice());
+        let mut out = Tensor::zeros(&[m * n]);
+        let out = out.make_mut();
         let (mut ours, mut theirs) = (Vec::new(), Vec::new());
         for _ in 0..rounds {
-            let start = Instant::now();
+            let start = now(cpu);
             match layout {
-                "nt" => matmul_nt(&a, &b, &mut out, m, n, k),
-                "nn" => matmul_nn(&a, &b, &mut out, m, n, k),
-                _ => matmul_tn_add(&a, &b, &mut out, m, n, k),
+                "nt" => matmul_nt(a, b, out, m, n, k),
+                "nn" => matmul_nn(a, b, out, m, n, k),
+                _ => matmul_tn_add(a, b, out, m, n, k),
             }
-            ours.push(start.elapsed().as_secs_f64());
-            let start = Instant::now();
-            peer(layout, &a, &b, &mut out, (m, n, k), threads);
-            theirs.push(start.elapsed().as_secs_f64());
+            ours.push(now(cpu) - start);
+            if alone {
+                continue;
+            }
+            let start = now(cpu);
+            peer(layout, a, b, out, (m, n, k), threads);
+            theirs.push(now(cpu) - start);
         }
         let rate = |seconds: f64| 2.0 * (m * n * k) as f64 / seconds / 1e9;
         let (ours, theirs) = (rate(best(&ours)), rate(best(&theirs)));

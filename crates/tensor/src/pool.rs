@@ -4,7 +4,7 @@
 //! an idle block of its size. Blocks are 64-byte aligned, rounded up to one eighth of a power of two, and always hold
 //! initialised floats (zeros from the system, or what the last user left).
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::alloc::{Layout, alloc, alloc_zeroed, dealloc, handle_alloc_error};
 use std::collections::BTreeMap;
 use std::ptr::NonNull;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,6 +12,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// Requests below this many floats bypass the pool: the system's allocator is good at small ones.
 const SMALL: usize = 1024;
 const ALIGN: usize = 64;
+/// Blocks of at least this many floats are aligned to, and asked to be made of, huge pages: matrix products touch many
+/// rows at once, and with small pages they wait for address translation.
+const HUGE: usize = 1 << 20;
+const HUGE_ALIGN: usize = 2 << 20;
 
 struct Block {
     ptr: NonNull<f32>,
@@ -24,15 +28,32 @@ unsafe impl Send for Block {}
 unsafe impl Sync for Block {}
 
 fn layout(capacity: usize) -> Layout {
-    Layout::from_size_align(capacity * size_of::<f32>(), ALIGN).expect("buffer size overflows")
+    let align = if capacity >= HUGE { HUGE_ALIGN } else { ALIGN };
+    Layout::from_size_align(capacity * size_of::<f32>(), align).expect("buffer size overflows")
 }
+
+#[cfg(target_os = "linux")]
+fn advise_huge(raw: *mut u8, bytes: usize) {
+    // SAFETY: advice on memory that this block owns; it changes no content, and failure is harmless.
+    unsafe { libc::madvise(raw.cast(), bytes, libc::MADV_HUGEPAGE) };
+}
+
+#[cfg(not(target_os = "linux"))]
+fn advise_huge(_: *mut u8, _: usize) {}
 
 impl Block {
     fn from_system(capacity: usize) -> Self {
         let layout = layout(capacity);
+        let huge = capacity >= HUGE;
+        // With a large alignment the standard library would clear the memory by hand, before the advice could help.
         // SAFETY: the layout's size is not zero, `capacity` is at least 1.
-        let raw = unsafe { alloc_zeroed(layout) } as *mut f32;
+        let raw = unsafe { if huge { alloc(layout) } else { alloc_zeroed(layout) } } as *mut f32;
         let Some(ptr) = NonNull::new(raw) else { handle_alloc_error(layout) };
+        if huge {
+            advise_huge(raw.cast(), layout.size());
+            // SAFETY: `capacity` floats were just allocated.
+            unsafe { raw.write_bytes(0, capacity) };
+        }
         Self { ptr, capacity }
     }
 }

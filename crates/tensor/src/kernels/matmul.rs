@@ -159,20 +159,17 @@ struct Side<'a> {
 fn pack_side(kernels: &Kernels, side: Side, width: usize, rows: Range<usize>, ks: Range<usize>) -> Packed {
     let panels = rows.len().div_ceil(width);
     let mut buffer = Buffer::stale(panels * width * ks.len());
-    buffer.par_chunks_mut(panels * width * K_BLOCK).enumerate().for_each(|(run, buffer)| {
-        let length = buffer.len() / (panels * width);
-        buffer.par_chunks_mut(width * length).with_min_len(4).enumerate().for_each(|(panel, out)| {
-            let first = rows.start + panel * width;
-            pack(
-                kernels.isa,
-                side.source,
-                side.rows.min(rows.end),
-                first,
-                ks.start + run * K_BLOCK,
-                width,
-                out,
-            );
-        });
+    let target = SharedMut::new(&mut buffer);
+    (0..panels).into_par_iter().with_min_len(4).for_each(|panel| {
+        let first = rows.start + panel * width;
+        // Along the whole strip, so that memory is read in long runs.
+        for run in (0..ks.len()).step_by(K_BLOCK) {
+            let length = K_BLOCK.min(ks.len() - run);
+            let at = (run * panels + panel * length) * width;
+            // SAFETY: every run of every panel has its own part of the buffer.
+            let out = unsafe { std::slice::from_raw_parts_mut(target.at(at), width * length) };
+            pack(kernels.isa, side.source, side.rows.min(rows.end), first, ks.start + run, width, out);
+        }
     });
     Packed { buffer, width, panels }
 }

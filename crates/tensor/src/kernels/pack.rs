@@ -59,6 +59,9 @@ fn general(data: &[f32], source: Strided, count: usize, width: usize, panel: &mu
 mod x86 {
     use std::arch::x86_64::*;
 
+    /// Floats ahead of use that rows are prefetched: there are more rows than the hardware follows.
+    const AHEAD: usize = 128;
+
     fn mask(count: usize) -> __mmask16 {
         if count >= 16 { 0xffff } else { (1 << count) - 1 }
     }
@@ -108,6 +111,9 @@ mod x86 {
                 unsafe {
                     let mut tile = [_mm512_setzero_ps(); 16];
                     let from = data.as_ptr().add(i * stride + p);
+                    for r in 0..rows {
+                        _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(r * stride + AHEAD) as *const i8);
+                    }
                     if rows == 16 && columns == 16 {
                         for (r, tile) in tile.iter_mut().enumerate() {
                             *tile = _mm512_loadu_ps(from.add(r * stride));
