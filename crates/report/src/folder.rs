@@ -21,11 +21,12 @@ pub struct Folder {
     index: Option<Value>,
     pretrain: Option<Value>,
     align: Option<Value>,
-    eval: Option<Value>,
+    /// `eval/MODEL/summary.json`: base first, chat after it, then others by name.
+    evals: Vec<(String, Value)>,
     model: Option<Value>,
     /// `pretrain/metrics.jsonl`, one object a step.
     pub metrics: Vec<Value>,
-    /// Metrics of alignment, `align/**/metrics.jsonl`, by the folder's name.
+    /// Metrics of alignment, `align/NAME/metrics.jsonl`, by the folder's name.
     pub align_metrics: Vec<(String, Vec<Value>)>,
     /// Instruction examples answered by the base and by the chat model.
     pub answers: [Vec<Value>; 2],
@@ -44,12 +45,11 @@ impl Folder {
         folder.index = folder.json("shards/index.json");
         folder.pretrain = folder.json("pretrain/summary.json");
         folder.align = folder.json("align/summary.json");
-        folder.eval = folder.json("eval/summary.json");
+        folder.evals = folder.all_evals();
         folder.model = folder.json("models/base/config.json");
         folder.metrics = folder.lines("pretrain/metrics.jsonl");
         folder.align_metrics = folder.all_align_metrics();
-        folder.answers =
-            ["base", "chat"].map(|m| folder.lines(&format!("eval/examples/{m}/instructions.jsonl")));
+        folder.answers = ["base", "chat"].map(|m| folder.lines(&format!("eval/{m}/instructions.jsonl")));
         folder
     }
 
@@ -84,18 +84,35 @@ impl Folder {
         values
     }
 
-    /// `align/metrics.jsonl` and `align/NAME/metrics.jsonl`, in the order of names.
-    fn all_align_metrics(&mut self) -> Vec<(String, Vec<Value>)> {
-        let mut names = vec![String::new()];
-        if let Ok(entries) = std::fs::read_dir(self.path.join("align")) {
-            names.extend(entries.flatten().filter_map(|e| e.file_name().into_string().ok()));
-        }
+    /// Names of the folders in a folder, sorted.
+    fn folders(&self, of: &str) -> Vec<String> {
+        let mut names: Vec<String> = match std::fs::read_dir(self.path.join(of)) {
+            Ok(entries) => entries
+                .flatten()
+                .filter(|entry| entry.path().is_dir())
+                .filter_map(|entry| entry.file_name().into_string().ok())
+                .collect(),
+            Err(_) => Vec::new(),
+        };
         names.sort();
+        names
+    }
+
+    /// `align/NAME/metrics.jsonl`, in the order of names.
+    fn all_align_metrics(&mut self) -> Vec<(String, Vec<Value>)> {
+        let names = self.folders("align");
         let read = |name: String| {
-            let lines = self.lines(&format!("align/{name}/metrics.jsonl").replace("//", "/"));
+            let lines = self.lines(&format!("align/{name}/metrics.jsonl"));
             (name, lines)
         };
         names.into_iter().map(read).filter(|(_, lines)| !lines.is_empty()).collect()
+    }
+
+    fn all_evals(&mut self) -> Vec<(String, Value)> {
+        let mut names = self.folders("eval");
+        names.sort_by_key(|name| ["base", "chat"].iter().position(|known| known == name).unwrap_or(2));
+        let read = |name: String| Some((name.clone(), self.json(&format!("eval/{name}/summary.json"))?));
+        names.into_iter().filter_map(read).collect()
     }
 
     /// `manifest.json`.
@@ -133,9 +150,14 @@ impl Folder {
         Json::new(self.align.as_ref())
     }
 
-    /// `eval/summary.json`.
-    pub fn eval(&self) -> Json<'_> {
-        Json::new(self.eval.as_ref())
+    /// Every evaluated model with its `eval/MODEL/summary.json`: base, chat, others.
+    pub fn evals(&self) -> impl Iterator<Item = (&str, Json<'_>)> {
+        self.evals.iter().map(|(name, value)| (name.as_str(), Json::new(Some(value))))
+    }
+
+    /// The evaluation of the base model; of another if the base was not evaluated.
+    pub fn base_eval(&self) -> Json<'_> {
+        self.evals().next().map_or(Json::new(None), |(_, value)| value)
     }
 
     /// `models/base/config.json`.

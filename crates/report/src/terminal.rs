@@ -1,4 +1,4 @@
-//! The ending of `herd run` on a terminal: a short table, a sample chat, the path of the report.
+//! The ending of `herd run` on a terminal: a short table and a sample chat.
 
 use crate::folder::Folder;
 use crate::html::shorten;
@@ -7,11 +7,11 @@ use crate::{Error, open};
 use std::fmt::Write;
 use std::path::Path;
 
-/// The most important results of the run in folder `run` as plain text, ending with the path of `report`.
+/// The most important results of the run in folder `run` as plain text, with a sample chat.
 ///
 /// # Errors
 /// `run` is no run folder.
-pub fn text_summary(run: &Path, report: &Path) -> Result<String, Error> {
+pub fn text_summary(run: &Path) -> Result<String, Error> {
     let folder = open(run)?;
     let mut text = String::new();
     for tile in page::tiles(&folder) {
@@ -22,7 +22,6 @@ pub fn text_summary(run: &Path, report: &Path) -> Result<String, Error> {
     for problem in &folder.problems {
         let _ = writeln!(text, "\n  left out: {}", plain(problem));
     }
-    let _ = writeln!(text, "\n  report: {}", report.display());
     Ok(text)
 }
 

@@ -30,7 +30,7 @@ impl Heat {
         self.cells.iter().flatten().flatten().next()?;
         let (width, left, top) = (560.0, 64.0, 8.0);
         let cell_width = (width - left - 6.0) / self.columns.len().max(1) as f64;
-        let cell_height = (220.0 / self.rows.len().max(1) as f64).clamp(22.0, 40.0);
+        let cell_height = (290.0 / self.rows.len().max(1) as f64).clamp(24.0, 58.0);
         let height = top + self.rows.len() as f64 * cell_height + 42.0;
         let mut svg = open(width, height, &self.describe());
         for (r, row) in self.cells.iter().enumerate() {

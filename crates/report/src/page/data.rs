@@ -29,30 +29,23 @@ pub fn body(folder: &Folder) -> String {
 }
 
 fn documents_out(step: Json) -> Option<f64> {
-    step.any(&["documents_out", "kept", "documents"]).number()
+    step.at("documents_out").number()
 }
 
 fn dropped(step: Json) -> f64 {
-    let given = step.any(&["dropped", "documents_dropped"]).number();
-    given.unwrap_or_else(|| {
-        let before = step.at("documents_in").number();
-        before.zip(documents_out(step)).map_or(0.0, |(before, after)| (before - after).max(0.0))
-    })
+    let before = step.at("documents_in").number();
+    before.zip(documents_out(step)).map_or(0.0, |(before, after)| (before - after).max(0.0))
 }
 
 fn name(step: Json) -> String {
-    step.any(&["name", "step"]).text().unwrap_or("step").replace('_', " ")
+    step.at("step").text().unwrap_or("step").replace('_', " ")
 }
 
-/// Reasons with their counts: an object `{reason: count}` or a list `[{"rule", "documents"}]`.
+/// Rules with the documents that they dropped, most first.
 fn reasons(step: Json) -> Vec<(String, f64)> {
-    let listed = step.any(&["reasons", "rules", "drops"]);
-    let from_object = listed.entries().filter_map(|(rule, count)| Some((rule.to_string(), count.number()?)));
-    let from_list = listed.items().filter_map(|reason| {
-        let rule = reason.any(&["rule", "reason", "name"]).text()?;
-        Some((rule.to_string(), reason.any(&["documents", "count", "dropped"]).number()?))
-    });
-    let mut all: Vec<_> = from_object.chain(from_list).collect();
+    let rules = step.at("dropped").entries();
+    let mut all: Vec<_> =
+        rules.filter_map(|(rule, count)| Some((rule.to_string(), count.number()?))).collect();
     all.sort_by(|a, b| b.1.total_cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
     all
 }
@@ -60,7 +53,7 @@ fn reasons(step: Json) -> Vec<(String, f64)> {
 fn funnel_step(step: Json) -> FunnelStep {
     let kept = documents_out(step).unwrap_or(0.0);
     let dropped = dropped(step);
-    let size = step.any(&["bytes_out", "bytes"]).number().map(|b| format!(", {}", number::bytes(b)));
+    let size = step.at("bytes_out").number().map(|b| format!(", {}", number::bytes(b)));
     let removed = if dropped > 0.0 { format!(" (−{})", number::whole(dropped)) } else { String::new() };
     let words: Vec<_> =
         reasons(step).iter().map(|(rule, count)| format!("{rule}: {}", number::whole(*count))).collect();

@@ -8,7 +8,7 @@ use crate::json::Json;
 use crate::number;
 use std::fmt::Write;
 
-/// The systems of the bits-per-byte comparison, best first, as `eval/summary.json` names them.
+/// The systems of the bits-per-byte comparison, best first, as `eval/MODEL/summary.json` names them.
 const SYSTEMS: [(&str, &str, usize); 4] = [
     ("transformer", "Transformer", 0),
     ("trigram", "trigram", 1),
@@ -26,18 +26,18 @@ pub struct Overall {
 
 /// Bits per byte of the base model over all domains, if evaluated.
 pub fn overall(folder: &Folder) -> Option<Overall> {
-    let all = folder.eval().at("models.base.bits_per_byte.all");
+    let all = folder.base_eval().at("bits_per_byte.all");
     let transformer = all.at("transformer.score").number()?;
     Some(Overall { transformer, bigram: all.at("bigram.score").number() })
 }
 
 pub fn body(folder: &Folder) -> String {
-    let models: Vec<(&str, Json)> = folder.eval().at("models").entries().collect();
+    let models: Vec<(&str, Json)> = folder.evals().collect();
     if models.is_empty() {
         return absent("Evaluation", "herd eval");
     }
     let mut html = String::new();
-    let base = folder.eval().at("models.base");
+    let base = folder.base_eval();
     let needle = heat(base);
     html.push_str(&pair([bits_per_byte(base), needle.or_else(|| choices(&models))]));
     html.push_str(&comparison(base));
@@ -58,7 +58,7 @@ pub fn body(folder: &Folder) -> String {
     }
     html.push_str(&note(
         "Intervals: bits per byte by percentile bootstrap over documents; shares by Wilson's score interval in the \
-         charts (the normal interval 1.96·√(S(1−S)/N) stands beside it in eval/summary.json). The n-gram models are \
+         charts (the normal interval 1.96·√(S(1−S)/N) stands beside it in eval/MODEL/summary.json). The n-gram models are \
          interpolated modified Kneser-Ney over all training shards, on the same documents and tokens.",
     ));
     html
@@ -93,7 +93,7 @@ fn bits_per_byte(model: Json) -> Option<String> {
 
 /// The table of bits per byte: domain, documents, then each system with its interval.
 pub fn domain_rows(folder: &Folder) -> Vec<Vec<String>> {
-    let measured = folder.eval().at("models.base.bits_per_byte");
+    let measured = folder.base_eval().at("bits_per_byte");
     let all = Some(measured.at("all")).filter(|all| all.exists());
     let rows = measured.at("domains").items().chain(all);
     rows.map(|domain| {
@@ -224,7 +224,7 @@ fn choices(models: &[(&str, Json)]) -> Option<String> {
 /// The table of multiple choice: task, model, N, chance, then the scores with intervals.
 fn choice_rows(folder: &Folder) -> Vec<Vec<String>> {
     let mut rows = Vec::new();
-    for (model, results) in folder.eval().at("models").entries() {
+    for (model, results) in folder.evals() {
         for task in results.at("choices").items() {
             let share = |path: &str| task.at(path).number().map_or("-".into(), number::percent);
             let interval = |path: &str| {

@@ -13,7 +13,7 @@ const MARK: &str = "<svg viewBox=\"0 0 26 24\" aria-hidden=\"true\"><g class=\"f
     <rect x=\"14\" y=\"4\" width=\"4\" height=\"18\" rx=\"2\"/><rect x=\"20.5\" y=\"2\" width=\"4\" height=\"20\" rx=\"2\"/></g></svg>";
 
 /// Stages in the order of a run, as the manifest names them.
-const STAGES: [&str; 7] = ["data", "tokenizer", "shards", "pretrain", "align", "eval", "report"];
+const STAGES: [&str; 7] = ["data", "tokenizer", "shards", "pretrain", "eval-base", "align", "eval-chat"];
 
 /// A figure of the head: name, value, explanation.
 pub struct Tile {
@@ -51,7 +51,7 @@ pub fn body(folder: &Folder, links: &str) -> String {
 fn lead(folder: &Folder) -> String {
     let mut parts = Vec::new();
     if let Some(input) = folder.funnel().at("steps").items().next() {
-        let documents = input.any(&["documents_in", "documents", "documents_out"]).number();
+        let documents = input.at("documents_in").number();
         if let Some(documents) = documents {
             parts.push(format!("<b>{}</b> captured pages", number::whole(documents)));
         }
@@ -81,8 +81,8 @@ pub fn tiles(folder: &Folder) -> Vec<Tile> {
     };
     let funnel: Vec<Json> = folder.funnel().at("steps").items().collect();
     if let (Some(first), Some(last)) = (funnel.first(), funnel.last()) {
-        let kept = last.any(&["documents_out", "documents", "kept"]).number();
-        let from = first.any(&["documents_in", "documents", "documents_out"]).number();
+        let kept = last.at("documents_out").number();
+        let from = first.at("documents_in").number();
         let note = from.map(|n| format!("kept of {} pages", number::whole(n))).unwrap_or_default();
         add("Documents", kept.map(number::whole), note);
     }
@@ -99,11 +99,8 @@ pub fn tiles(folder: &Folder) -> Vec<Tile> {
         let note = best.bigram.map(|bigram| format!("bigram {bigram:.3}")).unwrap_or_default();
         add("Bits per byte", Some(format!("{:.3}", best.transformer)), note);
     }
-    if let Some(reward) =
-        folder.align().any(&["reward.accuracy", "reward.held_out_accuracy"]).any(&["score", ""]).number()
-    {
-        add("Reward accuracy", Some(number::percent(reward)), "on held-out pairs".into());
-    }
+    let accuracy = folder.align().at("reward.accuracy.score").number();
+    add("Reward accuracy", accuracy.map(number::percent), "on held-out pairs".into());
     let seconds = total_seconds(folder);
     if seconds > 0.0 {
         add("Wall time", Some(number::duration(seconds)), "over all stages".into());
@@ -118,7 +115,7 @@ fn training_tokens(folder: &Folder) -> Option<f64> {
 }
 
 fn parameters(folder: &Folder) -> Option<f64> {
-    folder.pretrain().any(&["parameters", "model.parameters"]).number()
+    folder.pretrain().at("parameters").number().or_else(|| folder.base_eval().at("parameters").number())
 }
 
 /// Wall time over all stages, seconds.

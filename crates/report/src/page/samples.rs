@@ -29,6 +29,9 @@ pub struct Sample<'a> {
 /// Prompts of different tasks in the order of the file, those that the chat model answers exactly first.
 pub fn samples(folder: &Folder) -> Vec<Sample<'_>> {
     let [base, chat] = &folder.answers;
+    if base.is_empty() {
+        return from_alignment(folder);
+    }
     let mut found: Vec<(&str, Sample)> = Vec::new();
     for line in base {
         let line = Json::new(Some(line));
@@ -65,6 +68,22 @@ pub fn samples(folder: &Folder) -> Vec<Sample<'_>> {
     ranked.into_iter().filter_map(|(_, _, i)| slots[i].take()).collect()
 }
 
+/// The samples that alignment itself kept, for a run whose models were not evaluated on instructions.
+fn from_alignment(folder: &Folder) -> Vec<Sample<'_>> {
+    folder
+        .align()
+        .at("samples")
+        .items()
+        .map(|sample| Sample {
+            prompt: sample.at("prompt").text().unwrap_or(""),
+            expected: "",
+            base: sample.at("base").text().unwrap_or(""),
+            chat: sample.at("chat").text(),
+            right: false,
+        })
+        .collect()
+}
+
 pub fn body(folder: &Folder) -> String {
     let samples = samples(folder);
     if samples.is_empty() {
@@ -77,15 +96,22 @@ pub fn body(folder: &Folder) -> String {
             html,
             "<div class=\"chat\"><div class=\"ask\"><small>Prompt</small>{}</div><div class=\"answers\">\
              <div class=\"before\"><small>Base model</small>{}</div><div><small>Chat model{right}</small>{}</div></div>\
-             <div class=\"expected\">Expected: {}</div></div>",
+             {}</div>",
             text(sample.prompt),
             text(sample.base),
             sample.chat.map_or("<i>not evaluated</i>".into(), text),
-            escape(&shorten(sample.expected, LENGTH)),
+            expected(sample.expected),
         );
     }
-    html.push_str("<p class=\"note\">Chosen by rule, not by taste: one prompt of each kind in turn, exact answers first. All are in <code>eval/examples/</code>.</p>");
+    html.push_str("<p class=\"note\">Chosen by rule, not by taste: prompts of each kind in turn, exact answers first. All are in <code>eval/MODEL/instructions.jsonl</code>.</p>");
     html
+}
+
+fn expected(answer: &str) -> String {
+    if answer.is_empty() {
+        return String::new();
+    }
+    format!("<div class=\"expected\">Expected: {}</div>", escape(&shorten(answer, LENGTH)))
 }
 
 fn text(answer: &str) -> String {

@@ -13,10 +13,17 @@ pub fn body(folder: &Folder) -> String {
         return absent("The tokenizer stage", "herd tokenizer");
     }
     let mut html = String::new();
-    let pairs: Vec<(String, String)> =
-        tokenizer.entries().filter_map(|(name, value)| Some((sentence(name), show(name, value)?))).collect();
-    let pairs: Vec<(&str, String)> =
-        pairs.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
+    let mut pairs: Vec<(&str, String)> = Vec::new();
+    let mut add = |name, key: &str, show: &dyn Fn(f64) -> String| {
+        if let Some(value) = tokenizer.at(key).number() {
+            pairs.push((name, show(value)));
+        }
+    };
+    add("Vocabulary", "vocab_size", &number::whole);
+    add("Trained on documents", "documents", &number::whole);
+    add("Trained on text", "bytes", &number::bytes);
+    add("Distinct pieces", "distinct_pieces", &number::whole);
+    add("Characters per token", "characters_per_token", &|ratio| format!("{ratio:.2}"));
     if !pairs.is_empty() {
         html.push_str(&format!("<div class=\"card\"><h3>Tokenizer</h3>{}</div>", facts(&pairs)));
     }
@@ -53,20 +60,4 @@ pub fn body(folder: &Folder) -> String {
         .collect();
     let heads = ["Domain", "Documents", "Tokens", "Bytes per token", "Held-out documents", "Held-out tokens"];
     html + &format!("<div class=\"card\">{}</div>", table(&heads, &rows))
-}
-
-/// `bytes_per_token` to `Bytes per token`.
-fn sentence(key: &str) -> String {
-    let text = key.replace('_', " ");
-    let mut characters = text.chars();
-    characters.next().map_or(String::new(), |first| first.to_uppercase().chain(characters).collect())
-}
-
-fn show(name: &str, value: Json) -> Option<String> {
-    match value.number() {
-        Some(size) if name == "bytes" || name.ends_with("_bytes") => Some(number::bytes(size)),
-        Some(seconds) if name.ends_with("seconds") => Some(number::duration(seconds)),
-        Some(count) if count.fract() == 0.0 => Some(number::whole(count)),
-        _ => value.show(),
-    }
 }
