@@ -1,1 +1,104 @@
-//! OpenAI-compatible API and chat page.
+//! OpenAI-compatible API and chat page over one model (SPEC INFER-3).
+//!
+//! [`serve`] opens a model folder and answers until it is told to stop. A request that cannot work gets an error in
+//! OpenAI's shape that names the field; a client that hangs up frees its cache pages; a full queue answers 429.
+
+mod answers;
+mod body;
+mod chat;
+mod completions;
+mod fields;
+mod metrics;
+mod reply;
+mod sampling;
+mod server;
+
+pub use server::Server;
+
+use herd_infer::Generator;
+use herd_run::{Context, Interrupted};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+/// How to serve.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Address to listen on; the loopback address unless told otherwise.
+    pub host: IpAddr,
+    /// Port to listen on; 0 takes a free one.
+    pub port: u16,
+    /// Name of the model in the API; the folder's name if none.
+    pub name: Option<String>,
+    /// File with the keys that clients must send, one a line; everyone may use the server if none.
+    pub keys: Option<PathBuf>,
+    /// Largest request body, bytes.
+    pub max_body_bytes: usize,
+    /// Most tokens of an answer whose request does not say.
+    pub default_max_tokens: usize,
+    /// Seconds that running answers have after the server is told to stop.
+    pub grace_seconds: u64,
+    /// Limits of generation.
+    pub generation: herd_infer::Settings,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            host: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            port: 8080,
+            name: None,
+            keys: None,
+            max_body_bytes: 8 << 20,
+            default_max_tokens: 1024,
+            grace_seconds: 30,
+            generation: herd_infer::Settings::default(),
+        }
+    }
+}
+
+/// Why there is no server.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The address cannot be used.
+    #[error("cannot listen on {address}: {source}; choose another with --host or --port")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// The file of keys cannot be used.
+    #[error("{}: {problem}", path.display())]
+    Keys {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+    /// The model cannot be used.
+    #[error(transparent)]
+    Generation(#[from] herd_infer::Error),
+    /// The user asked to stop.
+    #[error(transparent)]
+    Interrupted(#[from] Interrupted),
+}
+
+/// Opens the model in `model_dir` and serves it until `ctx.stop` is raised, which is a normal end.
+///
+/// # Errors
+/// The model cannot be read, or the address cannot be used.
+pub fn serve(model_dir: &Path, options: &Options, ctx: &Context) -> Result<(), Error> {
+    let generator = Generator::open(model_dir, options.generation.clone())?;
+    let folder = model_dir.canonicalize().unwrap_or_else(|_| model_dir.to_path_buf());
+    let folder = folder.file_name().map_or_else(|| "model".into(), |n| n.to_string_lossy().into_owned());
+    let name = options.name.as_deref().unwrap_or(&folder);
+    let server = Server::bind(generator, name, options)?;
+    let address = server.address()?;
+    ctx.progress.line(format!("{name} answers at http://{address} (API: http://{address}/v1)"));
+    if options.host.is_loopback() {
+        ctx.progress.line("only this machine can reach it; --host 0.0.0.0 opens it to the network");
+    } else if options.keys.is_none() {
+        ctx.progress.line("everyone who can reach this address may use it; --keys FILE asks for a key");
+    }
+    server.run(ctx)
+}

@@ -1,4 +1,5 @@
 //! A random model that is small enough for tests.
+#![allow(dead_code, reason = "every test file uses a part")]
 
 use herd_infer::{Generator, Settings};
 use herd_model::{Llama, LlamaConfig, TorchDtype};
@@ -14,6 +15,10 @@ pub fn tokenizer() -> Tokenizer {
 }
 
 pub fn model(tokenizer: &Tokenizer) -> (Llama, Params) {
+    model_of_context(tokenizer, CONTEXT)
+}
+
+pub fn model_of_context(tokenizer: &Tokenizer, context: usize) -> (Llama, Params) {
     let llama = Llama::new(LlamaConfig {
         vocab_size: tokenizer.vocab_size(),
         hidden_size: 48,
@@ -26,7 +31,7 @@ pub fn model(tokenizer: &Tokenizer) -> (Llama, Params) {
         rope_theta: 10_000.0,
         rope_scaling: None,
         tie_word_embeddings: false,
-        max_position_embeddings: CONTEXT,
+        max_position_embeddings: context,
         // Wide, so that the distributions are far from even.
         initializer_range: 0.3,
         bos_token_id: tokenizer.specials().bos,
