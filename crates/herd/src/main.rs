@@ -1,2 +1,35 @@
-//! The `herd` program: one folder per subcommand, no logic of its own.
-fn main() {}
+//! The `herd` program. No logic of its own: it reads the command line and the recipe, and calls the crates.
+
+mod cli;
+mod commands;
+mod folder;
+mod recipe;
+mod stages;
+
+use clap::Parser;
+use herd_run::{Context, Interrupted, Progress, Stop};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = cli::Cli::parse();
+    let ctx = Context { progress: Progress::new(cli.output.verbosity()), stop: Stop::default() };
+    match start(cli, &ctx) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.chain().any(|e| e.is::<Interrupted>() || e.to_string() == Interrupted.to_string()) => {
+            eprintln!("herd: {Interrupted}");
+            ExitCode::from(130)
+        }
+        Err(error) => {
+            eprintln!("herd: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(cli: cli::Cli, ctx: &Context) -> anyhow::Result<()> {
+    ctx.stop.on_ctrl_c()?;
+    if let Some(threads) = cli.output.threads {
+        rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global()?;
+    }
+    commands::run(cli.command, ctx)
+}

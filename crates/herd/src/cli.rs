@@ -1,0 +1,110 @@
+//! The command line: what `herd --help` says.
+
+use clap::{Args, Parser, Subcommand};
+use herd_run::Verbosity;
+use std::path::PathBuf;
+
+/// Herd: the complete Llama 3 system as one program.
+///
+/// From a raw web crawl to a model that chats: `herd run recipes/quickstart.toml` cleans the crawl, trains a
+/// tokenizer, pre-trains, evaluates and aligns a small Llama, and writes a report. Every stage is also a subcommand
+/// of its own; each continues where it was stopped, and none repeats what is done.
+#[derive(Parser)]
+#[command(name = "herd", version, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// How much to say.
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// Options of every subcommand.
+#[derive(Args, Clone)]
+pub struct Output {
+    /// Say only results and errors.
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+    /// Say more about every stage.
+    #[arg(long, short, global = true, conflicts_with = "quiet")]
+    pub verbose: bool,
+    /// Threads to use [default: all cores]. Results do not depend on it.
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub threads: Option<u16>,
+}
+
+impl Output {
+    /// The verbosity asked for.
+    pub fn verbosity(&self) -> Verbosity {
+        match (self.quiet, self.verbose) {
+            (true, _) => Verbosity::Quiet,
+            (_, true) => Verbosity::Verbose,
+            _ => Verbosity::Normal,
+        }
+    }
+}
+
+/// A recipe and the folder to run it in.
+#[derive(Args, Clone)]
+pub struct RunArgs {
+    /// The recipe (TOML), such as recipes/quickstart.toml.
+    pub recipe: PathBuf,
+    /// The run folder [default: runs/NAME, after the recipe's name].
+    #[arg(long, value_name = "FOLDER")]
+    pub out: Option<PathBuf>,
+}
+
+/// The subcommands.
+#[derive(Subcommand)]
+pub enum Command {
+    /// Do everything a recipe says, in order; continue if it was stopped, do nothing if it is done.
+    Run(RunArgs),
+    /// Check a recipe and print what it would do, without doing it.
+    Check(RunArgs),
+    /// Stage 1: clean, de-duplicate and label the crawl.
+    Data(RunArgs),
+    /// Stage 2: train the tokenizer on the clean documents.
+    Tokenizer(RunArgs),
+    /// Stage 3: write token shards by domain.
+    Shards(RunArgs),
+    /// Stage 4: pre-train, extend the context, anneal and average: models/base.
+    Pretrain(RunArgs),
+    /// Stage 5: one round of reward model, rejection sampling, SFT and DPO: models/chat.
+    Align(RunArgs),
+    /// Stage 6: evaluate the base and the chat model, with intervals.
+    Eval(RunArgs),
+    /// Write report.html from what a run folder holds.
+    Report {
+        /// The run folder.
+        run: PathBuf,
+    },
+    /// Talk to a model in the terminal.
+    Chat {
+        /// A run folder, or a Hugging Face model folder.
+        model: PathBuf,
+        /// Instructions that the model is given first.
+        #[arg(long, value_name = "TEXT")]
+        system: Option<String>,
+        /// How freely words are chosen; 0 always takes the likeliest.
+        #[arg(long, default_value_t = 0.6, value_name = "T")]
+        temperature: f32,
+        /// Longest answer, tokens.
+        #[arg(long, default_value_t = 256, value_name = "N")]
+        max_tokens: usize,
+        /// Seed of the choices.
+        #[arg(long, default_value_t = 0, value_name = "N")]
+        seed: u64,
+    },
+    /// Serve a model: OpenAI-compatible API and a chat page.
+    Serve {
+        /// A run folder, or a Hugging Face model folder.
+        model: PathBuf,
+        /// Address to listen on. Anything but loopback is reachable by others.
+        #[arg(long, default_value = "127.0.0.1", value_name = "ADDRESS")]
+        host: std::net::IpAddr,
+        /// Port to listen on; 0 takes a free one.
+        #[arg(long, default_value_t = 8000)]
+        port: u16,
+    },
+}

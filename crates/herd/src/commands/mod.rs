@@ -1,0 +1,33 @@
+//! One file for each subcommand that is more than a single call.
+
+mod check;
+mod pipeline;
+
+use crate::cli::Command;
+use crate::folder::{RunFolder, model_folder};
+use herd_run::Context;
+
+/// Does what the command line asks for.
+pub fn run(command: Command, ctx: &Context) -> anyhow::Result<()> {
+    match command {
+        Command::Run(args) => pipeline::run(&args, None, ctx),
+        Command::Check(args) => check::check(&args),
+        Command::Data(args) => pipeline::run(&args, Some("data"), ctx),
+        Command::Tokenizer(args) => pipeline::run(&args, Some("tokenizer"), ctx),
+        Command::Shards(args) => pipeline::run(&args, Some("shards"), ctx),
+        Command::Pretrain(args) => pipeline::run(&args, Some("pretrain"), ctx),
+        Command::Align(args) => pipeline::run(&args, Some("align"), ctx),
+        Command::Eval(args) => pipeline::run(&args, Some("eval"), ctx),
+        Command::Report { run } => {
+            let folder = RunFolder::at(run);
+            herd_report::write(folder.root(), &folder.report())?;
+            println!("{}", folder.report().display());
+            Ok(())
+        }
+        Command::Chat { model, system, temperature, max_tokens, seed } => {
+            let folder = model_folder(&model)?;
+            todo_chat(folder, system, temperature, max_tokens, seed)
+        }
+        Command::Serve { model, host, port } => todo_serve(model_folder(&model)?, host, port, ctx),
+    }
+}

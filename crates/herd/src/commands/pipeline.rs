@@ -1,0 +1,85 @@
+//! `herd run` and the subcommands of single stages: which stage reads and writes what.
+
+use crate::cli::RunArgs;
+use crate::folder::RunFolder;
+use crate::recipe::Recipe;
+use crate::stages::{self, Outcome, Stage, duration};
+use herd_run::{Context, Manifest};
+use serde_json::json;
+use std::path::PathBuf;
+use std::time::Instant;
+
+/// Runs the stages of a recipe in order; with `only`, that stage alone.
+pub fn run(args: &RunArgs, only: Option<&str>, ctx: &Context) -> anyhow::Result<()> {
+    let recipe = Recipe::load(&args.recipe)?;
+    let folder = run_folder(args, &recipe);
+    let mut manifest = Manifest::open(folder.root(), &recipe.name)?;
+    ctx.progress.line(format!("recipe {} -> {}", args.recipe.display(), folder.root().display()));
+    let began = Instant::now();
+    let mut worked = false;
+    for stage in stages(&recipe, &folder)? {
+        // `align` and `eval` stand for all stages whose names begin so.
+        if only.is_none_or(|name| stage.name.split('-').next() == Some(name)) {
+            worked |= stages::run(stage, &mut manifest, ctx)? == Outcome::Ran;
+        }
+    }
+    if only.is_some() {
+        return Ok(());
+    }
+    if worked || !folder.report().exists() {
+        herd_report::write(folder.root(), &folder.report())?;
+    }
+    println!("{}", herd_report::text_summary(folder.root())?);
+    ctx.progress.line(match worked {
+        true => format!("done in {}", duration(began.elapsed().as_secs_f64())),
+        false => "nothing to do: every stage was done before".to_string(),
+    });
+    println!("report: {}", folder.report().display());
+    println!("talk to it: herd chat {0}   or   herd serve {0}", folder.root().display());
+    Ok(())
+}
+
+/// The run folder that the command line or the recipe names.
+pub fn run_folder(args: &RunArgs, recipe: &Recipe) -> RunFolder {
+    RunFolder::at(args.out.clone().unwrap_or_else(|| PathBuf::from("runs").join(&recipe.name)))
+}
+
+/// All stages of a recipe, in the order in which each finds its inputs made.
+fn stages<'a>(recipe: &'a Recipe, folder: &'a RunFolder) -> anyhow::Result<Vec<Stage<'a>>> {
+    let seed = recipe.seed;
+    let crawl = recipe.data.inputs()?;
+    let base = folder.model("base");
+    let chat = folder.model("chat");
+    Ok(vec![
+        Stage {
+            name: "data",
+            title: "clean, de-duplicate and label the crawl",
+            settings: json!(recipe.data),
+            inputs: crawl.into_iter().map(|path| ("crawl", path)).collect(),
+            outputs: vec![folder.data()],
+            work: Box::new(|ctx| Ok(herd_data::run(&recipe.data, &folder.data(), ctx).map(drop)?)),
+        },
+        Stage {
+            name: "tokenizer",
+            title: "train the byte-level BPE tokenizer",
+            settings: json!(recipe.tokenizer),
+            inputs: vec![("documents", folder.documents())],
+            outputs: vec![folder.tokenizer()],
+            work: Box::new(|ctx| {
+                let (settings, documents) = (&recipe.tokenizer, folder.documents());
+                Ok(herd_data::tokenizer_stage::run(settings, &documents, &folder.tokenizer(), ctx).map(drop)?)
+            }),
+        },
+        Stage {
+            name: "shards",
+            title: "write token shards by domain",
+            settings: json!(recipe.shards),
+            inputs: vec![("documents", folder.documents()), ("tokenizer", folder.tokenizer())],
+            outputs: vec![folder.shards()],
+            work: Box::new(|ctx| {
+                let (documents, tokenizer) = (folder.documents(), folder.tokenizer());
+                Ok(herd_data::shards::run(&recipe.shards, &documents, &tokenizer, &folder.shards(), ctx).map(drop)?)
+            }),
+        },
+    ])
+}
