@@ -39,7 +39,8 @@ pub fn run(stage: Stage, manifest: &mut Manifest, ctx: &Context) -> anyhow::Resu
     for (name, path) in &stage.inputs {
         let found = path.exists();
         anyhow::ensure!(found, "stage `{}` needs {}: run the stage that makes it first, or `herd run`", stage.name, path.display());
-        inputs.insert(name.to_string(), hash::of_path(path)?);
+        let file = path.file_name().unwrap_or_default().to_string_lossy();
+        inputs.insert(format!("{name}: {file}"), hash::of_path(path)?);
     }
     let key = Manifest::key(&stage.settings, &inputs);
     if manifest.is_done(stage.name, &key) && stage.outputs.iter().all(|p| p.exists()) {

@@ -5,6 +5,7 @@ use crate::folder::RunFolder;
 use crate::recipe::Recipe;
 use crate::stages::{self, Outcome, Stage, duration};
 use herd_run::{Context, Manifest};
+use herd_tokenizer::Tokenizer;
 use serde_json::json;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -29,13 +30,12 @@ pub fn run(args: &RunArgs, only: Option<&str>, ctx: &Context) -> anyhow::Result<
     if worked || !folder.report().exists() {
         herd_report::write(folder.root(), &folder.report())?;
     }
-    println!("{}", herd_report::text_summary(folder.root())?);
+    print!("{}", herd_report::text_summary(folder.root(), &folder.report())?);
+    println!("  talk to it: herd chat {0}   or   herd serve {0}", folder.root().display());
     ctx.progress.line(match worked {
         true => format!("done in {}", duration(began.elapsed().as_secs_f64())),
         false => "nothing to do: every stage was done before".to_string(),
     });
-    println!("report: {}", folder.report().display());
-    println!("talk to it: herd chat {0}   or   herd serve {0}", folder.root().display());
     Ok(())
 }
 
@@ -46,10 +46,7 @@ pub fn run_folder(args: &RunArgs, recipe: &Recipe) -> RunFolder {
 
 /// All stages of a recipe, in the order in which each finds its inputs made.
 fn stages<'a>(recipe: &'a Recipe, folder: &'a RunFolder) -> anyhow::Result<Vec<Stage<'a>>> {
-    let seed = recipe.seed;
     let crawl = recipe.data.inputs()?;
-    let base = folder.model("base");
-    let chat = folder.model("chat");
     Ok(vec![
         Stage {
             name: "data",
@@ -78,8 +75,64 @@ fn stages<'a>(recipe: &'a Recipe, folder: &'a RunFolder) -> anyhow::Result<Vec<S
             outputs: vec![folder.shards()],
             work: Box::new(|ctx| {
                 let (documents, tokenizer) = (folder.documents(), folder.tokenizer());
-                Ok(herd_data::shards::run(&recipe.shards, &documents, &tokenizer, &folder.shards(), ctx).map(drop)?)
+                let settings = &recipe.shards;
+                Ok(herd_data::shards::run(settings, &documents, &tokenizer, &folder.shards(), ctx).map(drop)?)
             }),
         },
+        Stage {
+            name: "pretrain",
+            title: "pre-train, extend the context, anneal and average",
+            settings: json!({ "model": recipe.model, "pretrain": recipe.pretrain }),
+            inputs: vec![("tokenizer", folder.tokenizer()), ("shards", folder.shards())],
+            outputs: vec![folder.pretrain(), folder.model("base")],
+            work: Box::new(|ctx| {
+                let tokenizer = Tokenizer::load(folder.tokenizer())?;
+                let specials = tokenizer.specials();
+                let ends = vec![specials.end_of_text, specials.eot];
+                let model = recipe.model.config(tokenizer.vocab_size(), specials.bos, ends);
+                let (shards, tokenizer, base) = (folder.shards(), folder.tokenizer(), folder.model("base"));
+                let (settings, out) = (&recipe.pretrain, folder.pretrain());
+                Ok(herd_train::pretrain::run(settings, model, &shards, &tokenizer, &out, &base, ctx).map(drop)?)
+            }),
+        },
+        evaluation(recipe, folder, "eval-base", "evaluate the base model", "base"),
+        Stage {
+            name: "align",
+            title: "reward model, rejection sampling, SFT, DPO",
+            settings: json!(recipe.align),
+            inputs: vec![("base", folder.model("base")), ("data", recipe.align.data.clone())],
+            outputs: ["reward", "sft", "chat"].map(|m| folder.model(m)).into_iter().chain([folder.align()]).collect(),
+            work: Box::new(|ctx| {
+                let (base, out, models) = (folder.model("base"), folder.align(), folder.models());
+                let (settings, data) = (&recipe.align, &recipe.align.data);
+                Ok(herd_align::run(settings, &base, &folder.tokenizer(), data, &out, &models, ctx).map(drop)?)
+            }),
+        },
+        evaluation(recipe, folder, "eval-chat", "evaluate the chat model", "chat"),
     ])
+}
+
+/// The evaluation of one model of the run.
+fn evaluation<'a>(
+    recipe: &'a Recipe,
+    folder: &'a RunFolder,
+    name: &'static str,
+    title: &'static str,
+    model: &'static str,
+) -> Stage<'a> {
+    let files = recipe.eval.choices.files.iter().chain(&recipe.eval.instructions.file).cloned();
+    Stage {
+        name,
+        title,
+        settings: json!(recipe.eval),
+        inputs: [("model", folder.model(model)), ("shards", folder.shards())]
+            .into_iter()
+            .chain(files.map(|path| ("examples", path)))
+            .collect(),
+        outputs: vec![folder.eval(model)],
+        work: Box::new(move |ctx| {
+            let (weights, shards, out) = (folder.model(model), folder.shards(), folder.eval(model));
+            Ok(herd_eval::run(&recipe.eval, &weights, &shards, &out, ctx).map(drop)?)
+        }),
+    }
 }
