@@ -3,11 +3,14 @@
 use herd_run::SettingError;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 /// Settings of post-training. The defaults are the paper's where it gives a number.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
+    /// Folder of the instructions and preference pairs (JSON Lines; the format is described beside the quickstart's).
+    pub data: PathBuf,
     /// Rounds of reward model, rejection sampling, SFT and DPO. Round `r` uses the preference pairs of rounds up to `r`.
     pub rounds: u32,
     /// Seed of every shuffle and sample of this stage.
@@ -150,6 +153,7 @@ impl Default for Settings {
             "What does the SUM function do?",
         ];
         Self {
+            data: PathBuf::from("alignment"),
             rounds: 1,
             seed: 1,
             max_tokens: 4096,

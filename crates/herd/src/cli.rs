@@ -80,31 +80,48 @@ pub enum Command {
         run: PathBuf,
     },
     /// Talk to a model in the terminal.
-    Chat {
-        /// A run folder, or a Hugging Face model folder.
-        model: PathBuf,
-        /// Instructions that the model is given first.
-        #[arg(long, value_name = "TEXT")]
-        system: Option<String>,
-        /// How freely words are chosen; 0 always takes the likeliest.
-        #[arg(long, default_value_t = 0.6, value_name = "T")]
-        temperature: f32,
-        /// Longest answer, tokens.
-        #[arg(long, default_value_t = 256, value_name = "N")]
-        max_tokens: usize,
-        /// Seed of the choices.
-        #[arg(long, default_value_t = 0, value_name = "N")]
-        seed: u64,
-    },
+    Chat(ChatArgs),
     /// Serve a model: OpenAI-compatible API and a chat page.
-    Serve {
-        /// A run folder, or a Hugging Face model folder.
-        model: PathBuf,
-        /// Address to listen on. Anything but loopback is reachable by others.
-        #[arg(long, default_value = "127.0.0.1", value_name = "ADDRESS")]
-        host: std::net::IpAddr,
-        /// Port to listen on; 0 takes a free one.
-        #[arg(long, default_value_t = 8000)]
-        port: u16,
-    },
+    Serve(ServeArgs),
+}
+
+/// Options of `herd chat`.
+#[derive(Args)]
+pub struct ChatArgs {
+    /// A run folder, or a Hugging Face model folder.
+    pub model: PathBuf,
+    /// Instructions that the model is given first.
+    #[arg(long, value_name = "TEXT")]
+    pub system: Option<String>,
+    /// How freely words are chosen; 0 always takes the likeliest.
+    #[arg(long, default_value_t = 0.6, value_name = "T")]
+    pub temperature: f32,
+    /// Choose among the likeliest words that together have this probability.
+    #[arg(long, default_value_t = 0.9, value_name = "P")]
+    pub top_p: f32,
+    /// Longest answer, tokens.
+    #[arg(long, default_value_t = 256, value_name = "N")]
+    pub max_tokens: usize,
+    /// Seed of the choices.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub seed: u64,
+}
+
+/// Options of `herd serve`.
+#[derive(Args)]
+pub struct ServeArgs {
+    /// A run folder, or a Hugging Face model folder.
+    pub model: PathBuf,
+    /// Address to listen on. Anything but loopback is reachable by others.
+    #[arg(long, default_value = "127.0.0.1", value_name = "ADDRESS")]
+    pub host: std::net::IpAddr,
+    /// Port to listen on; 0 takes a free one.
+    #[arg(long, default_value_t = 8080)]
+    pub port: u16,
+    /// Name of the model in the API [default: the folder's name].
+    #[arg(long)]
+    pub name: Option<String>,
+    /// File with the keys that clients must send, one a line [default: everyone may use the server].
+    #[arg(long, value_name = "FILE")]
+    pub keys: Option<PathBuf>,
 }

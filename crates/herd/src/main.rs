@@ -15,7 +15,9 @@ fn main() -> ExitCode {
     let ctx = Context { progress: Progress::new(cli.output.verbosity()), stop: Stop::default() };
     match start(cli, &ctx) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) if error.chain().any(|e| e.is::<Interrupted>() || e.to_string() == Interrupted.to_string()) => {
+        Err(error)
+            if error.chain().any(|e| e.is::<Interrupted>() || e.to_string() == Interrupted.to_string()) =>
+        {
             eprintln!("herd: {Interrupted}");
             ExitCode::from(130)
         }

@@ -38,7 +38,12 @@ pub fn run(stage: Stage, manifest: &mut Manifest, ctx: &Context) -> anyhow::Resu
     let mut inputs = BTreeMap::new();
     for (name, path) in &stage.inputs {
         let found = path.exists();
-        anyhow::ensure!(found, "stage `{}` needs {}: run the stage that makes it first, or `herd run`", stage.name, path.display());
+        anyhow::ensure!(
+            found,
+            "stage `{}` needs {}: run the stage that makes it first, or `herd run`",
+            stage.name,
+            path.display()
+        );
         let file = path.file_name().unwrap_or_default().to_string_lossy();
         inputs.insert(format!("{name}: {file}"), hash::of_path(path)?);
     }

@@ -15,7 +15,10 @@ pub fn check(args: &RunArgs) -> anyhow::Result<()> {
     let flops = tokens as f64 * config.flops_per_token(context);
     println!("\n# {}", args.recipe.display());
     println!("# parameters       {}", grouped(config.parameters() as u64));
-    println!("# initial phase    {} tokens, {flops:.3e} FLOPs (causal attention counted once)", grouped(tokens));
+    println!(
+        "# initial phase    {} tokens, {flops:.3e} FLOPs (causal attention counted once)",
+        grouped(tokens)
+    );
     println!("# run folder       {}", run_folder(args, &recipe).root().display());
     Ok(())
 }

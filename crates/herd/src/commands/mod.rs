@@ -2,9 +2,10 @@
 
 mod check;
 mod pipeline;
+mod talk;
 
 use crate::cli::Command;
-use crate::folder::{RunFolder, model_folder};
+use crate::folder::RunFolder;
 use herd_run::Context;
 
 /// Does what the command line asks for.
@@ -24,10 +25,7 @@ pub fn run(command: Command, ctx: &Context) -> anyhow::Result<()> {
             println!("{}", folder.report().display());
             Ok(())
         }
-        Command::Chat { model, system, temperature, max_tokens, seed } => {
-            let folder = model_folder(&model)?;
-            todo_chat(folder, system, temperature, max_tokens, seed)
-        }
-        Command::Serve { model, host, port } => todo_serve(model_folder(&model)?, host, port, ctx),
+        Command::Chat(args) => talk::chat(&args, ctx),
+        Command::Serve(args) => talk::serve(&args, ctx),
     }
 }

@@ -64,7 +64,8 @@ fn stages<'a>(recipe: &'a Recipe, folder: &'a RunFolder) -> anyhow::Result<Vec<S
             outputs: vec![folder.tokenizer()],
             work: Box::new(|ctx| {
                 let (settings, documents) = (&recipe.tokenizer, folder.documents());
-                Ok(herd_data::tokenizer_stage::run(settings, &documents, &folder.tokenizer(), ctx).map(drop)?)
+                Ok(herd_data::tokenizer_stage::run(settings, &documents, &folder.tokenizer(), ctx)
+                    .map(drop)?)
             }),
         },
         Stage {
@@ -76,7 +77,8 @@ fn stages<'a>(recipe: &'a Recipe, folder: &'a RunFolder) -> anyhow::Result<Vec<S
             work: Box::new(|ctx| {
                 let (documents, tokenizer) = (folder.documents(), folder.tokenizer());
                 let settings = &recipe.shards;
-                Ok(herd_data::shards::run(settings, &documents, &tokenizer, &folder.shards(), ctx).map(drop)?)
+                Ok(herd_data::shards::run(settings, &documents, &tokenizer, &folder.shards(), ctx)
+                    .map(drop)?)
             }),
         },
         Stage {
@@ -92,7 +94,8 @@ fn stages<'a>(recipe: &'a Recipe, folder: &'a RunFolder) -> anyhow::Result<Vec<S
                 let model = recipe.model.config(tokenizer.vocab_size(), specials.bos, ends);
                 let (shards, tokenizer, base) = (folder.shards(), folder.tokenizer(), folder.model("base"));
                 let (settings, out) = (&recipe.pretrain, folder.pretrain());
-                Ok(herd_train::pretrain::run(settings, model, &shards, &tokenizer, &out, &base, ctx).map(drop)?)
+                Ok(herd_train::pretrain::run(settings, model, &shards, &tokenizer, &out, &base, ctx)
+                    .map(drop)?)
             }),
         },
         evaluation(recipe, folder, "eval-base", "evaluate the base model", "base"),
@@ -101,11 +104,16 @@ fn stages<'a>(recipe: &'a Recipe, folder: &'a RunFolder) -> anyhow::Result<Vec<S
             title: "reward model, rejection sampling, SFT, DPO",
             settings: json!(recipe.align),
             inputs: vec![("base", folder.model("base")), ("data", recipe.align.data.clone())],
-            outputs: ["reward", "sft", "chat"].map(|m| folder.model(m)).into_iter().chain([folder.align()]).collect(),
+            outputs: ["reward", "sft", "chat"]
+                .map(|m| folder.model(m))
+                .into_iter()
+                .chain([folder.align()])
+                .collect(),
             work: Box::new(|ctx| {
                 let (base, out, models) = (folder.model("base"), folder.align(), folder.models());
                 let (settings, data) = (&recipe.align, &recipe.align.data);
-                Ok(herd_align::run(settings, &base, &folder.tokenizer(), data, &out, &models, ctx).map(drop)?)
+                Ok(herd_align::run(settings, &base, &folder.tokenizer(), data, &out, &models, ctx)
+                    .map(drop)?)
             }),
         },
         evaluation(recipe, folder, "eval-chat", "evaluate the chat model", "chat"),

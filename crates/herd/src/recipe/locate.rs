@@ -19,6 +19,14 @@ pub fn line_of(text: &str, key: &str) -> Option<usize> {
     found.map(|byte| 1 + text[..byte].matches('\n').count())
 }
 
+/// Whether the top-level `table` of the text sets `key`.
+pub fn has_key(text: &str, table: &str, key: &str) -> bool {
+    let Ok(root) = DeTable::parse(text) else { return false };
+    let value =
+        root.get_ref().iter().find(|(name, _)| name.get_ref() == table).map(|(_, value)| value.get_ref());
+    matches!(value, Some(DeValue::Table(inner)) if inner.iter().any(|(name, _)| name.get_ref() == key))
+}
+
 #[cfg(test)]
 mod tests {
     use super::line_of;

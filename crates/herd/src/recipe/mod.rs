@@ -37,14 +37,16 @@ pub struct Recipe {
 impl Recipe {
     /// Reads and checks a recipe. An error names the file, the line and what would be right.
     pub fn load(path: &Path) -> anyhow::Result<Self> {
-        let text = std::fs::read_to_string(path)
-            .with_context(|| format!("cannot read recipe {} (recipes that come with Herd are in recipes/)", path.display()))?;
+        let text = std::fs::read_to_string(path).with_context(|| {
+            format!("cannot read recipe {} (recipes that come with Herd are in recipes/)", path.display())
+        })?;
         Self::parse(&text, &path.display().to_string())
     }
 
     /// Reads and checks the text of a recipe; `file` is named in errors.
     pub fn parse(text: &str, file: &str) -> anyhow::Result<Self> {
-        let recipe: Self = toml::from_str(text).map_err(|e| anyhow!("{file}: {e}"))?;
+        let mut recipe: Self = toml::from_str(text).map_err(|e| anyhow!("{file}: {e}"))?;
+        recipe.spread_seed(text);
         recipe.validate().map_err(|e| {
             let place = match locate::line_of(text, &e.key) {
                 Some(line) => format!("{file}:{line}"),
@@ -55,9 +57,28 @@ impl Recipe {
         Ok(recipe)
     }
 
+    /// Gives the run's seed to every stage whose table names none of its own.
+    fn spread_seed(&mut self, text: &str) {
+        let seed = self.seed;
+        let stages = [
+            ("pretrain", &mut self.pretrain.seed),
+            ("align", &mut self.align.seed),
+            ("eval", &mut self.eval.seed),
+        ];
+        for (table, stage_seed) in stages {
+            if !locate::has_key(text, table, "seed") {
+                *stage_seed = seed;
+            }
+        }
+    }
+
     fn validate(&self) -> Result<(), SettingError> {
-        if self.name.is_empty() || !self.name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) {
-            return Err(SettingError::new("name", "must be letters, digits, `-`, `_` or `.`: it names the run folder"));
+        if self.name.is_empty() || !self.name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+        {
+            return Err(SettingError::new(
+                "name",
+                "must be letters, digits, `-`, `_` or `.`: it names the run folder",
+            ));
         }
         self.data.validate().map_err(|e| e.within("data"))?;
         self.tokenizer.validate().map_err(|e| e.within("tokenizer"))?;

@@ -1,0 +1,34 @@
+//! `herd chat` and `herd serve`: from command-line options to a conversation.
+
+use crate::cli::{ChatArgs, ServeArgs};
+use crate::folder::model_folder;
+use herd_infer::{ChatOptions, Generator, Sampling, Settings};
+use herd_run::Context;
+use std::io::{IsTerminal, stdin, stdout};
+
+/// Talks to a model in the terminal, or answers the lines of a pipe.
+pub fn chat(args: &ChatArgs, ctx: &Context) -> anyhow::Result<()> {
+    let generator = Generator::open(&model_folder(&args.model)?, Settings::default())?;
+    let sampling = Sampling {
+        temperature: args.temperature,
+        top_p: args.top_p,
+        max_tokens: args.max_tokens,
+        seed: args.seed,
+        ..Sampling::default()
+    };
+    let interactive = stdin().is_terminal() && stdout().is_terminal();
+    let options = ChatOptions { system: args.system.clone(), sampling, interactive };
+    Ok(herd_infer::chat(&generator, &options, stdin().lock(), stdout().lock(), ctx)?)
+}
+
+/// Serves a model until Ctrl-C.
+pub fn serve(args: &ServeArgs, ctx: &Context) -> anyhow::Result<()> {
+    let options = herd_serve::Options {
+        host: args.host,
+        port: args.port,
+        name: args.name.clone(),
+        keys: args.keys.clone(),
+        ..herd_serve::Options::default()
+    };
+    Ok(herd_serve::serve(&model_folder(&args.model)?, &options, ctx)?)
+}
