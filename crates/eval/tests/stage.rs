@@ -197,6 +197,27 @@ fn questions_from_held_out_documents_are_true_to_them() {
 }
 
 #[test]
+fn the_shipped_examples_are_sound() {
+    let small = make(0);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/quickstart/eval");
+    let questions = choices::read(&folder, &small.tokenizer).unwrap();
+    assert_eq!(questions.len(), 264);
+    for question in &questions {
+        // What is scored is the text of the question, nothing lost and nothing added between its parts.
+        for (choice, tokens) in question.choices.iter().zip(&question.request.continuations) {
+            let ids = [&question.request.prefix[1..], tokens].concat();
+            assert_eq!(small.tokenizer.decode(&ids), format!("{}{choice}", question.context));
+        }
+    }
+    let letters = questions.iter().find(|q| q.task == "facts_letters").unwrap();
+    assert!(letters.context.contains("\nD. ") && letters.context.ends_with("\nAnswer: "));
+    assert_eq!(letters.choices, ["A", "B", "C", "D"]);
+    // No place is favoured: a model that always says the first is at chance.
+    let first = questions.iter().filter(|q| q.choices.len() == 4 && q.answer == 0).count() as f64;
+    assert!((0.15..0.35).contains(&(first / 196.0)), "{first}");
+}
+
+#[test]
 fn wrong_input_is_named_with_its_place() {
     let small = make(0);
     let good = settings(&small);
