@@ -16,6 +16,7 @@ fn every_instruction_set_passes_every_case() {
         cases::rope();
         cases::swiglu();
         cases::attention();
+        cases::attention_across_blocks();
         cases::losses();
         cases::segment();
     }

@@ -35,6 +35,11 @@ fn attention() {
 }
 
 #[test]
+fn attention_across_blocks() {
+    cases::attention_across_blocks();
+}
+
+#[test]
 fn losses() {
     cases::losses();
 }

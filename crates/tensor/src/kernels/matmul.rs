@@ -246,44 +246,6 @@ fn thin((m, n, k): (usize, usize, usize), a: Strided, b: Strided, into: Into, ou
     });
 }
 
-/// `out[m, n] (+)= a[m, k] b[k, n]`, on the calling thread; `out` has rows `out_stride` apart.
-///
-/// # Safety
-/// `out` must be valid for the strided `m x n` block and not be accessed by anyone else meanwhile.
-pub(crate) unsafe fn product_raw(
-    (m, n, k): (usize, usize, usize),
-    a: Strided,
-    b: Strided,
-    into: Into,
-    out: *mut f32,
-    out_stride: usize,
-) {
-    if m == 0 || n == 0 || k == 0 {
-        return;
-    }
-    let kernels = kernels();
-    let left_panels = m.div_ceil(kernels.rows);
-    let mut left = Buffer::stale(left_panels * kernels.rows * K_BLOCK);
-    let mut right = Buffer::stale(kernels.width * K_BLOCK);
-    for run in (0..k).step_by(K_BLOCK) {
-        let length = K_BLOCK.min(k - run);
-        let left = &mut left[..left_panels * kernels.rows * length];
-        for (index, panel) in left.chunks_exact_mut(kernels.rows * length).enumerate() {
-            pack(kernels.isa, a, m, index * kernels.rows, run, kernels.rows, panel);
-        }
-        for column in (0..n).step_by(kernels.width) {
-            let right = &mut right[..kernels.width * length];
-            pack(kernels.isa, b.t(), n, column, run, kernels.width, right);
-            let count = kernels.width.min(n - column);
-            let add = into == Into::Add || run > 0;
-            // SAFETY: inside the caller's block.
-            unsafe {
-                block(kernels, length, left, right, m, count, out.wrapping_add(column), out_stride, add)
-            };
-        }
-    }
-}
-
 /// `out[m, n] = x[m, k] w[n, k]^T`: a linear layer with weights `[out, in]`.
 pub fn matmul_nt(x: &[f32], w: &[f32], out: &mut [f32], m: usize, n: usize, k: usize) {
     check("matmul_nt", x.len(), m * k, w.len(), n * k);

@@ -55,6 +55,7 @@ static PORTABLE: Kernels = Kernels {
 };
 
 /// See [`Kernel`].
+#[allow(clippy::too_many_arguments)]
 unsafe fn portable<const R: usize, const PACKED: bool>(
     k: usize,
     a: *const f32,
@@ -111,6 +112,7 @@ mod x86 {
 
     /// See [`Kernel`]. Needs AVX-512 F. 14 rows take 28 of the 32 registers.
     #[target_feature(enable = "avx512f")]
+    #[allow(clippy::too_many_arguments)]
     unsafe fn avx512<const R: usize, const PACKED: bool>(
         k: usize,
         a: *const f32,
@@ -153,6 +155,7 @@ mod x86 {
 
     /// See [`Kernel`]. Needs AVX2 and FMA. 6 rows take 12 of the 16 registers.
     #[target_feature(enable = "avx2,fma")]
+    #[allow(clippy::too_many_arguments)]
     unsafe fn avx2<const R: usize, const PACKED: bool>(
         k: usize,
         a: *const f32,

@@ -1,7 +1,9 @@
 //! The cases: every operator at sizes that do not fit its blocks.
 
-use super::check::{Case, rows};
-use herd_tensor::{Attention, AttentionShape, RopeTable, Segment, Segments, reference};
+use super::check::{Case, TOLERANCE, assert_close, params, rows};
+use herd_tensor::{
+    Attention, AttentionShape, CounterRng, Grads, RopeTable, Segment, Segments, Tape, Tensor, reference,
+};
 use std::sync::Arc;
 
 const THETA: f64 = 10_000.0;
@@ -121,6 +123,64 @@ pub fn swiglu() {
         reference: &|v| reference::linear(&reference::swiglu(&v[0], 5), &v[1], 5),
     }
     .check();
+}
+
+/// Sizes that span several blocks of queries and keys: values against the reference, gradients along random directions
+/// and single coordinates.
+pub fn attention_across_blocks() {
+    let shape = AttentionShape { heads: 4, kv_heads: 2, head_dim: 40 };
+    let documents = Segments::documents(&[130, 1, 230, 57]);
+    let shared = Segments::new(vec![
+        Segment { rows: 0..9, prefix: 0..0 },
+        Segment { rows: 9..210, prefix: 0..0 },
+        Segment { rows: 210..300, prefix: 9..210 },
+        Segment { rows: 300..418, prefix: 20..170 },
+    ]);
+    for segments in [documents, shared] {
+        let n = segments.rows();
+        let width = shape.packed_width();
+        let positions: Vec<u32> = (0..n as u32).collect();
+        let call = Attention {
+            shape,
+            segments: Arc::new(segments.clone()),
+            rope: Some(RopeTable::new(40, THETA, None, n).at(&positions)),
+        };
+        let (params, ids) = params(&[(&[n, width], 1.5)], 4);
+        let x: Vec<f64> = params.value(ids[0]).iter().map(|v| f64::from(*v)).collect();
+        let exact = |x: &[f64]| {
+            reference::attention(&reference::rope_packed(x, &shape, THETA, &positions), &shape, &segments)
+        };
+        let mut tape = Tape::new(&params);
+        let input = rows(&mut tape, ids[0]);
+        let out = tape.attention(&input, &call);
+        assert_close("attention across blocks", out.value().as_slice(), &exact(&x), TOLERANCE);
+
+        let rng = CounterRng::new(8, "direction");
+        let seed: Vec<f32> = (0..out.value().len() as u64).map(|i| rng.normal(i) as f32).collect();
+        let mut grads = Grads::new(&params);
+        tape.backward_from(&[(out.clone(), Tensor::from_slice(&seed, out.shape()))], &mut grads);
+        let grad = grads.of(ids[0]);
+        let largest = grad.iter().fold(0.0f32, |a, b| a.max(b.abs()));
+        assert!(largest.is_finite());
+        for trial in 0..10u64 {
+            let direction: Vec<f64> = if trial < 2 {
+                (0..x.len() as u64).map(|i| rng.normal((trial + 1) << 32 | i)).collect()
+            } else {
+                let at = rng.bits(trial) as usize % x.len();
+                (0..x.len()).map(|i| if i == at { 1.0 } else { 0.0 }).collect()
+            };
+            let step = 1e-5;
+            let loss = |sign: f64| -> f64 {
+                let moved: Vec<f64> = x.iter().zip(&direction).map(|(x, d)| x + sign * step * d).collect();
+                exact(&moved).iter().zip(&seed).map(|(y, s)| y * f64::from(*s)).sum()
+            };
+            let numeric = (loss(1.0) - loss(-1.0)) / (2.0 * step);
+            let fast: f64 = grad.iter().zip(&direction).map(|(g, d)| f64::from(*g) * d).sum();
+            let length = direction.iter().map(|d| d * d).sum::<f64>().sqrt();
+            let error = (fast - numeric).abs() / (f64::from(largest) * length);
+            assert!(error < 1e-5, "attention gradient, direction {trial}: {fast} instead of {numeric}");
+        }
+    }
 }
 
 fn attention_case(name: &str, shape: AttentionShape, segments: Segments, rotated: bool) {

@@ -12,12 +12,12 @@
 
 mod backward;
 mod forward;
+mod panels;
 
 use crate::kernels::rows::rotate;
 use crate::pool::Buffer;
 use crate::tape::{Backward, Flow, Slot};
 use crate::{Rope, Segment, Segments, Tape, Tensor, Var};
-use rayon::prelude::*;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -74,23 +74,38 @@ pub struct Attention {
     pub rope: Option<Rope>,
 }
 
-/// Query rows of one block.
-const QUERY_BLOCK: usize = 64;
-/// Keys of one block.
-const KEY_BLOCK: usize = 256;
+/// Keys of one block, at most.
+const KEY_BLOCK: usize = 128;
 
-/// Blocks of keys that rows `queries` of a segment see, in order, each with whether it needs the causal mask.
-fn key_blocks(segment: &Segment, queries: &Range<usize>) -> Vec<(Range<usize>, bool)> {
+/// A block of keys on the grid of packed panels, and what a block of queries sees of it.
+struct Keys {
+    /// First row; a multiple of the panel width.
+    start: usize,
+    /// The rows of the block that belong to what the queries see.
+    visible: Range<usize>,
+    /// Whether query `i` sees only rows up to `i`.
+    causal: bool,
+}
+
+impl Keys {
+    /// What row `query` sees, relative to `start`.
+    fn seen(&self, query: usize) -> Range<usize> {
+        let end = if self.causal { self.visible.end.min(query + 1) } else { self.visible.end };
+        let low = self.visible.start - self.start;
+        low..end.saturating_sub(self.start).max(low)
+    }
+}
+
+/// Blocks of keys that rows `queries` of a segment see, in order.
+fn key_blocks(segment: &Segment, queries: &Range<usize>, width: usize) -> Vec<Keys> {
+    let own = segment.rows.start..queries.end;
     let mut blocks = Vec::new();
-    let mut cut = |keys: Range<usize>, causal: bool| {
-        for start in keys.clone().step_by(KEY_BLOCK) {
-            let block = start..(start + KEY_BLOCK).min(keys.end);
-            let masked = causal && block.end > queries.start + 1;
-            blocks.push((block, masked));
+    for (rows, causal) in [(segment.prefix.clone(), false), (own, true)] {
+        for start in (rows.start / width * width..rows.end).step_by(KEY_BLOCK) {
+            let visible = rows.start.max(start)..rows.end.min(start + KEY_BLOCK);
+            blocks.push(Keys { start, visible, causal });
         }
-    };
-    cut(segment.prefix.clone(), false);
-    cut(segment.rows.start..queries.end, true);
+    }
     blocks
 }
 
@@ -114,19 +129,6 @@ fn gather_head(
             rotate(out, cos, sin, 1.0);
         }
     }
-}
-
-/// All rotated keys, `[kv, n, hd]`.
-fn rotated_keys(call: &Attention, qkv: &[f32], n: usize) -> Buffer {
-    let hd = call.shape.head_dim;
-    let mut keys = Buffer::stale(call.shape.kv_heads * n * hd);
-    keys.par_chunks_mut(n * hd).enumerate().for_each(|(kv, keys)| {
-        keys.par_chunks_mut(256 * hd).enumerate().for_each(|(block, keys)| {
-            let rows = block * 256..(block * 256 + 256).min(n);
-            gather_head(call, qkv, call.shape.k_column(kv), rows, 1.0, keys);
-        });
-    });
-    keys
 }
 
 struct Attended {
