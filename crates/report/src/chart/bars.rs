@@ -12,26 +12,45 @@ pub struct Stack {
     pub title: String,
     /// One explaining line.
     pub note: String,
-    /// Name, size, size as text.
-    pub parts: Vec<(String, f64, String)>,
+    /// Its parts from the left.
+    pub parts: Vec<Part>,
+}
+
+/// One part of a bar.
+#[derive(Debug, Clone, Default)]
+pub struct Part {
+    /// Name in the legend.
+    pub name: String,
+    /// Size.
+    pub size: f64,
+    /// Size as text.
+    pub text: String,
+    /// Colour number.
+    pub colour: usize,
+}
+
+/// The colour of a domain, the same in every chart.
+pub fn domain_colour(name: &str) -> usize {
+    let known = ["general", "code", "mathematics", "multilingual"].iter().position(|known| *known == name);
+    known.unwrap_or(4 + name.len() % (COLOURS - 4))
 }
 
 impl Stack {
     /// The figure, or nothing if all parts are empty.
     pub fn figure(&self) -> Option<String> {
-        let total: f64 = self.parts.iter().map(|(_, size, _)| size.max(0.0)).sum();
+        let total: f64 = self.parts.iter().map(|part| part.size.max(0.0)).sum();
         if !total.is_finite() || total <= 0.0 {
             return None;
         }
-        let words: Vec<_> = self.parts.iter().map(|(name, _, text)| format!("{name} {text}")).collect();
+        let words: Vec<_> = self.parts.iter().map(|part| format!("{} {}", part.name, part.text)).collect();
         let mut svg = open(1140.0, 30.0, &format!("Stacked bar, {}: {}.", self.title, words.join(", ")));
         let mut x = 0.0;
-        for (i, (name, size, text)) in self.parts.iter().enumerate() {
+        for Part { name, size, text, colour } in &self.parts {
             let width = size.max(0.0) / total * 1140.0;
             let _ = write!(
                 svg,
                 "<rect class=\"f{}\" x=\"{x:.1}\" y=\"2\" width=\"{:.1}\" height=\"26\" rx=\"3\"><title>{}: {} ({})</title></rect>",
-                i % COLOURS,
+                colour % COLOURS,
                 (width - 2.0).max(0.5),
                 escape(name),
                 escape(text),
@@ -40,12 +59,8 @@ impl Stack {
             x += width;
         }
         svg.push_str("</svg>");
-        let entries: Vec<_> = self
-            .parts
-            .iter()
-            .enumerate()
-            .map(|(i, (name, _, text))| (format!("{name} · {text}"), i))
-            .collect();
+        let entries: Vec<_> =
+            self.parts.iter().map(|part| (format!("{} · {}", part.name, part.text), part.colour)).collect();
         let legend = legend(entries.iter().map(|(name, colour)| (name.as_str(), *colour)));
         Some(figure(&self.title, &self.note, "", &format!("{svg}{legend}")))
     }
@@ -114,6 +129,7 @@ impl Funnel {
             );
         }
         svg.push_str("</svg>");
-        Some(figure(&self.title, &self.note, "", &svg))
+        let svg = svg.replacen("<svg ", "<svg class=\"wide\" ", 1);
+        Some(figure(&self.title, &self.note, "", &format!("<div class=\"scroll\">{svg}</div>")))
     }
 }

@@ -7,15 +7,15 @@ mod heat;
 mod line;
 mod scale;
 
-pub use bars::{Funnel, FunnelStep, Stack};
+pub use bars::{Funnel, FunnelStep, Part, Stack, domain_colour};
 pub use dots::{Dot, DotRow, Dots};
 pub use heat::Heat;
 pub use line::{Band, Line, Series};
 
 use crate::html::escape;
 
-/// Colours that the style sheet defines as `--c0` ... `--c5`; they differ for colour-blind readers too.
-pub const COLOURS: usize = 6;
+/// Colours that the style sheet defines as `--c0` ... `--c7`.
+pub const COLOURS: usize = 8;
 
 /// Wraps a chart as a figure: title, an explaining line, the legend and the drawing. `svg` and `legend` are markup.
 pub fn figure(title: &str, note: &str, legend: &str, svg: &str) -> String {

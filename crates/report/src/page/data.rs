@@ -1,12 +1,15 @@
 //! The data funnel: documents and bytes after each step, reasons and samples of what was dropped, domains.
 
-use super::absent;
-use crate::chart::{Funnel, FunnelStep, Stack};
+use super::{absent, pair};
+use crate::chart::{Funnel, FunnelStep, Part, Stack, domain_colour};
 use crate::folder::Folder;
-use crate::html::{escape, fold, shorten, table};
+use crate::html::{escape, facts, fold, shorten, table};
 use crate::json::Json;
 use crate::number;
 use std::fmt::Write;
+
+/// Languages with a part of their own; the others share one.
+const SHOWN: usize = 7;
 
 /// Characters shown of a dropped document.
 const SAMPLE: usize = 220;
@@ -22,8 +25,10 @@ pub fn body(folder: &Folder) -> String {
         steps: steps.iter().map(|step| funnel_step(*step)).collect(),
     };
     let mut html = funnel.figure().unwrap_or_default();
-    let _ = write!(html, "{}", mix(folder, "domains", "domain", "Documents by domain"));
-    let _ = write!(html, "{}", mix(folder, "languages", "language", "Documents by language"));
+    let domains = mix(folder, "domains", "Documents by domain", |name, _| domain_colour(name));
+    let languages = mix(folder, "languages", "Documents by language", |_, place| place);
+    html.push_str(&pair([domains, languages]));
+    html.push_str(&totals(folder));
     html.push_str(&rejects(&steps));
     html
 }
@@ -66,28 +71,51 @@ fn funnel_step(step: Json) -> FunnelStep {
     }
 }
 
-/// A bar of documents by domain or language: an object `{name: documents}` or a list `[{"name", "documents"}]`.
-fn mix(folder: &Folder, key: &str, single: &str, title: &str) -> String {
-    let found = [folder.funnel().at(key), folder.data().at(key)].into_iter().find(|json| json.exists());
-    let Some(found) = found else { return String::new() };
-    let from_object = found.entries().filter_map(|(name, entry)| {
-        let documents = entry.number().or_else(|| entry.any(&["documents", "count"]).number())?;
-        Some((name.to_string(), documents))
-    });
-    let from_list = found.items().filter_map(|entry| {
-        let name = entry.any(&["name", single]).text()?;
-        Some((name.to_string(), entry.any(&["documents", "count"]).number()?))
-    });
-    let mut all: Vec<_> = from_object.chain(from_list).collect();
+/// A bar of documents by domain or language: `{name: {documents, bytes}}` in the summary.
+fn mix(folder: &Folder, key: &str, title: &str, colour: impl Fn(&str, usize) -> usize) -> Option<String> {
+    let entries = folder.data().at(key).entries();
+    let counts =
+        entries.filter_map(|(name, entry)| Some((name.to_string(), entry.at("documents").number()?)));
+    let mut all: Vec<(String, f64)> = counts.collect();
     all.sort_by(|a, b| b.1.total_cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
-    let rest: f64 = all.iter().skip(8).map(|(_, documents)| documents).sum();
-    all.truncate(8);
+    let rest: f64 = all.iter().skip(SHOWN).map(|(_, documents)| documents).sum();
+    all.truncate(SHOWN);
     if rest > 0.0 {
         all.push(("others".into(), rest));
     }
-    let parts =
-        all.into_iter().map(|(name, documents)| (name, documents, number::whole(documents))).collect();
-    Stack { title: title.into(), note: String::new(), parts }.figure().unwrap_or_default()
+    let part = |(place, (name, size)): (usize, (String, f64))| Part {
+        colour: colour(&name, place),
+        text: number::whole(size),
+        name,
+        size,
+    };
+    let parts = all.into_iter().enumerate().map(part).collect();
+    Stack { title: title.into(), note: String::new(), parts }.figure()
+}
+
+/// Archives, responses, damage and clusters, from the summary.
+fn totals(folder: &Folder) -> String {
+    let summary = folder.data();
+    let mut pairs: Vec<(&str, String)> = Vec::new();
+    for (name, path) in [
+        ("Archives", "archives"),
+        ("Responses in them", "responses"),
+        ("Documents", "documents"),
+        ("Clusters of near-duplicates", "clusters"),
+        ("Lines dropped everywhere", "frequent_lines"),
+    ] {
+        if let Some(value) = summary.at(path).number() {
+            pairs.push((name, number::whole(value)));
+        }
+    }
+    if let Some(size) = summary.at("bytes").number() {
+        pairs.push(("Text", number::bytes(size)));
+    }
+    if pairs.is_empty() {
+        return String::new();
+    }
+    pairs.push(("Damaged places survived", summary.at("damage").items().count().to_string()));
+    format!("<div class=\"card\">{}</div>", facts(&pairs))
 }
 
 fn rejects(steps: &[Json]) -> String {

@@ -1,6 +1,6 @@
 //! The head: what was run, its totals, the wall time of each stage; and the recipe at the end.
 
-use crate::chart::Stack;
+use crate::chart::{Part, Stack};
 use crate::folder::Folder;
 use crate::html::{escape, fold};
 use crate::json::Json;
@@ -132,8 +132,10 @@ fn times(folder: &Folder) -> Stack {
         .filter_map(|(name, stage)| {
             let seconds = stage.at("seconds").number()?;
             let state = if stage.at("state").text() == Some("done") { "" } else { " (not finished)" };
-            Some((format!("{name}{state}"), seconds, number::duration(seconds)))
+            Some((format!("{name}{state}"), seconds))
         })
+        .enumerate()
+        .map(|(colour, (name, size))| Part { name, size, text: number::duration(size), colour })
         .collect();
     Stack { title: "Wall time by stage".into(), note: String::new(), parts }
 }

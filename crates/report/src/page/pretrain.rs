@@ -1,7 +1,7 @@
 //! Pre-training: curves over steps with their phases, the long-context gates, totals.
 
 use super::{absent, pair};
-use crate::chart::{Band, Line, Series, Stack};
+use crate::chart::{Band, Line, Part, Series, Stack, domain_colour};
 use crate::folder::Folder;
 use crate::html::{facts, note, table};
 use crate::json::Json;
@@ -192,7 +192,8 @@ fn mix(folder: &Folder) -> String {
         let name = domain.at("name").text()?.to_string();
         let tokens = domain.at("tokens").number()?;
         let epochs = domain.at("epochs").number().map_or(String::new(), |e| format!(", {e:.1} epochs"));
-        Some((name, tokens, format!("{}{epochs}", number::compact(tokens))))
+        let text = format!("{}{epochs}", number::compact(tokens));
+        Some(Part { colour: domain_colour(&name), name, size: tokens, text })
     });
     let stack = Stack {
         title: "Tokens trained on, by domain".into(),

@@ -1,7 +1,7 @@
 //! The tokenizer and the token shards.
 
 use super::absent;
-use crate::chart::Stack;
+use crate::chart::{Part, Stack, domain_colour};
 use crate::folder::Folder;
 use crate::html::{facts, table};
 use crate::json::Json;
@@ -36,7 +36,15 @@ pub fn body(folder: &Folder) -> String {
     let stack = Stack {
         title: "Training tokens by domain".into(),
         note: "as stored; the mix during training is set by weights in the recipe".into(),
-        parts: domains.iter().map(|d| (name(d), tokens(d), number::compact(tokens(d)))).collect(),
+        parts: domains
+            .iter()
+            .map(|d| Part {
+                name: name(d),
+                size: tokens(d),
+                text: number::compact(tokens(d)),
+                colour: domain_colour(&name(d)),
+            })
+            .collect(),
     };
     html.push_str(&stack.figure().unwrap_or_default());
     let rows: Vec<Vec<String>> = domains
