@@ -146,7 +146,7 @@ function fill(node) {
   }
   tools.replaceChildren();
   if (!streaming && turn.content) tools.append(tool("Copy", "M9 9h10v10H9zM5 15V5h10", (b) => copyText(turn.content, b)));
-  if (!streaming && !turn.error && now.turns.at(-1) === turn) tools.append(tool("Retry", "M4 12a8 8 0 1 1 2.500 5.800M4 20v-5h5", () => retry()));
+  if (!streaming && !turn.error && now.turns.at(-1) === turn) tools.append(tool("Retry", "M4 12a8 8 0 1 1 2.5 5.8M4 20v-5h5", () => retry()));
   if (turn.tokens) {
     const rate = turn.seconds > 0 && turn.tokens > 1 ? " · " + ((turn.tokens - 1) / turn.seconds).toFixed(1) + " tokens/s" : "";
     const end = { length: " · stopped at the longest answer", stopped: " · stopped" }[turn.end] ?? "";
