@@ -25,8 +25,11 @@ pub(crate) struct DpoObjective<'a> {
     batch_tokens: usize,
 }
 
-/// Log p of every counted token, and which of them belong to each group's best and worst response.
-fn forward(tape: &mut Tape, llama: &Llama, groups: &[&Group]) -> (Var, Vec<(Range<usize>, Range<usize>)>) {
+/// Which counted tokens of a batch belong to a group's best and to its worst response.
+type Sides = (Range<usize>, Range<usize>);
+
+/// Log p of every counted token, and whose they are.
+fn forward(tape: &mut Tape, llama: &Llama, groups: &[&Group]) -> (Var, Vec<Sides>) {
     let mut packer = Packer::default();
     let (mut predictors, mut targets, mut sides) = (Vec::new(), Vec::new(), Vec::new());
     for group in groups {
@@ -70,14 +73,9 @@ pub(crate) fn references(
     all
 }
 
-fn evaluate(
-    loss: &Dpo,
-    logprobs: &[f32],
-    sides: &[(Range<usize>, Range<usize>)],
-    references: &[Reference],
-) -> DpoOutcome {
+fn evaluate(loss: &Dpo, logprobs: &[f32], sides: &[Sides], references: &[Reference]) -> DpoOutcome {
     let logprobs: Vec<f64> = logprobs.iter().map(|&l| f64::from(l)).collect();
-    let pair = |((best, worst), reference): (&(Range<usize>, Range<usize>), &Reference)| PairLogprobs {
+    let pair = |((best, worst), reference): (&Sides, &Reference)| PairLogprobs {
         chosen: &logprobs[best.clone()],
         rejected: &logprobs[worst.clone()],
         reference_chosen: f64::from(reference.0),

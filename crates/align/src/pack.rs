@@ -59,6 +59,11 @@ impl Packer {
         self.append(tokens, 0, start..start)
     }
 
+    /// Adds a dialog that begins with what already lies in rows `prefix` and continues it with `tokens`.
+    pub fn continuation(&mut self, tokens: &[u32], prefix: &Range<usize>) -> Range<usize> {
+        self.append(tokens, prefix.len(), prefix.clone())
+    }
+
     /// Adds a prompt and its responses (SPEC POST-3): each response sees the prompt and itself and is blind to the
     /// others; its positions continue from the prompt's. `order` says in which order the responses are laid out.
     pub fn group(&mut self, prompt: &[u32], responses: &[&[u32]], order: &[usize]) -> GroupRows {

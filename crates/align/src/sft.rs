@@ -18,14 +18,31 @@ pub(crate) struct SftObjective<'a> {
     batch_tokens: usize,
 }
 
-/// Rows of packed dialogs: `targets[i]` follows row `i`, with weight 1 if it is learned.
+/// How many tokens all dialogs begin with in common, such as the date that Llama 3.1's template puts before every
+/// dialog. The row that predicts a dialog's first learned token stays its own.
+fn shared_beginning<'d>(dialogs: impl IntoIterator<Item = &'d Dialog>) -> usize {
+    let mut dialogs = dialogs.into_iter();
+    let Some(first) = dialogs.next() else { return 0 };
+    let private = |d: &Dialog| {
+        d.learned.iter().position(|&learned| learned).unwrap_or(d.tokens.len()).saturating_sub(1)
+    };
+    dialogs.fold(private(first), |shared, dialog| {
+        let same = first.tokens.iter().zip(&dialog.tokens).take_while(|(a, b)| a == b).count();
+        shared.min(same).min(private(dialog))
+    })
+}
+
+/// Rows of packed dialogs: `targets[i]` follows row `i`, with weight 1 if it is learned. What all begin with takes
+/// rows once: every dialog attends to them, and their gradients add up, as if each had them to itself.
 fn pack(dialogs: &[&Dialog]) -> (Batch, Vec<u32>, Vec<f32>) {
     let mut packer = Packer::default();
-    let (mut targets, mut weights) = (Vec::new(), Vec::new());
+    let shared = shared_beginning(dialogs.iter().copied());
+    let prefix = if shared > 0 { packer.dialog(&dialogs[0].tokens[..shared]) } else { 0..0 };
+    let (mut targets, mut weights) = (vec![0; shared], vec![0.0; shared]);
     for dialog in dialogs {
-        packer.dialog(&dialog.tokens);
-        targets.extend_from_slice(&dialog.tokens[1..]);
-        weights.extend(dialog.learned[1..].iter().map(|&learned| f32::from(u8::from(learned))));
+        packer.continuation(&dialog.tokens[shared..], &prefix);
+        targets.extend_from_slice(&dialog.tokens[shared + 1..]);
+        weights.extend(dialog.learned[shared + 1..].iter().map(|&learned| f32::from(u8::from(learned))));
         // The last token of a dialog predicts nothing.
         targets.push(0);
         weights.push(0.0);
@@ -45,8 +62,10 @@ impl<'a> SftObjective<'a> {
             |d: &Dialog| d.task.as_ref().and_then(|task| settings.repeat.get(task)).copied().unwrap_or(1);
         let examples: Vec<usize> =
             dialogs.iter().enumerate().flat_map(|(i, d)| std::iter::repeat_n(i, repeat(d))).collect();
-        let lengths: Vec<usize> = examples.iter().map(|&e| dialogs[e].tokens.len()).collect();
-        let steps = plan(&lengths, settings.train.batch_tokens, settings.train.epochs, seed);
+        // Rows of a step: the shared beginning once, the rest of each dialog.
+        let shared = shared_beginning(dialogs);
+        let lengths: Vec<usize> = examples.iter().map(|&e| dialogs[e].tokens.len() - shared).collect();
+        let steps = plan(&lengths, settings.train.batch_tokens - shared, settings.train.epochs, seed);
         Self { llama, dialogs, examples, held_out, steps, batch_tokens: settings.train.batch_tokens }
     }
 
@@ -85,5 +104,35 @@ impl Objective for SftObjective<'_> {
 
     fn held_out(&self, params: &Params) -> Values {
         vec![("held_out_loss", self.held_out_loss(params))]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dialog(tokens: &[u32], first_learned: usize) -> Dialog {
+        let learned = (0..tokens.len()).map(|i| i >= first_learned).collect();
+        Dialog { tokens: tokens.to_vec(), learned, task: None }
+    }
+
+    #[test]
+    fn a_shared_beginning_lies_in_the_rows_once() {
+        let dialogs = [dialog(&[1, 2, 3, 7, 8], 3), dialog(&[1, 2, 4, 5, 9], 4)];
+        let (batch, targets, weights) = pack(&[&dialogs[0], &dialogs[1]]);
+        assert_eq!(batch.tokens, [1, 2, 3, 7, 8, 4, 5, 9]);
+        assert_eq!(batch.positions, [0, 1, 2, 3, 4, 2, 3, 4]);
+        let learned: Vec<u32> =
+            targets.iter().zip(&weights).filter(|(_, w)| **w > 0.0).map(|(t, _)| *t).collect();
+        assert_eq!(learned, [7, 8, 9]);
+        assert!(batch.segments.list()[2].prefix == (0..2));
+    }
+
+    #[test]
+    fn the_row_before_the_first_learned_token_is_never_shared() {
+        let twins = [dialog(&[1, 2, 3, 7], 3), dialog(&[1, 2, 3, 8], 3)];
+        assert_eq!(shared_beginning(&twins), 2);
+        assert_eq!(shared_beginning(&[dialog(&[1, 2], 0), dialog(&[1, 2], 1)]), 0);
+        assert_eq!(shared_beginning(&[]), 0);
     }
 }
