@@ -27,9 +27,9 @@ impl<'a> Json<'a> {
         self.0.is_some_and(|value| !value.is_null())
     }
 
-    /// A finite number.
+    /// A number of a size that can be drawn; nothing that a run measures comes near the limit.
     pub fn number(self) -> Option<f64> {
-        self.0.and_then(Value::as_f64).filter(|number| number.is_finite())
+        self.0.and_then(Value::as_f64).filter(|number| number.abs() < 1e30)
     }
 
     /// A text.

@@ -1,5 +1,6 @@
 //! The report of a run folder with all stages, with none, and with broken files.
 
+use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -112,6 +113,73 @@ fn broken_files_are_named_and_left_out() {
             let half_line = file.ends_with("jsonl");
             assert!(is_json || half_line || html.contains(&format!("{name}: ")), "{file} {content}");
         }
+    }
+}
+
+/// Replaces about every `rarity`-th value of a JSON tree by something unexpected.
+fn spoil(value: &mut Value, draws: &mut u64, rarity: u64) {
+    // A linear congruential generator (Knuth): spread well enough to choose values.
+    *draws = draws.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    let draw = *draws >> 33;
+    if draw.is_multiple_of(rarity) {
+        let odd = [
+            json!(null),
+            json!(-1.7e308),
+            json!(1.7e308),
+            json!(0),
+            json!(-3),
+            json!(1e-300),
+            json!("<script>\u{1b}[31m"),
+            json!([]),
+            json!({"score": 2}),
+            json!(true),
+        ];
+        *value = odd[(draw / rarity) as usize % odd.len()].clone();
+        return;
+    }
+    match value {
+        Value::Array(items) => items.iter_mut().for_each(|item| spoil(item, draws, rarity)),
+        Value::Object(entries) => entries.values_mut().for_each(|item| spoil(item, draws, rarity)),
+        _ => {}
+    }
+}
+
+fn spoil_folder(folder: &Path, draws: &mut u64, rarity: u64) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            spoil_folder(&path, draws, rarity);
+            continue;
+        }
+        let text = fs::read_to_string(&path).unwrap();
+        let spoiled: Vec<String> = match path.extension().and_then(|extension| extension.to_str()) {
+            Some("jsonl") => text.lines().map(str::to_string).collect(),
+            _ => vec![text],
+        };
+        let spoiled = spoiled.iter().map(|text| {
+            let mut value: Value = serde_json::from_str(text).unwrap();
+            spoil(&mut value, draws, rarity);
+            value.to_string()
+        });
+        fs::write(&path, spoiled.collect::<Vec<_>>().join("\n") + "\n").unwrap();
+    }
+}
+
+#[test]
+fn no_value_in_any_place_breaks_the_page() {
+    let mut draws = 20_240_731;
+    for round in 0..20 {
+        let dir = tempfile::tempdir().unwrap();
+        copy(&fixture(), dir.path());
+        spoil_folder(dir.path(), &mut draws, [4, 12, 60, 300][round % 4]);
+        let out = dir.path().join("report.html");
+        herd_report::write(dir.path(), &out).unwrap();
+        let html = fs::read_to_string(&out).unwrap();
+        let numbers = !html.contains("NaN") && !html.contains("\"inf") && !html.contains("-inf");
+        assert!(numbers && !html.contains("<script") && html.ends_with("</html>\n"), "round {round}");
+        assert!(html.len() < 3_000_000, "round {round}: {} bytes", html.len());
+        let text = herd_report::text_summary(dir.path()).unwrap();
+        assert!(!text.contains('\u{1b}'));
     }
 }
 

@@ -58,9 +58,10 @@ impl Scale {
     }
 
     fn log_ticks(&self) -> Vec<(f64, String)> {
-        let decades = (self.low.log10().floor() as i32)..=(self.high.log10().ceil() as i32);
+        let (first, last) = (self.low.log10().floor() as i32, self.high.log10().ceil() as i32);
         let steps: &[f64] = if self.high / self.low > 200.0 { &[1.0] } else { &[1.0, 2.0, 5.0] };
-        decades
+        (first..=last)
+            .step_by(((last - first) / 8).max(1) as usize)
             .flat_map(|decade| steps.iter().map(move |step| step * 10f64.powi(decade)))
             .filter(|value| (self.low * 0.999..=self.high * 1.001).contains(value))
             .map(|value| (value, number::compact(value)))

@@ -16,9 +16,8 @@ pub fn series(metrics: &[Value], name: &str) -> Vec<(f64, f64)> {
         .iter()
         .filter_map(|line| {
             let object = line.as_object()?;
-            let step = object.get("step")?.as_f64()?;
             let (_, value) = object.iter().find(|(key, _)| *key == name || key.ends_with(&suffix))?;
-            Some((step, value.as_f64()?))
+            Some((Json::new(object.get("step")).number()?, Json::new(Some(value)).number()?))
         })
         .collect()
 }
