@@ -152,6 +152,24 @@ fn after_kill_9_and_a_torn_checkpoint_the_bits_are_the_same() {
 }
 
 #[test]
+fn a_stop_during_an_evaluation_keeps_the_step_and_evaluates_later() {
+    let mut s = settings();
+    s.held_out.every_steps = 1;
+    let dir = tempfile::tempdir().unwrap();
+    let ctx = Context::quiet();
+    ctx.stop.request();
+    for _ in 0..2 {
+        assert!(matches!(pretrain(&s, dir.path(), &ctx), Err(Error::Interrupted(_))));
+        let saved = herd_train::checkpoint::list(&dir.path().join("pretrain/checkpoints")).unwrap();
+        assert_eq!((saved.len(), saved[0].0), (1, 1), "the first step is saved, no second is begun");
+    }
+    let summary = pretrain(&s, dir.path(), &Context::quiet()).unwrap();
+    assert!(final_bytes(dir.path()) == straight().1, "looking more often changes no bit");
+    let steps: Vec<u64> = summary.held_out.iter().map(|point| point.step).collect();
+    assert_eq!(steps, (1..=26).collect::<Vec<_>>());
+}
+
+#[test]
 fn the_summary_tells_what_happened() {
     let (summary, ..) = straight();
     let names: Vec<_> = summary.phases.iter().map(|phase| phase.name.as_str()).collect();

@@ -60,6 +60,9 @@ pub enum Error {
     /// A file operation failed.
     #[error(transparent)]
     File(#[from] FileError),
+    /// The thread that prepares batches ended before the phase did.
+    #[error("the thread that prepares batches died; run the same command again, and report this as a bug")]
+    Feed,
     /// A loss or gradient was not a number and the policy says stop, or too many batches were skipped.
     #[error(
         "step {step}: {problem} ({skipped} batches left out so far). The weights before it are saved; its documents \
@@ -92,6 +95,8 @@ struct Position {
     done: Vec<Done>,
     /// Finished long-context stages.
     stages: Vec<StageOutcome>,
+    /// Whether the measurements due after the last step were made; a stop may come between.
+    looked: bool,
     /// Held-out loss at the end of the last leg.
     loss: f64,
     skipped: u32,
@@ -190,6 +195,7 @@ impl<'a> Run<'a> {
             in_leg: Done::default(),
             done: Vec::new(),
             stages: Vec::new(),
+            looked: true,
             loss: 0.0,
             skipped: 0,
             loader: loader.state().clone(),
@@ -242,12 +248,15 @@ impl<'a> Run<'a> {
         let task = self.ctx.progress.task("pretrain", Some(total), "tokens");
         let before: u64 = self.legs[..self.position.leg].iter().map(Leg::tokens).sum();
         task.resume_from(before + self.position.in_leg.tokens);
+        if !self.position.looked && self.after_step(&leg)? {
+            return Ok(());
+        }
         let Done { steps, tokens } = self.position.in_leg;
         let feed =
             Feed::start(self.loader.clone(), leg.clone(), steps, tokens, self.settings.micro_batch_tokens);
         loop {
             let started = Instant::now();
-            let Some(prepared) = feed.next() else { break };
+            let prepared = feed.next().ok_or(Error::Feed)?;
             let lr = leg.schedule.lr(self.position.in_leg.steps);
             let outcome = self.trainer.step(&prepared.micro_batches, lr);
             if let Err(problem) = &outcome {
@@ -257,18 +266,30 @@ impl<'a> Run<'a> {
             if let Ok(outcome) = outcome {
                 self.record(&leg, &prepared, outcome, lr, started.elapsed().as_secs_f64(), &task)?;
             }
-            let ended = self.look(&leg)?;
             task.add(prepared.stage.batch_tokens);
-            let due = self.position.step.is_multiple_of(self.settings.checkpoint.every_steps);
-            if ended || due || self.ctx.stop.requested() {
-                self.save()?;
-            }
-            self.ctx.stop.check()?;
-            if ended {
-                break;
+            if self.after_step(&leg)? {
+                return Ok(());
             }
         }
-        Ok(())
+    }
+
+    /// Measures and saves what is due after a step. `true` if the leg ends with it.
+    fn after_step(&mut self, leg: &Leg) -> Result<bool, Error> {
+        let ended = match self.look(leg) {
+            // The step is kept; its measurements are made when the run continues.
+            Err(stop @ Error::Interrupted(_)) => {
+                self.save()?;
+                return Err(stop);
+            }
+            looked => looked?,
+        };
+        self.position.looked = true;
+        let due = self.position.step.is_multiple_of(self.settings.checkpoint.every_steps);
+        if ended || due || self.ctx.stop.requested() {
+            self.save()?;
+        }
+        self.ctx.stop.check()?;
+        Ok(ended)
     }
 
     /// Counts a step as done.
@@ -279,6 +300,7 @@ impl<'a> Run<'a> {
         position.tokens += tokens;
         position.in_leg.steps += 1;
         position.in_leg.tokens += tokens;
+        position.looked = false;
         position.loader = prepared.loader.clone();
         // Cannot fail: the state comes from a clone of this loader.
         self.loader.restore(prepared.loader.clone());
@@ -318,7 +340,8 @@ impl<'a> Run<'a> {
         )
     }
 
-    /// Takes the snapshots and measurements that are due after a step. `true` if the leg ends with it.
+    /// Takes the snapshots and measurements that are due after a step. `true` if the leg ends with it. Changes nothing
+    /// but files before it succeeds.
     fn look(&mut self, leg: &Leg) -> Result<bool, Error> {
         let steps = self.position.in_leg.steps;
         let last = steps == leg.steps;

@@ -179,6 +179,8 @@ impl Record {
                     tokens_per_second: number("train/tokens_per_second").unwrap_or(0.0),
                 });
             } else if line.contains_key("held_out/loss/all") {
+                // A stop between two measurements of one step repeats the first of them.
+                record.held_out.pop_if(|last| last.step == step);
                 record.held_out.push(HeldOutPoint { step, losses: domain_losses(&line) });
             }
         }
