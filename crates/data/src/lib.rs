@@ -3,3 +3,5 @@
 pub mod documents;
 pub mod shards;
 pub mod tokenizer_stage;
+pub mod extract;
+pub mod html;

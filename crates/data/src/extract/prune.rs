@@ -1,0 +1,172 @@
+//! First pass: what is never content, by tag, role, visibility and class name. Each rule has a bound on the share of
+//! the page's text that it may remove, so that an odd name on the element that holds everything does no harm.
+
+use super::words::{Roles, roles};
+use crate::html::{Attr, Dom, NodeId, Tag};
+
+/// What is known of each node before anything is decided.
+pub struct Marks {
+    /// Characters of visible text before each node, and in total at the end; white space not counted.
+    chars_before: Vec<u32>,
+    /// Nodes that are out, with all that is below them.
+    pub removed: Vec<bool>,
+    /// Roles by class and id.
+    pub roles: Vec<Roles>,
+}
+
+impl Marks {
+    /// Visible characters below a node.
+    pub fn chars(&self, dom: &Dom, id: NodeId) -> u32 {
+        self.chars_before[dom.node(id).end as usize] - self.chars_before[id as usize]
+    }
+
+    fn share(&self, dom: &Dom, id: NodeId) -> f32 {
+        let total = self.chars_before.last().copied().unwrap_or(0).max(1);
+        self.chars(dom, id) as f32 / total as f32
+    }
+}
+
+/// How much pruning removes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Strictness {
+    /// Tags, roles and class names.
+    Full,
+    /// Only what no reader sees: scripts, forms' controls, hidden elements, navigation by its tag.
+    TagsOnly,
+}
+
+/// Characters that are no white space; continuation bytes of UTF-8 are not counted.
+pub fn visible_chars(text: &str) -> u32 {
+    text.bytes().map(|b| (b > b' ' && b & 0xC0 != 0x80) as u32).sum()
+}
+
+fn never_seen(tag: Tag) -> bool {
+    use Tag::*;
+    matches!(
+        tag,
+        Style | Template | Noscript | Iframe | Noframes | Embed | Svg | Canvas | Audio | Video | Map | Head | Button | Select
+            | Input | Textarea | Dialog | Progress | Title | Rp | Annotation | AnnotationXml | Option | Area | Picture | Object
+    )
+}
+
+/// Whether a script holds a formula (MathJax keeps LaTeX there).
+pub fn is_math_script(dom: &Dom, id: NodeId) -> bool {
+    dom.tag(id) == Tag::Script && dom.attr(id, Attr::Type).is_some_and(|t| t.trim_start().starts_with("math/"))
+}
+
+/// Marks what is out.
+pub fn prune(dom: &Dom, strictness: Strictness) -> Marks {
+    let count = dom.nodes.len();
+    let mut marks = Marks {
+        chars_before: weigh(dom),
+        removed: vec![false; count],
+        roles: vec![Roles::default(); count],
+    };
+    let mut id: NodeId = 1;
+    while (id as usize) < count {
+        if dom.tag(id) != Tag::Text {
+            if dom.has_attrs(id) {
+                let (class, name) = (dom.attr(id, Attr::Class), dom.attr(id, Attr::Id));
+                marks.roles[id as usize] = roles(class.unwrap_or(""), name.unwrap_or(""));
+            }
+            if is_out(dom, &marks, id, strictness) {
+                marks.removed[id as usize] = true;
+                id = dom.node(id).end;
+                continue;
+            }
+        }
+        id += 1;
+    }
+    marks
+}
+
+fn weigh(dom: &Dom) -> Vec<u32> {
+    let mut before = Vec::with_capacity(dom.nodes.len() + 1);
+    let (mut sum, mut skip_until) = (0, 0);
+    for (id, node) in dom.nodes.iter().enumerate() {
+        before.push(sum);
+        if id < skip_until {
+            continue;
+        }
+        if node.tag == Tag::Text {
+            sum += visible_chars(dom.text(id as NodeId));
+        } else if never_seen(node.tag) || node.tag == Tag::Script {
+            skip_until = node.end as usize;
+        }
+    }
+    before.push(sum);
+    before
+}
+
+fn is_out(dom: &Dom, marks: &Marks, id: NodeId, strictness: Strictness) -> bool {
+    let tag = dom.tag(id);
+    if never_seen(tag) || (tag == Tag::Script && !is_math_script(dom, id)) {
+        return true;
+    }
+    let share = || marks.share(dom, id);
+    if hidden(dom, id) && share() < 0.5 {
+        return true;
+    }
+    if matches!(tag, Tag::Nav | Tag::Menu | Tag::Search) && share() < 0.6 {
+        return true;
+    }
+    if strictness == Strictness::TagsOnly {
+        return false;
+    }
+    let by_tag = match tag {
+        Tag::Aside => 0.4,
+        Tag::Footer | Tag::Header => 0.3,
+        Tag::Form => 0.3,
+        Tag::Figcaption => 0.2,
+        _ => 0.0,
+    };
+    if by_tag > 0.0 && share() < by_tag {
+        return true;
+    }
+    if let Some(role) = dom.attr(id, Attr::Role)
+        && is_boilerplate_role(role.trim())
+        && share() < 0.4
+    {
+        return true;
+    }
+    let roles = marks.roles[id as usize];
+    if matches!(tag, Tag::Body | Tag::Main | Tag::Html) || roles == Roles::default() {
+        return false;
+    }
+    if roles.has(Roles::HIDDEN) && share() < 0.3 {
+        return true;
+    }
+    if roles.has(Roles::COMMENTS) && !tag.is_inline() && share() < 0.7 {
+        return true;
+    }
+    let bound = match tag {
+        Tag::Article => 0.2,
+        _ if tag.is_inline() && tag != Tag::Other => 0.1,
+        _ if roles.has(Roles::BODY) => 0.05,
+        _ if roles.has(Roles::CONTENT) => 0.25,
+        _ => 0.4,
+    };
+    roles.has(Roles::BOILERPLATE) && share() < bound
+}
+
+fn hidden(dom: &Dom, id: NodeId) -> bool {
+    if !dom.has_attrs(id) {
+        return false;
+    }
+    dom.attr(id, Attr::Hidden).is_some()
+        || dom.attr(id, Attr::AriaHidden).is_some_and(|v| v.trim() == "true")
+        || dom.attr(id, Attr::Style).is_some_and(|style| {
+            style.as_bytes().windows(7).any(|w| w.eq_ignore_ascii_case(b"display")) && {
+                let compact: String = style.chars().filter(|c| !c.is_whitespace()).collect();
+                compact.to_ascii_lowercase().contains("display:none")
+            }
+        })
+}
+
+fn is_boilerplate_role(role: &str) -> bool {
+    matches!(
+        role,
+        "navigation" | "banner" | "contentinfo" | "complementary" | "search" | "menu" | "menubar" | "toolbar" | "dialog"
+            | "alert" | "alertdialog" | "tablist" | "button" | "tooltip" | "listbox" | "combobox" | "form"
+    )
+}

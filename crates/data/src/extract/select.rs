@@ -1,0 +1,241 @@
+//! Third pass: which element holds the main text, and which of its blocks belong to it.
+
+use super::blocks::{Block, Kind};
+use super::prune::Marks;
+use super::words::Roles;
+use crate::html::{Attr, Dom, NodeId, Tag};
+use std::ops::Range;
+
+/// Smallest share of the best sum that a nested element may have to be taken in place of what surrounds it.
+const KEEP_SHARE: f32 = 0.80;
+/// The same for an element that says by its name that it is the text.
+const NAMED_SHARE: f32 = 0.50;
+
+/// The main text of a page.
+pub struct Selection {
+    /// For each block whether it is in.
+    pub keep: Vec<bool>,
+    /// The element chosen.
+    pub root: NodeId,
+}
+
+/// How much a block speaks for the element that holds it: characters of prose count for, links and scraps against.
+fn value(block: &Block) -> f32 {
+    let plain = (block.chars - block.link_chars) as f32;
+    let density = block.link_density();
+    let prose = plain >= 80.0 || (plain >= 25.0 && (block.ends_sentence || block.marks >= 2));
+    let worth = match block.kind {
+        Kind::Pre => plain * (1.0 - density),
+        Kind::Heading(_) => return 0.0,
+        _ if prose && density < 0.6 => plain * (1.0 - density),
+        _ if density > 0.5 => return -(8.0 + (block.link_chars as f32).min(60.0)),
+        _ => return -4.0,
+    };
+    let kind = match block.kind {
+        Kind::Item | Kind::Cell => 0.7,
+        _ => 1.0,
+    };
+    worth * kind * if block.doubtful { 0.3 } else { 1.0 }
+}
+
+/// Sums over blocks, for any element in constant time.
+struct Sums {
+    values: Vec<f32>,
+    chars: Vec<f32>,
+    links: Vec<f32>,
+}
+
+impl Sums {
+    fn new(blocks: &[Block]) -> Self {
+        let running = |of: &dyn Fn(&Block) -> f32| {
+            let mut sums = vec![0.0];
+            let mut sum = 0.0;
+            for block in blocks {
+                sum += of(block);
+                sums.push(sum);
+            }
+            sums
+        };
+        Self {
+            values: running(&value),
+            chars: running(&|b| b.chars as f32),
+            links: running(&|b| b.link_chars as f32),
+        }
+    }
+
+    fn value(&self, range: &Range<usize>) -> f32 {
+        self.values[range.end] - self.values[range.start]
+    }
+
+    fn link_density(&self, range: &Range<usize>) -> f32 {
+        (self.links[range.end] - self.links[range.start]) / self.chars(range).max(1.0)
+    }
+
+    fn chars(&self, range: &Range<usize>) -> f32 {
+        self.chars[range.end] - self.chars[range.start]
+    }
+}
+
+/// Indices of the blocks below an element.
+fn range_of(dom: &Dom, blocks: &[Block], id: NodeId) -> Range<usize> {
+    let end = dom.node(id).end;
+    blocks.partition_point(|b| b.first < id)..blocks.partition_point(|b| b.first < end)
+}
+
+/// Chooses the main text.
+pub fn select(dom: &Dom, marks: &Marks, blocks: &[Block]) -> Selection {
+    let sums = Sums::new(blocks);
+    let root = root(dom, marks, blocks, &sums);
+    let range = range_of(dom, blocks, root);
+    let mut keep = vec![false; blocks.len()];
+    for n in range.clone() {
+        keep[n] = true;
+    }
+    drop_link_groups(dom, blocks, &sums, root, &mut keep);
+    for n in range.clone() {
+        keep[n] &= !is_scrap(dom, &blocks[n]);
+    }
+    trim_ends(blocks, range.clone(), &mut keep);
+    drop_bare_headings(blocks, range, &mut keep);
+    Selection { keep, root }
+}
+
+/// A factor for elements that say what they are.
+fn hint(dom: &Dom, marks: &Marks, id: NodeId) -> f32 {
+    let mut factor = match dom.tag(id) {
+        Tag::Article => 1.15,
+        Tag::Main => 1.1,
+        _ => 1.0,
+    };
+    if dom.attr(id, Attr::Itemprop).is_some_and(|v| v.split_ascii_whitespace().any(|w| w == "articleBody")) {
+        factor *= 1.3;
+    }
+    if dom.attr(id, Attr::Role) == Some("main") {
+        factor *= 1.1;
+    }
+    let roles = marks.roles[id as usize];
+    if roles.has(Roles::BODY) {
+        factor *= 1.25;
+    } else if roles.has(Roles::CONTENT) {
+        factor *= 1.05;
+    }
+    factor
+}
+
+fn root(dom: &Dom, marks: &Marks, blocks: &[Block], sums: &Sums) -> NodeId {
+    let mut seen = vec![false; dom.nodes.len()];
+    let mut candidates = Vec::new();
+    for block in blocks.iter().filter(|b| value(b) > 0.0) {
+        let mut id = block.container;
+        while !seen[id as usize] {
+            seen[id as usize] = true;
+            let sum = sums.value(&range_of(dom, blocks, id));
+            candidates.push((id, sum));
+            if id == 0 {
+                break;
+            }
+            id = dom.node(id).parent;
+        }
+    }
+    candidates.sort_by_key(|(id, _)| *id);
+    let best = candidates.iter().map(|(_, sum)| *sum).fold(0.0, f32::max);
+    // The element with the largest sum; of nested ones the innermost that still has nearly all of it.
+    let mut chosen: Option<(NodeId, f32)> = None;
+    for &(id, sum) in &candidates {
+        let factor = hint(dom, marks, id);
+        let named = factor >= 1.25;
+        let enough = sum >= best * if named { NAMED_SHARE } else { KEEP_SHARE };
+        if enough && sum > 0.0 {
+            chosen = match chosen {
+                Some((outer, outer_factor)) if outer_factor >= 1.25 && !named && dom.node(outer).end > id => Some((outer, outer_factor)),
+                _ => Some((id, factor)),
+            };
+        }
+    }
+    chosen.map_or(0, |(id, _)| id)
+}
+
+/// Drops lists, tables and boxes inside the root that are mostly links.
+fn drop_link_groups(dom: &Dom, blocks: &[Block], sums: &Sums, root: NodeId, keep: &mut [bool]) {
+    let mut id = root + 1;
+    let end = dom.node(root).end;
+    while id < end {
+        let tag = dom.tag(id);
+        let group = matches!(tag, Tag::Ul | Tag::Ol | Tag::Dl | Tag::Table | Tag::Div | Tag::Section | Tag::Aside | Tag::P | Tag::Other);
+        if group {
+            let range = range_of(dom, blocks, id);
+            let density = sums.link_density(&range);
+            let size = sums.chars(&range) / range.len().max(1) as f32;
+            let bound = if matches!(tag, Tag::Ul | Tag::Ol) { 0.45 } else { 0.55 };
+            if range.len() > 1 && density > bound && size < 120.0 {
+                keep[range].fill(false);
+                id = dom.node(id).end;
+                continue;
+            }
+        }
+        id += 1;
+    }
+}
+
+/// Whether a block inside the root is boilerplate by itself.
+fn is_scrap(dom: &Dom, block: &Block) -> bool {
+    let density = block.link_density();
+    match block.kind {
+        Kind::Pre => false,
+        Kind::Heading(_) => density > 0.8 && block.chars > 60,
+        Kind::Cell => density > 0.8,
+        _ if block.doubtful => block.chars < 200,
+        _ => {
+            let linky = density > 0.66 && (block.chars < 160 || density > 0.9);
+            let label = block.chars < 12 && !block.ends_sentence && block.kind == Kind::Text;
+            linky || label || only_address(dom, block)
+        }
+    }
+}
+
+fn only_address(dom: &Dom, block: &Block) -> bool {
+    dom.tag(block.container) == Tag::Address && block.chars < 120
+}
+
+/// Drops short blocks before the first and after the last block of prose.
+fn trim_ends(blocks: &[Block], range: Range<usize>, keep: &mut [bool]) {
+    let solid = |n: &usize| keep[*n] && value(&blocks[*n]) >= 25.0;
+    let Some(first) = range.clone().find(solid) else { return };
+    let last = range.clone().rev().find(solid).unwrap_or(first);
+    for n in range.start..first {
+        keep[n] &= matches!(blocks[n].kind, Kind::Heading(_));
+    }
+    for n in last + 1..range.end {
+        let block = &blocks[n];
+        keep[n] &= block.kind == Kind::Pre || (block.kind != Kind::Text && !matches!(block.kind, Kind::Heading(_)));
+    }
+}
+
+/// Drops headings that no text of theirs follows.
+fn drop_bare_headings(blocks: &[Block], range: Range<usize>, keep: &mut [bool]) {
+    let mut text_below: Option<u8> = None; // level of the shallowest heading that the text below may belong to
+    for n in range.rev() {
+        match blocks[n].kind {
+            Kind::Heading(level) if keep[n] => {
+                keep[n] = text_below.is_some_and(|below| level < below);
+                text_below = if keep[n] { Some(level) } else { text_below };
+            }
+            _ if keep[n] => text_below = Some(7),
+            _ => {}
+        }
+    }
+}
+
+/// Drops a heading at the start that only repeats the title, which has its own column.
+pub fn drop_title(dom: &Dom, blocks: &[Block], selection: &mut Selection, title: &str) {
+    let Some(first) = selection.keep.iter().position(|keep| *keep) else { return };
+    let block = &blocks[first];
+    if matches!(block.kind, Kind::Heading(1 | 2)) {
+        let letters = |text: &str| text.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect::<String>();
+        let heading: String = (block.first..block.end).map(|n| dom.text(n)).collect();
+        let (heading, title) = (letters(&heading), letters(title));
+        if !title.is_empty() && (title.contains(&heading) || heading.contains(&title)) {
+            selection.keep[first] = false;
+        }
+    }
+}
