@@ -1,7 +1,29 @@
-//! From a web crawl to clean documents and token shards.
+//! From a web crawl to clean documents and token shards (SPEC DATA-1 to DATA-8).
+//!
+//! [`run`] is the stage: WARC files in, `documents.parquet` out, with a reject and a reason for everything that was
+//! dropped. Its pieces stand alone: [`archive`] reads WARC, [`response`] makes text of bytes, [`extract`] finds the main
+//! text of a page, [`filters`] keep or drop.
 
+pub mod address;
+pub mod archive;
 pub mod documents;
-pub mod shards;
-pub mod tokenizer_stage;
+mod error;
 pub mod extract;
+pub mod filters;
+pub mod funnel;
+mod hash;
 pub mod html;
+pub mod label;
+pub mod language;
+pub mod lines;
+pub mod near_duplicates;
+pub mod rejects;
+pub mod response;
+pub mod settings;
+pub mod shards;
+mod stage;
+pub mod tokenizer_stage;
+
+pub use error::Error;
+pub use settings::Settings;
+pub use stage::{Amount, Summary, run};

@@ -1,0 +1,185 @@
+//! Web archives (WARC 1.0 and 1.1; plain, gzip or zstd), read by `fastwarc`. Damage is reported with file and offset
+//! and costs only the records it touches: reading goes on at the next record that can be found.
+
+use fastwarc::warc::iter::{ArchiveIterator, ArchiveIteratorOptions};
+use fastwarc::warc::record::{WarcRecord, WarcRecordType};
+use herd_run::atomic::FileError;
+use memmap2::Mmap;
+use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::io::{Cursor, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A response as the crawler stored it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Response {
+    /// Where its record starts in the file, bytes.
+    pub offset: u64,
+    /// The URL that was asked for.
+    pub url: String,
+    /// When it was captured, RFC 3339, as the archive states it.
+    pub date: String,
+    /// Status line, headers and body of HTTP.
+    pub http: Vec<u8>,
+    /// Bytes that the record announces; more than `http` holds if the limit cut it.
+    pub announced: u64,
+}
+
+/// A place in an archive that could not be read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Damage {
+    /// File name.
+    pub file: String,
+    /// Offset of the record concerned, bytes.
+    pub offset: u64,
+    /// What is wrong.
+    pub problem: String,
+}
+
+/// A part of a file in memory, from an offset to its end.
+#[derive(Clone)]
+struct Tail {
+    map: Arc<Mmap>,
+    start: usize,
+}
+
+impl AsRef<[u8]> for Tail {
+    fn as_ref(&self) -> &[u8] {
+        &self.map[self.start..]
+    }
+}
+
+/// The responses of one archive, in order. Yields `Err` for each damaged place and goes on after it.
+pub struct Archive {
+    name: String,
+    map: Arc<Mmap>,
+    records: Option<ArchiveIterator>,
+    /// Offset that the current iterator counts from.
+    base: usize,
+    /// Start of the last record seen, bytes of the file.
+    last: usize,
+    /// Whether a record was read since the last search for one.
+    progressed: bool,
+    body_limit: u64,
+}
+
+impl Archive {
+    /// Opens an archive. Bodies beyond `body_limit` bytes are cut.
+    pub fn open(path: &Path, body_limit: u64) -> Result<Self, FileError> {
+        let file = File::open(path).map_err(FileError::at("read", path))?;
+        // SAFETY: the map is read only; a file that another process cuts while it is read ends this process, as it
+        // would any program that maps files. Archives are not changed once written.
+        let map = unsafe { Mmap::map(&file) }.map_err(FileError::at("read", path))?;
+        let name = path.file_name().map(PathBuf::from).unwrap_or_default().to_string_lossy().into_owned();
+        let mut archive = Self {
+            name,
+            map: Arc::new(map),
+            records: None,
+            base: 0,
+            last: 0,
+            progressed: true,
+            body_limit,
+        };
+        archive.restart(0);
+        Ok(archive)
+    }
+
+    /// File name, as documents give their source.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn restart(&mut self, at: usize) {
+        self.base = at;
+        self.last = at;
+        let options = ArchiveIteratorOptions { parse_http: false, max_header_len: 256 << 10, ..Default::default() };
+        let enough = self.map.len().saturating_sub(at) > 8;
+        let tail = Tail { map: self.map.clone(), start: at };
+        self.records = enough.then(|| ArchiveIterator::with_options(Cursor::new(tail), options));
+    }
+
+    fn damage(&self, offset: usize, problem: impl Into<String>) -> Damage {
+        Damage { file: self.name.clone(), offset: offset as u64, problem: problem.into() }
+    }
+
+    /// Starts again at the next place after `from` that looks like the start of a record.
+    fn search(&mut self, from: usize) {
+        let bytes: &[u8] = &self.map;
+        let compressed = bytes.starts_with(b"\x1f\x8b") || bytes.starts_with(b"\x28\xb5\x2f\xfd");
+        let patterns: &[&[u8]] =
+            if compressed { &[b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd"] } else { &[b"WARC/1.", b"\x1f\x8b\x08"] };
+        let found = patterns.iter().filter_map(|p| memchr::memmem::find(bytes.get(from..)?, p)).min();
+        match found {
+            Some(n) => self.restart(from + n),
+            None => self.records = None,
+        }
+        self.progressed = false;
+    }
+}
+
+impl Iterator for Archive {
+    type Item = Result<Response, Damage>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let next = self.records.as_mut()?.next();
+            let record = match next {
+                None => {
+                    let (base, rest) = (self.base, self.map.len() - self.last);
+                    self.records = None;
+                    let nothing_at_all = !self.progressed && base == 0 && rest > 0;
+                    return nothing_at_all.then(|| Err(self.damage(0, "holds no WARC record")));
+                }
+                Some(Ok(record)) => record,
+                Some(Err(error)) => {
+                    let (at, first) = (self.last, std::mem::take(&mut self.progressed));
+                    self.search(at + 1);
+                    if first {
+                        return Some(Err(self.damage(at, format!("unreadable after this record: {error}"))));
+                    }
+                    continue;
+                }
+            };
+            let mut record = record.borrow_mut();
+            let start = self.base + record.stream_pos() as usize;
+            (self.last, self.progressed) = (start.max(self.last), true);
+            match read(&mut record, start, self.body_limit) {
+                Ok(Some(response)) => return Some(Ok(response)),
+                Ok(None) => {}
+                Err(problem) => {
+                    drop(record);
+                    self.search(start + 1);
+                    return Some(Err(self.damage(start, problem)));
+                }
+            }
+        }
+    }
+}
+
+/// The response in a record; `None` for records of other kinds.
+fn read(record: &mut WarcRecord, offset: usize, body_limit: u64) -> Result<Option<Response>, String> {
+    let kind = record.record_type();
+    let announced = record.content_length();
+    if kind == WarcRecordType::NoType {
+        return Err("a record without WARC-Type".into());
+    }
+    let is_page = kind == WarcRecordType::Response && record.is_http();
+    let header = |name: &str| record.headers().get(name).map(|v| v.trim_matches(['<', '>', ' ']).to_string());
+    let (url, date) = (header("WARC-Target-URI"), header("WARC-Date"));
+    let (true, Some(url)) = (is_page, url) else {
+        return match record.consume() {
+            Ok(_) => Ok(None),
+            Err(error) => Err(format!("unreadable: {error}")),
+        };
+    };
+    let reader = record.reader_mut().ok_or("no content")?;
+    let limit = announced.min(body_limit);
+    let mut http = Vec::with_capacity(limit.min(1 << 20) as usize);
+    reader.take(limit).read_to_end(&mut http).map_err(|error| format!("unreadable: {error}"))?;
+    if (http.len() as u64) < limit {
+        return Err(format!("ends after {} of {announced} bytes", http.len()));
+    }
+    let date = date.unwrap_or_default();
+    Ok(Some(Response { offset: offset as u64, url, date, http, announced }))
+}

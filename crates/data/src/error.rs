@@ -1,0 +1,37 @@
+use crate::documents::DocumentsError;
+use crate::funnel::Funnel;
+use herd_run::atomic::FileError;
+use herd_run::{Interrupted, SettingError};
+
+/// Why curation stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A setting cannot work.
+    #[error(transparent)]
+    Setting(#[from] SettingError),
+    /// A file cannot be read or written.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A file of documents or rejects cannot be read or written.
+    #[error(transparent)]
+    Documents(#[from] DocumentsError),
+    /// The crawl holds no response at all.
+    #[error("no response in {files} file(s): {problem}")]
+    EmptyCrawl {
+        /// Files that were read.
+        files: usize,
+        /// What was found in them.
+        problem: String,
+    },
+    /// Every document was dropped.
+    #[error("no document is left after curation; documents in and out of each step:{funnel}\nloosen the rule that drops them, or look at {rejects}")]
+    NothingLeft {
+        /// The account of all steps.
+        funnel: Funnel,
+        /// The file that says why each was dropped.
+        rejects: String,
+    },
+    /// The user asked to stop.
+    #[error(transparent)]
+    Interrupted(#[from] Interrupted),
+}

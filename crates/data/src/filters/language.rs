@@ -1,0 +1,52 @@
+use super::{Filter, Reason, Verdict};
+use crate::documents::Document;
+use crate::language;
+
+/// Finds a document's language and drops what has none for sure, or one that is not wanted.
+pub struct LanguageFilter {
+    /// Languages to keep; empty keeps all.
+    pub languages: Vec<String>,
+    /// Least probability.
+    pub min_score: f32,
+}
+
+impl Filter for LanguageFilter {
+    fn step(&self) -> &'static str {
+        "language"
+    }
+
+    fn apply(&self, document: &mut Document) -> Verdict {
+        let Some((language, score)) = language::identify(&document.text) else {
+            return Verdict::Drop(Reason::new("no language", 0.0, self.min_score, &document.text));
+        };
+        (document.language, document.language_score) = (language, score);
+        if score < self.min_score {
+            return Verdict::Drop(Reason::new("uncertain language", score, self.min_score, &document.text));
+        }
+        if !self.languages.is_empty() && !self.languages.contains(&document.language) {
+            let excerpt = format!("{}: {}", document.language, document.text);
+            return Verdict::Drop(Reason::new("other language", score, self.min_score, &excerpt));
+        }
+        Verdict::Keep
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::document;
+    use super::*;
+
+    #[test]
+    fn language_is_set_and_bounds_are_kept() {
+        let filter = LanguageFilter { languages: vec!["de".into()], min_score: 0.5 };
+        let mut german = document("Das Verzeichnis enthält alle Dateien, die beim Start gelesen werden.");
+        assert_eq!(filter.apply(&mut german), Verdict::Keep);
+        assert_eq!(german.language, "de");
+        let rule = |text: &str| match filter.apply(&mut document(text)) {
+            Verdict::Drop(reason) => reason.rule,
+            Verdict::Keep => "keep".into(),
+        };
+        assert_eq!(rule("The folder holds all files that are read at the start."), "other language");
+        assert_eq!(rule("merhaba kia ora svijete tere labas halló habari honua lume ahoj xin"), "uncertain language");
+    }
+}

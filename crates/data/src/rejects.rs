@@ -1,0 +1,107 @@
+//! What was dropped, and why: `rejects.parquet` with url, rule, value, threshold and the text that triggered the rule.
+
+use crate::documents::{Columns, DocumentsError, properties};
+use crate::filters::Reason;
+use arrow_array::{ArrayRef, Float32Array, RecordBatch, StringArray};
+use arrow_schema::{DataType, Field, Schema};
+use herd_run::atomic::FileError;
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+const BATCH_ROWS: usize = 1024;
+
+/// One dropped document.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reject {
+    /// Its URL.
+    pub url: String,
+    /// Why.
+    pub reason: Reason,
+}
+
+fn schema() -> Arc<Schema> {
+    Arc::new(Schema::new(vec![
+        Field::new("url", DataType::Utf8, false),
+        Field::new("rule", DataType::Utf8, false),
+        Field::new("value", DataType::Float32, false),
+        Field::new("threshold", DataType::Float32, false),
+        Field::new("excerpt", DataType::Utf8, false),
+    ]))
+}
+
+/// Writes rejects one by one.
+pub struct Writer<W: Write + Send> {
+    inner: ArrowWriter<W>,
+    path: PathBuf,
+    rows: Vec<Reject>,
+}
+
+impl<W: Write + Send> Writer<W> {
+    /// Begins a file; `path` is only named in errors.
+    pub fn new(out: W, path: &Path) -> Result<Self, DocumentsError> {
+        let inner = ArrowWriter::try_new(out, schema(), Some(properties())).map_err(DocumentsError::parquet(path))?;
+        Ok(Self { inner, path: path.to_path_buf(), rows: Vec::new() })
+    }
+
+    /// Appends a reject.
+    pub fn push(&mut self, reject: Reject) -> Result<(), DocumentsError> {
+        self.rows.push(reject);
+        if self.rows.len() >= BATCH_ROWS { self.flush_rows() } else { Ok(()) }
+    }
+
+    fn flush_rows(&mut self) -> Result<(), DocumentsError> {
+        let rows = std::mem::take(&mut self.rows);
+        let text = |field: fn(&Reject) -> &str| -> ArrayRef { Arc::new(StringArray::from_iter_values(rows.iter().map(field))) };
+        let number = |field: fn(&Reject) -> f32| -> ArrayRef { Arc::new(Float32Array::from_iter_values(rows.iter().map(field))) };
+        let columns = vec![
+            text(|r| &r.url),
+            text(|r| &r.reason.rule),
+            number(|r| r.reason.value),
+            number(|r| r.reason.threshold),
+            text(|r| &r.reason.excerpt),
+        ];
+        let batch = RecordBatch::try_new(schema(), columns).map_err(|e| DocumentsError::parquet(&self.path)(e.into()))?;
+        self.inner.write(&batch).map_err(DocumentsError::parquet(&self.path))
+    }
+
+    /// Writes what is left and the footer; returns the writer underneath.
+    pub fn finish(mut self) -> Result<W, DocumentsError> {
+        self.flush_rows()?;
+        self.inner.into_inner().map_err(DocumentsError::parquet(&self.path))
+    }
+}
+
+/// The rejects of a file, in order.
+pub fn read(path: &Path) -> Result<impl Iterator<Item = Result<Reject, DocumentsError>>, DocumentsError> {
+    let file = File::open(path).map_err(FileError::at("read", path))?;
+    let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(DocumentsError::parquet(path))?;
+    let batches = builder.with_batch_size(BATCH_ROWS).build().map_err(DocumentsError::parquet(path))?;
+    let path = path.to_path_buf();
+    Ok(batches.flat_map(move |batch| {
+        let rows = batch.map_err(|e| DocumentsError::parquet(&path)(e.into())).and_then(|batch| rows_of(&batch, &path));
+        match rows {
+            Ok(rows) => rows.into_iter().map(Ok).collect::<Vec<_>>(),
+            Err(error) => vec![Err(error)],
+        }
+    }))
+}
+
+fn rows_of(batch: &RecordBatch, path: &Path) -> Result<Vec<Reject>, DocumentsError> {
+    let columns = Columns { batch, path };
+    let (url, rule, excerpt) = (columns.strings("url")?, columns.strings("rule")?, columns.strings("excerpt")?);
+    let (value, threshold) = (columns.floats("value")?, columns.floats("threshold")?);
+    let reject = |row: usize| Reject {
+        url: url.value(row).to_string(),
+        reason: Reason {
+            rule: rule.value(row).to_string(),
+            value: value.value(row),
+            threshold: threshold.value(row),
+            excerpt: excerpt.value(row).to_string(),
+        },
+    };
+    Ok((0..batch.num_rows()).map(reject).collect())
+}
