@@ -4,8 +4,24 @@ use url::Url;
 
 /// Query parameters that follow a reader and do not change the page.
 const TRACKING: &[&str] = &[
-    "fbclid", "gclid", "dclid", "msclkid", "yclid", "igshid", "mc_cid", "mc_eid", "sessionid", "phpsessid", "jsessionid", "sid",
-    "ref_src", "_ga", "_gl", "spm", "wt_mc", "xtor",
+    "fbclid",
+    "gclid",
+    "dclid",
+    "msclkid",
+    "yclid",
+    "igshid",
+    "mc_cid",
+    "mc_eid",
+    "sessionid",
+    "phpsessid",
+    "jsessionid",
+    "sid",
+    "ref_src",
+    "_ga",
+    "_gl",
+    "spm",
+    "wt_mc",
+    "xtor",
 ];
 
 /// One spelling for all spellings of an address: no scheme, `www.`, default port, fragment, tracking parameter, trailing
@@ -22,15 +38,21 @@ pub fn normalize(address: &str) -> Option<String> {
         out.push_str(&format!(":{port}"));
     }
     let path = url.path();
-    let path = ["index.html", "index.htm", "index.php"].iter().find_map(|i| path.strip_suffix(i)).unwrap_or(path);
+    let path =
+        ["index.html", "index.htm", "index.php"].iter().find_map(|i| path.strip_suffix(i)).unwrap_or(path);
     let path = path.split_once(";jsessionid=").map_or(path, |(before, _)| before);
     out.push_str(path.trim_end_matches('/'));
-    let mut pairs: Vec<(String, String)> =
-        url.query_pairs().map(|(k, v)| (k.into_owned(), v.into_owned())).filter(|(key, _)| !is_tracking(key)).collect();
+    let mut pairs: Vec<(String, String)> = url
+        .query_pairs()
+        .map(|(k, v)| (k.into_owned(), v.into_owned()))
+        .filter(|(key, _)| !is_tracking(key))
+        .collect();
     pairs.sort();
     for (n, (key, value)) in pairs.iter().enumerate() {
         out.push(if n == 0 { '?' } else { '&' });
-        out.extend(url::form_urlencoded::Serializer::new(String::new()).append_pair(key, value).finish().chars());
+        out.extend(
+            url::form_urlencoded::Serializer::new(String::new()).append_pair(key, value).finish().chars(),
+        );
     }
     Some(out)
 }

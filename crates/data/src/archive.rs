@@ -72,15 +72,8 @@ impl Archive {
         // would any program that maps files. Archives are not changed once written.
         let map = unsafe { Mmap::map(&file) }.map_err(FileError::at("read", path))?;
         let name = path.file_name().map(PathBuf::from).unwrap_or_default().to_string_lossy().into_owned();
-        let mut archive = Self {
-            name,
-            map: Arc::new(map),
-            records: None,
-            base: 0,
-            last: 0,
-            progressed: true,
-            body_limit,
-        };
+        let mut archive =
+            Self { name, map: Arc::new(map), records: None, base: 0, last: 0, progressed: true, body_limit };
         archive.restart(0);
         Ok(archive)
     }
@@ -93,7 +86,8 @@ impl Archive {
     fn restart(&mut self, at: usize) {
         self.base = at;
         self.last = at;
-        let options = ArchiveIteratorOptions { parse_http: false, max_header_len: 256 << 10, ..Default::default() };
+        let options =
+            ArchiveIteratorOptions { parse_http: false, max_header_len: 256 << 10, ..Default::default() };
         let enough = self.map.len().saturating_sub(at) > 8;
         let tail = Tail { map: self.map.clone(), start: at };
         self.records = enough.then(|| ArchiveIterator::with_options(Cursor::new(tail), options));

@@ -24,7 +24,9 @@ pub enum Error {
         problem: String,
     },
     /// Every document was dropped.
-    #[error("no document is left after curation; documents in and out of each step:{funnel}\nloosen the rule that drops them, or look at {rejects}")]
+    #[error(
+        "no document is left after curation; documents in and out of each step:{funnel}\nloosen the rule that drops them, or look at {rejects}"
+    )]
     NothingLeft {
         /// The account of all steps.
         funnel: Funnel,

@@ -16,7 +16,9 @@ pub fn of_bytes(bytes: &[u8]) -> u64 {
     let mut hash = 0x9E37_79B9_7F4A_7C15 ^ bytes.len() as u64;
     let mut chunks = bytes.chunks_exact(8);
     for chunk in &mut chunks {
-        let word = u64::from_le_bytes([chunk[0], chunk[1], chunk[2], chunk[3], chunk[4], chunk[5], chunk[6], chunk[7]]);
+        let word = u64::from_le_bytes([
+            chunk[0], chunk[1], chunk[2], chunk[3], chunk[4], chunk[5], chunk[6], chunk[7],
+        ]);
         hash = (hash ^ word).wrapping_mul(0xD6E8_FEB8_6659_FD93).rotate_left(29);
     }
     let rest = chunks.remainder().iter().rev().fold(0u64, |word, b| word << 8 | *b as u64);
@@ -33,7 +35,9 @@ pub fn of_word(word: &str) -> u64 {
 
 /// Hash of a sequence of hashes.
 pub fn of_sequence(hashes: &[u64]) -> u64 {
-    mix(hashes.iter().fold(hashes.len() as u64, |sum, h| (sum ^ h).wrapping_mul(0x9FB2_1C65_1E98_DF25).rotate_left(23)))
+    mix(hashes
+        .iter()
+        .fold(hashes.len() as u64, |sum, h| (sum ^ h).wrapping_mul(0x9FB2_1C65_1E98_DF25).rotate_left(23)))
 }
 
 /// A hasher for keys that are hashes already.

@@ -38,16 +38,54 @@ pub fn is_code_line(line: &str) -> bool {
         return true;
     }
     let indented = line.starts_with("  ") || line.starts_with('\t');
-    let prompt = ["$ ", "# ", ">>> ", "... ", "//", "/*", "#include", "#!", "#[", "fn ", "pub ", "let ", "use ", "impl ", "def ", "import ", "return "]
+    let prompt = [
+        "$ ", "# ", ">>> ", "... ", "//", "/*", "#include", "#!", "#[", "fn ", "pub ", "let ", "use ",
+        "impl ", "def ", "import ", "return ",
+    ]
+    .iter()
+    .any(|p| trimmed.starts_with(p));
+    let ends = trimmed.ends_with([';', '{', '}'])
+        || trimmed.ends_with("=>")
+        || trimmed.ends_with("),")
+        || trimmed.ends_with("):");
+    let signs = trimmed
+        .bytes()
+        .filter(|b| {
+            matches!(
+                b,
+                b'{' | b'}'
+                    | b'('
+                    | b')'
+                    | b'['
+                    | b']'
+                    | b'='
+                    | b'<'
+                    | b'>'
+                    | b';'
+                    | b'_'
+                    | b'&'
+                    | b'|'
+                    | b'*'
+                    | b'/'
+                    | b'\\'
+                    | b'$'
+                    | b'@'
+            )
+        })
+        .count();
+    let joined = ["::", "->", "==", "!=", "&&", "||", " = ", "();", "+=", "</", "/>"]
         .iter()
-        .any(|p| trimmed.starts_with(p));
-    let ends = trimmed.ends_with([';', '{', '}']) || trimmed.ends_with("=>") || trimmed.ends_with("),") || trimmed.ends_with("):");
-    let signs = trimmed.bytes().filter(|b| matches!(b, b'{' | b'}' | b'(' | b')' | b'[' | b']' | b'=' | b'<' | b'>' | b';' | b'_' | b'&' | b'|' | b'*' | b'/' | b'\\' | b'$' | b'@')).count();
-    let joined = ["::", "->", "==", "!=", "&&", "||", " = ", "();", "+=", "</", "/>"].iter().filter(|s| trimmed.contains(**s)).count();
+        .filter(|s| trimmed.contains(**s))
+        .count();
     let spaces = trimmed.bytes().filter(|b| *b == b' ').count();
     let sentence = trimmed.ends_with('.') && spaces >= 4;
     let dense = signs as f32 / trimmed.len() as f32;
-    let score = indented as u32 + 2 * prompt as u32 + 2 * ends as u32 + joined.min(2) as u32 + (dense > 0.1) as u32 + (dense > 0.2) as u32;
+    let score = indented as u32
+        + 2 * prompt as u32
+        + 2 * ends as u32
+        + joined.min(2) as u32
+        + (dense > 0.1) as u32
+        + (dense > 0.2) as u32;
     score >= 3 && !(sentence && dense < 0.15) || (indented && score >= 2 && !sentence)
 }
 
@@ -61,19 +99,115 @@ pub fn mathematics_share(text: &str) -> f32 {
         let command = letters >= 2 && LATEX.binary_search(&&rest[..letters]).is_ok();
         formulas += (command || matches!(rest.first(), Some(b'(' | b'['))) as usize;
     }
-    let signs = text.chars().filter(|c| matches!(c, '∑' | '∫' | '√' | '∂' | '∞' | '≤' | '≥' | '∈' | '∀' | '∃' | '∇' | '±' | '≠' | '≈' | '∏' | 'π' | 'λ' | 'θ' | 'Γ' | 'ζ')).count();
+    let signs = text
+        .chars()
+        .filter(|c| {
+            matches!(
+                c,
+                '∑' | '∫'
+                    | '√'
+                    | '∂'
+                    | '∞'
+                    | '≤'
+                    | '≥'
+                    | '∈'
+                    | '∀'
+                    | '∃'
+                    | '∇'
+                    | '±'
+                    | '≠'
+                    | '≈'
+                    | '∏'
+                    | 'π'
+                    | 'λ'
+                    | 'θ'
+                    | 'Γ'
+                    | 'ζ'
+            )
+        })
+        .count();
     let words = text.split_ascii_whitespace().count().max(1);
     (formulas + signs) as f32 / words as f32
 }
 
 /// Commands of LaTeX that stand in formulas only; sorted.
 const LATEX: &[&[u8]] = &[
-    b"Delta", b"Gamma", b"Lambda", b"Omega", b"Phi", b"Psi", b"Sigma", b"Theta", b"alpha", b"approx", b"begin", b"beta", b"bigl",
-    b"binom", b"cdot", b"cdots", b"chi", b"cos", b"delta", b"dfrac", b"dots", b"ell", b"epsilon", b"equiv", b"eta", b"exp",
-    b"frac", b"gamma", b"ge", b"geq", b"infty", b"int", b"kappa", b"lambda", b"ldots", b"le", b"left", b"leq", b"lim", b"ln",
-    b"log", b"mathbb", b"mathbf", b"mathcal", b"mathrm", b"mu", b"nabla", b"ne", b"neq", b"nu", b"omega", b"operatorname",
-    b"partial", b"phi", b"pi", b"pm", b"prime", b"prod", b"psi", b"quad", b"rho", b"right", b"rightarrow", b"sigma", b"sin",
-    b"sqrt", b"sum", b"tan", b"tau", b"text", b"theta", b"times", b"to", b"varphi", b"xi", b"zeta",
+    b"Delta",
+    b"Gamma",
+    b"Lambda",
+    b"Omega",
+    b"Phi",
+    b"Psi",
+    b"Sigma",
+    b"Theta",
+    b"alpha",
+    b"approx",
+    b"begin",
+    b"beta",
+    b"bigl",
+    b"binom",
+    b"cdot",
+    b"cdots",
+    b"chi",
+    b"cos",
+    b"delta",
+    b"dfrac",
+    b"dots",
+    b"ell",
+    b"epsilon",
+    b"equiv",
+    b"eta",
+    b"exp",
+    b"frac",
+    b"gamma",
+    b"ge",
+    b"geq",
+    b"infty",
+    b"int",
+    b"kappa",
+    b"lambda",
+    b"ldots",
+    b"le",
+    b"left",
+    b"leq",
+    b"lim",
+    b"ln",
+    b"log",
+    b"mathbb",
+    b"mathbf",
+    b"mathcal",
+    b"mathrm",
+    b"mu",
+    b"nabla",
+    b"ne",
+    b"neq",
+    b"nu",
+    b"omega",
+    b"operatorname",
+    b"partial",
+    b"phi",
+    b"pi",
+    b"pm",
+    b"prime",
+    b"prod",
+    b"psi",
+    b"quad",
+    b"rho",
+    b"right",
+    b"rightarrow",
+    b"sigma",
+    b"sin",
+    b"sqrt",
+    b"sum",
+    b"tan",
+    b"tau",
+    b"text",
+    b"theta",
+    b"times",
+    b"to",
+    b"varphi",
+    b"xi",
+    b"zeta",
 ];
 
 #[cfg(test)]
@@ -93,10 +227,23 @@ mod tests {
 
     #[test]
     fn lines_of_code_and_of_prose() {
-        for line in ["    if (x == NULL) {", "$ apt install herd", "}", "impl Filter for X {", "    return a + b;", ">>> print(f(x))"] {
+        for line in [
+            "    if (x == NULL) {",
+            "$ apt install herd",
+            "}",
+            "impl Filter for X {",
+            "    return a + b;",
+            ">>> print(f(x))",
+        ] {
             assert!(is_code_line(line), "{line}");
         }
-        for line in ["The file is read at the start; then it is closed.", "Yes.", "Call the function (see below) and wait.", "", "Use the menu to save the page."] {
+        for line in [
+            "The file is read at the start; then it is closed.",
+            "Yes.",
+            "Call the function (see below) and wait.",
+            "",
+            "Use the menu to save the page.",
+        ] {
             assert!(!is_code_line(line), "{line}");
         }
     }

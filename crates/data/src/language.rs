@@ -36,7 +36,10 @@ mod tests {
         for (language, text) in [
             ("en", "The pages of this handbook explain how a system is installed and kept running."),
             ("de", "Die Seiten dieses Handbuchs erklären, wie ein System eingerichtet und gepflegt wird."),
-            ("pt", "As páginas deste manual explicam como um sistema é instalado e mantido em funcionamento."),
+            (
+                "pt",
+                "As páginas deste manual explicam como um sistema é instalado e mantido em funcionamento.",
+            ),
             ("hi", "इस पुस्तिका के पृष्ठ बताते हैं कि प्रणाली कैसे स्थापित की जाती है।"),
             ("ja", "このハンドブックでは、システムの導入と運用の方法を説明します。"),
             ("ru", "Страницы этого руководства объясняют, как установить и поддерживать систему."),

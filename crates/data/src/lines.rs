@@ -58,7 +58,12 @@ mod tests {
 
     #[test]
     fn frequent_lines_go_within_their_language_only() {
-        let page = |n: usize| format!("Accept all cookies now!\nThis is the story of page {}, told once.\n}}", ["one", "two", "six", "ten"][n]);
+        let page = |n: usize| {
+            format!(
+                "Accept all cookies now!\nThis is the story of page {}, told once.\n}}",
+                ["one", "two", "six", "ten"][n]
+            )
+        };
         let counted: Vec<u64> = (0..4).flat_map(|n| keys(&page(n), "en")).collect();
         let frequent = frequent(counted, 3);
         assert_eq!(frequent.len(), 1);

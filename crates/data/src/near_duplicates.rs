@@ -60,11 +60,16 @@ pub fn candidates(signatures: &[Vec<u64>]) -> Vec<(u32, u32)> {
     let bands = signatures.iter().map(Vec::len).max().unwrap_or(0);
     let mut pairs = Vec::new();
     for band in 0..bands {
-        let mut column: Vec<(u64, u32)> = signatures.iter().zip(0..).filter_map(|(s, d)| Some((*s.get(band)?, d))).collect();
+        let mut column: Vec<(u64, u32)> =
+            signatures.iter().zip(0..).filter_map(|(s, d)| Some((*s.get(band)?, d))).collect();
         column.sort_unstable();
         for bucket in column.chunk_by(|a, b| a.0 == b.0).filter(|b| b.len() > 1) {
             for (n, (_, a)) in bucket.iter().enumerate() {
-                let others = if bucket.len() <= FULL_COMPARISON { &bucket[n + 1..] } else { &bucket[n + 1..(n + 2).min(bucket.len())] };
+                let others = if bucket.len() <= FULL_COMPARISON {
+                    &bucket[n + 1..]
+                } else {
+                    &bucket[n + 1..(n + 2).min(bucket.len())]
+                };
                 pairs.extend(others.iter().map(|(_, b)| (*a, *b)));
                 if bucket.len() > FULL_COMPARISON && n > 0 {
                     pairs.push((bucket[0].1, *a));
@@ -137,12 +142,20 @@ mod tests {
         }
         let signatures: Vec<_> = sets.iter().map(|s| bands(s, &settings)).collect();
         let candidates = candidates(&signatures);
-        let found: Vec<_> =
-            candidates.iter().copied().filter(|(a, b)| jaccard(&sets[*a as usize], &sets[*b as usize]) >= settings.similarity).collect();
+        let found: Vec<_> = candidates
+            .iter()
+            .copied()
+            .filter(|(a, b)| jaccard(&sets[*a as usize], &sets[*b as usize]) >= settings.similarity)
+            .collect();
         assert!(truth.len() > 150, "the test plants enough: {}", truth.len());
         let recall = found.iter().filter(|p| truth.contains(p)).count() as f32 / truth.len() as f32;
         assert!(recall > 0.97, "recall {recall}");
-        assert!(candidates.len() < truth.len() * 2, "{} candidates for {} pairs", candidates.len(), truth.len());
+        assert!(
+            candidates.len() < truth.len() * 2,
+            "{} candidates for {} pairs",
+            candidates.len(),
+            truth.len()
+        );
     }
 
     #[test]

@@ -43,7 +43,8 @@ pub struct Writer<W: Write + Send> {
 impl<W: Write + Send> Writer<W> {
     /// Begins a file; `path` is only named in errors.
     pub fn new(out: W, path: &Path) -> Result<Self, DocumentsError> {
-        let inner = ArrowWriter::try_new(out, schema(), Some(properties())).map_err(DocumentsError::parquet(path))?;
+        let inner =
+            ArrowWriter::try_new(out, schema(), Some(properties())).map_err(DocumentsError::parquet(path))?;
         Ok(Self { inner, path: path.to_path_buf(), rows: Vec::new() })
     }
 
@@ -55,8 +56,12 @@ impl<W: Write + Send> Writer<W> {
 
     fn flush_rows(&mut self) -> Result<(), DocumentsError> {
         let rows = std::mem::take(&mut self.rows);
-        let text = |field: fn(&Reject) -> &str| -> ArrayRef { Arc::new(StringArray::from_iter_values(rows.iter().map(field))) };
-        let number = |field: fn(&Reject) -> f32| -> ArrayRef { Arc::new(Float32Array::from_iter_values(rows.iter().map(field))) };
+        let text = |field: fn(&Reject) -> &str| -> ArrayRef {
+            Arc::new(StringArray::from_iter_values(rows.iter().map(field)))
+        };
+        let number = |field: fn(&Reject) -> f32| -> ArrayRef {
+            Arc::new(Float32Array::from_iter_values(rows.iter().map(field)))
+        };
         let columns = vec![
             text(|r| &r.url),
             text(|r| &r.reason.rule),
@@ -64,7 +69,8 @@ impl<W: Write + Send> Writer<W> {
             number(|r| r.reason.threshold),
             text(|r| &r.reason.excerpt),
         ];
-        let batch = RecordBatch::try_new(schema(), columns).map_err(|e| DocumentsError::parquet(&self.path)(e.into()))?;
+        let batch = RecordBatch::try_new(schema(), columns)
+            .map_err(|e| DocumentsError::parquet(&self.path)(e.into()))?;
         self.inner.write(&batch).map_err(DocumentsError::parquet(&self.path))
     }
 
@@ -82,7 +88,9 @@ pub fn read(path: &Path) -> Result<impl Iterator<Item = Result<Reject, Documents
     let batches = builder.with_batch_size(BATCH_ROWS).build().map_err(DocumentsError::parquet(path))?;
     let path = path.to_path_buf();
     Ok(batches.flat_map(move |batch| {
-        let rows = batch.map_err(|e| DocumentsError::parquet(&path)(e.into())).and_then(|batch| rows_of(&batch, &path));
+        let rows = batch
+            .map_err(|e| DocumentsError::parquet(&path)(e.into()))
+            .and_then(|batch| rows_of(&batch, &path));
         match rows {
             Ok(rows) => rows.into_iter().map(Ok).collect::<Vec<_>>(),
             Err(error) => vec![Err(error)],
@@ -92,7 +100,8 @@ pub fn read(path: &Path) -> Result<impl Iterator<Item = Result<Reject, Documents
 
 fn rows_of(batch: &RecordBatch, path: &Path) -> Result<Vec<Reject>, DocumentsError> {
     let columns = Columns { batch, path };
-    let (url, rule, excerpt) = (columns.strings("url")?, columns.strings("rule")?, columns.strings("excerpt")?);
+    let (url, rule, excerpt) =
+        (columns.strings("url")?, columns.strings("rule")?, columns.strings("excerpt")?);
     let (value, threshold) = (columns.floats("value")?, columns.floats("threshold")?);
     let reject = |row: usize| Reject {
         url: url.value(row).to_string(),

@@ -33,9 +33,11 @@ pub fn parse(block: &[u8]) -> Option<Http<'_>> {
             None => (block, &block[block.len()..]),
         },
     };
-    let mut lines = head.split(|b| *b == b'\n').map(|line| std::str::from_utf8(line.trim_ascii()).unwrap_or(""));
+    let mut lines =
+        head.split(|b| *b == b'\n').map(|line| std::str::from_utf8(line.trim_ascii()).unwrap_or(""));
     let status = lines.next()?.split_ascii_whitespace().nth(1).and_then(|s| s.parse().ok()).unwrap_or(0);
-    let headers = lines.filter_map(|line| line.split_once(':')).map(|(name, value)| (name.trim(), value.trim()));
+    let headers =
+        lines.filter_map(|line| line.split_once(':')).map(|(name, value)| (name.trim(), value.trim()));
     Some(Http { status, headers: headers.collect(), body })
 }
 
@@ -62,7 +64,8 @@ impl<'a> Http<'a> {
     /// Many crawlers decode a body and keep the header, so an encoding whose signature is missing is taken as undone.
     pub fn decoded_body(&self, limit: usize) -> Result<Cow<'a, [u8]>, String> {
         let mut body = Cow::Borrowed(self.body);
-        let chunked = self.header("Transfer-Encoding").is_some_and(|v| v.to_ascii_lowercase().contains("chunked"));
+        let chunked =
+            self.header("Transfer-Encoding").is_some_and(|v| v.to_ascii_lowercase().contains("chunked"));
         if chunked && starts_with_chunk_size(&body) {
             body = Cow::Owned(drain(ChunkedReader::new(Cursor::new(body.into_owned())), limit)?);
         }
@@ -70,12 +73,16 @@ impl<'a> Http<'a> {
         for encoding in encodings.split(',').map(str::trim).rev() {
             let source = |body: Cow<[u8]>| Cursor::new(body.into_owned());
             body = match encoding {
-                "gzip" | "x-gzip" if body.starts_with(b"\x1f\x8b") => Cow::Owned(drain(GzipReader::new(source(body)), limit)?),
+                "gzip" | "x-gzip" if body.starts_with(b"\x1f\x8b") => {
+                    Cow::Owned(drain(GzipReader::new(source(body)), limit)?)
+                }
                 "deflate" if body.first().is_some_and(|b| b & 0x0F == 8) => {
                     let options = GzipReaderOptions { window_bits: 15, ..Default::default() };
                     Cow::Owned(drain(GzipReader::with_options(source(body), options), limit)?)
                 }
-                "zstd" if body.starts_with(b"\x28\xb5\x2f\xfd") => Cow::Owned(drain(ZstdReader::new(source(body)), limit)?),
+                "zstd" if body.starts_with(b"\x28\xb5\x2f\xfd") => {
+                    Cow::Owned(drain(ZstdReader::new(source(body)), limit)?)
+                }
                 "br" if !looks_like_text(&body) => Cow::Owned(drain(BrotliReader::new(source(body)), limit)?),
                 _ => body,
             };
@@ -105,14 +112,25 @@ fn looks_like_text(body: &[u8]) -> bool {
 
 /// Whether bytes announced as a page are one: no signature of another format, few control characters.
 pub fn is_binary(body: &[u8]) -> bool {
-    const SIGNATURES: [&[u8]; 9] =
-        [b"%PDF-", b"\x89PNG", b"GIF8", b"\xff\xd8\xff", b"PK\x03\x04", b"\x1f\x8b", b"Rar!", b"\x7fELF", b"OggS"];
+    const SIGNATURES: [&[u8]; 9] = [
+        b"%PDF-",
+        b"\x89PNG",
+        b"GIF8",
+        b"\xff\xd8\xff",
+        b"PK\x03\x04",
+        b"\x1f\x8b",
+        b"Rar!",
+        b"\x7fELF",
+        b"OggS",
+    ];
     if SIGNATURES.iter().any(|s| body.starts_with(s)) {
         return true;
     }
     let start = &body[..body.len().min(4096)];
-    let utf16 = Encoding::for_bom(start).is_some() || start.iter().skip(1).step_by(2).filter(|b| **b == 0).count() * 3 > start.len();
-    let control = start.iter().filter(|b| **b < 0x20 && !b.is_ascii_whitespace() && **b != 0x1b && **b != 0x0c).count();
+    let utf16 = Encoding::for_bom(start).is_some()
+        || start.iter().skip(1).step_by(2).filter(|b| **b == 0).count() * 3 > start.len();
+    let control =
+        start.iter().filter(|b| **b < 0x20 && !b.is_ascii_whitespace() && **b != 0x1b && **b != 0x0c).count();
     !utf16 && control * 20 > start.len()
 }
 
@@ -127,7 +145,8 @@ pub fn decode<'a>(body: &'a [u8], http: &Http<'_>) -> (Cow<'a, str>, &'static En
     {
         return (Cow::Borrowed(text), UTF_8);
     }
-    let announced = http.charset().or_else(|| meta_charset(body)).and_then(|label| Encoding::for_label(label.as_bytes()));
+    let announced =
+        http.charset().or_else(|| meta_charset(body)).and_then(|label| Encoding::for_label(label.as_bytes()));
     let encoding = match announced {
         // Bytes that are invalid in UTF-8 were announced as it by mistake, or are damaged in few places.
         Some(encoding) if encoding == UTF_8 && !mostly_utf8(body) => detect(body),
@@ -160,7 +179,10 @@ fn meta_charset(body: &[u8]) -> Option<&str> {
         for at in memchr::memmem::find_iter(start, pattern) {
             let rest = &start[at + pattern.len()..];
             let rest = rest.strip_prefix(b"\"").or(rest.strip_prefix(b"'")).unwrap_or(rest);
-            let length = rest.iter().take_while(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b':' | b'.')).count();
+            let length = rest
+                .iter()
+                .take_while(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b':' | b'.'))
+                .count();
             if length > 0 {
                 return std::str::from_utf8(&rest[..length]).ok();
             }
@@ -185,14 +207,21 @@ mod tests {
     #[test]
     fn the_encoding_is_found_where_it_is_said_and_where_it_is_not() {
         let umlauts = encoding_rs::WINDOWS_1252.encode("Größe und Übermut").0.into_owned();
-        assert_eq!(page("Content-Type: text/html; charset=iso-8859-1", &umlauts), ("Größe und Übermut".into(), "windows-1252"));
+        assert_eq!(
+            page("Content-Type: text/html; charset=iso-8859-1", &umlauts),
+            ("Größe und Übermut".into(), "windows-1252")
+        );
         let kana = "<meta charset=shift_jis><p>日本語の文章です。</p>";
         let bytes = encoding_rs::SHIFT_JIS.encode(kana).0.into_owned();
         assert_eq!(page("Content-Type: text/html", &bytes), (kana.into(), "Shift_JIS"));
         let russian = "<p>Операционная система Debian распространяется свободно</p>".repeat(4);
         let bytes = encoding_rs::WINDOWS_1251.encode(&russian).0.into_owned();
         assert_eq!(page("Content-Type: text/html", &bytes), (russian, "windows-1251"));
-        assert_eq!(page("Content-Type: text/html; charset=iso-8859-1", "größer – ja".as_bytes()).0, "größer – ja", "the header lies");
+        assert_eq!(
+            page("Content-Type: text/html; charset=iso-8859-1", "größer – ja".as_bytes()).0,
+            "größer – ja",
+            "the header lies"
+        );
         let mut utf16 = vec![0xFF, 0xFE];
         utf16.extend("<p>été</p>".encode_utf16().flat_map(u16::to_le_bytes));
         assert_eq!(page("Content-Type: text/html", &utf16).0, "<p>été</p>");
@@ -201,7 +230,10 @@ mod tests {
 
     #[test]
     fn chunks_are_joined_and_a_wrong_header_is_harmless() {
-        assert_eq!(page("Transfer-Encoding: chunked", b"4\r\n<p>a\r\n5\r\nb</p>\r\n0\r\n\r\n").0, "<p>ab</p>");
+        assert_eq!(
+            page("Transfer-Encoding: chunked", b"4\r\n<p>a\r\n5\r\nb</p>\r\n0\r\n\r\n").0,
+            "<p>ab</p>"
+        );
         assert_eq!(page("Transfer-Encoding: chunked", b"<p>plain</p>").0, "<p>plain</p>");
         assert_eq!(page("Content-Encoding: gzip", b"<p>plain</p>").0, "<p>plain</p>");
     }

@@ -2,6 +2,7 @@
 
 use herd_run::SettingError;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 /// How a crawl becomes documents. The defaults suit a general web crawl.
@@ -150,26 +151,27 @@ impl Default for PersonalData {
 impl Settings {
     /// The archives that `input` names, in order, each once. A pattern that matches nothing is an error.
     pub fn archives(&self) -> Result<Vec<PathBuf>, SettingError> {
-    let mut files = BTreeSet::new();
-    for pattern in &self.input {
-        let found = glob::glob(pattern).map_err(|e| SettingError::new("input", format!("'{pattern}' is no pattern: {e}")))?;
-        let before = files.len();
-        let mut any = false;
-        for file in found {
-            let file = file.map_err(|e| SettingError::new("input", format!("'{pattern}': {e}")))?;
-            any = true;
-            if file.is_file() {
-                files.insert(file);
+        let mut files = BTreeSet::new();
+        for pattern in &self.input {
+            let found = glob::glob(pattern)
+                .map_err(|e| SettingError::new("input", format!("'{pattern}' is no pattern: {e}")))?;
+            let before = files.len();
+            let mut any = false;
+            for file in found {
+                let file = file.map_err(|e| SettingError::new("input", format!("'{pattern}': {e}")))?;
+                any = true;
+                if file.is_file() {
+                    files.insert(file);
+                }
+            }
+            if !any || (files.len() == before && before == 0) {
+                let here = std::env::current_dir().unwrap_or_default();
+                let problem = format!("'{pattern}' matches no file (looked from {})", here.display());
+                return Err(SettingError::new("input", problem));
             }
         }
-        if !any || (files.len() == before && before == 0) {
-            let here = std::env::current_dir().unwrap_or_default();
-            let problem = format!("'{pattern}' matches no file (looked from {})", here.display());
-            return Err(SettingError::new("input", problem));
-        }
+        Ok(files.into_iter().collect())
     }
-    Ok(files.into_iter().collect())
-}
 
     /// Checks what types cannot express.
     pub fn validate(&self) -> Result<(), SettingError> {
@@ -199,7 +201,10 @@ impl Settings {
             }
         }
         if self.input.is_empty() {
-            return Err(SettingError::new("input", "names no file; give WARC files or globs, such as [\"crawl/*.warc.gz\"]"));
+            return Err(SettingError::new(
+                "input",
+                "names no file; give WARC files or globs, such as [\"crawl/*.warc.gz\"]",
+            ));
         }
         if self.divergence.max_spread <= 0.0 {
             return Err(SettingError::new("divergence.max_spread", "must be above 0"));

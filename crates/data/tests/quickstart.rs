@@ -27,7 +27,8 @@ fn settings() -> Settings {
 
 fn curate(out: &Path) -> Done {
     let summary = run(&settings(), out, &Context::quiet()).unwrap();
-    let documents = documents::read(&out.join("documents.parquet")).unwrap().collect::<Result<_, _>>().unwrap();
+    let documents =
+        documents::read(&out.join("documents.parquet")).unwrap().collect::<Result<_, _>>().unwrap();
     let rejects = rejects::read(&out.join("rejects.parquet")).unwrap().collect::<Result<_, _>>().unwrap();
     Done { summary, documents, rejects }
 }
@@ -83,7 +84,10 @@ fn the_account_adds_up() {
 #[test]
 fn every_rule_fires_on_what_was_made_for_it() {
     assert!(rejected("status", "-old.html") >= 10);
-    assert_eq!(rejected("not HTML", ".pdf") + rejected("not HTML", ".png") + rejected("not HTML", ".json"), 3);
+    assert_eq!(
+        rejected("not HTML", ".pdf") + rejected("not HTML", ".png") + rejected("not HTML", ".json"),
+        3
+    );
     assert_eq!(rejected("binary", "help.office.example/logo"), 1);
     assert_eq!(rejected("blocked domain", "blocked-adverts.example"), 4);
     assert_eq!(rejected("uncertain language", "greetings.example"), 3);
@@ -108,19 +112,31 @@ fn mirrored_articles_appear_once() {
 
 #[test]
 fn texts_are_clean() {
-    let find = |part: &str| done().documents.iter().find(|d| d.url.contains(part)).unwrap_or_else(|| panic!("{part} is missing"));
+    let find = |part: &str| {
+        done().documents.iter().find(|d| d.url.contains(part)).unwrap_or_else(|| panic!("{part} is missing"))
+    };
     let contact = &find("town-1.example").text;
-    assert!(contact.contains("<EMAIL>") && contact.contains("<PHONE>") && contact.contains("<IBAN>") && contact.contains("<CARD>"));
+    assert!(
+        contact.contains("<EMAIL>")
+            && contact.contains("<PHONE>")
+            && contact.contains("<IBAN>")
+            && contact.contains("<CARD>")
+    );
     assert!(!contact.contains("example.com") && !contact.contains("cookies"), "{contact}");
     for document in &done().documents {
-        for scrap in ["Accept all", "Privacy policy", "Search docs", "Recent post number", "enable JavaScript"] {
+        for scrap in
+            ["Accept all", "Privacy policy", "Search docs", "Recent post number", "enable JavaScript"]
+        {
             assert!(!document.text.contains(scrap), "{}: {scrap}", document.url);
         }
         assert!(!document.text.contains('\u{fffd}'), "{}: a wrong encoding", document.url);
         assert!(document.date.starts_with("2026-") && document.id.len() == 32);
     }
     let mathematics = done().documents.iter().filter(|d| d.domain == Domain::Mathematics);
-    assert!(mathematics.filter(|d| d.text.contains("\\frac") || d.text.contains("\\int")).count() >= 5, "formulas were lost");
+    assert!(
+        mathematics.filter(|d| d.text.contains("\\frac") || d.text.contains("\\int")).count() >= 5,
+        "formulas were lost"
+    );
     let code = done().documents.iter().filter(|d| d.domain == Domain::Code);
     assert!(code.filter(|d| d.text.contains("\n    ")).count() >= 20, "indentation was lost");
 }

@@ -53,7 +53,8 @@ impl Block {
 
 /// Cuts a page into blocks, leaving out what `marks` removed.
 pub fn segment(dom: &Dom, marks: &Marks) -> Vec<Block> {
-    let mut cutter = Cutter { dom, blocks: Vec::new(), open: vec![Level::default()], current: None, link_end: 0 };
+    let mut cutter =
+        Cutter { dom, blocks: Vec::new(), open: vec![Level::default()], current: None, link_end: 0 };
     let mut id: NodeId = 1;
     let count = dom.nodes.len() as NodeId;
     while id < count {

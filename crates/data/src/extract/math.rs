@@ -7,10 +7,15 @@ use crate::html::{Attr, Dom, NodeId, Tag};
 pub fn image<'d>(dom: &'d Dom, id: NodeId) -> Option<&'d str> {
     let alt = alt(dom, id)?;
     let class = dom.attr(id, Attr::Class).unwrap_or("");
-    let named = ["math", "latex", "tex", "equation", "formula"].iter().any(|w| class.to_ascii_lowercase().contains(w));
+    let named = ["math", "latex", "tex", "equation", "formula"]
+        .iter()
+        .any(|w| class.to_ascii_lowercase().contains(w));
     let source = dom.attr(id, Attr::Src).unwrap_or("");
     let drawn = ["/math/", "latex", "math/render", "mimetex", "codecogs"].iter().any(|w| source.contains(w));
-    let command = alt.starts_with('$') || alt.starts_with("{\\displaystyle") || alt.contains("\\frac") || alt.contains("\\(");
+    let command = alt.starts_with('$')
+        || alt.starts_with("{\\displaystyle")
+        || alt.contains("\\frac")
+        || alt.contains("\\(");
     (named || drawn || command).then_some(alt)
 }
 
@@ -29,7 +34,8 @@ pub fn script(dom: &Dom, id: NodeId, out: &mut String) {
 /// Appends a `<math>` element: its TeX annotation if it has one, else its content with `^`, `_`, `/` and `sqrt`.
 pub fn mathml(dom: &Dom, id: NodeId, out: &mut String) {
     for n in dom.descendants(id) {
-        let tex = dom.tag(n) == Tag::Annotation && dom.attr(n, Attr::Encoding).is_some_and(|e| e.contains("tex"));
+        let tex =
+            dom.tag(n) == Tag::Annotation && dom.attr(n, Attr::Encoding).is_some_and(|e| e.contains("tex"));
         if tex {
             collapse(&dom.text_content(n), out);
             return;
@@ -115,7 +121,10 @@ mod tests {
     fn mathml_becomes_linear_text() {
         let html = "<math><mfrac><mrow><mi>a</mi><mo>+</mo><mi>b</mi></mrow><mn>2</mn></mfrac><mo>=</mo><msup><mi>x</mi><mn>2</mn></msup></math>";
         assert_eq!(read(html), "(a+b)/2=x^2");
-        assert_eq!(read("<math><msubsup><mo>∫</mo><mn>0</mn><mn>1</mn></msubsup><msqrt><mi>y</mi></msqrt></math>"), "∫_0^1sqrt(y)");
+        assert_eq!(
+            read("<math><msubsup><mo>∫</mo><mn>0</mn><mn>1</mn></msubsup><msqrt><mi>y</mi></msqrt></math>"),
+            "∫_0^1sqrt(y)"
+        );
     }
 
     #[test]

@@ -27,7 +27,9 @@ pub fn metadata(dom: &Dom) -> Metadata {
         match dom.tag(id) {
             Tag::Meta => found.meta(dom, id),
             Tag::Link => found.link(dom, id),
-            Tag::Title if found.title.is_none() && !inside_svg(dom, id) => found.title = filled(&dom.text_content(id)),
+            Tag::Title if found.title.is_none() && !inside_svg(dom, id) => {
+                found.title = filled(&dom.text_content(id))
+            }
             Tag::H1 if found.heading.is_none() => found.heading = filled(&dom.text_content(id)),
             Tag::A if found.license.is_none() => found.license_link(dom, id),
             Tag::Time if found.time.is_none() => found.time = dom.attr(id, Attr::Datetime).and_then(filled),
@@ -65,8 +67,16 @@ impl Found {
         let Some(name) = names.iter().find_map(|attr| dom.attr(id, *attr)) else { return };
         let slot = match name.trim().to_ascii_lowercase().as_str() {
             "og:title" | "twitter:title" | "dc.title" | "headline" => &mut self.social_title,
-            "article:published_time" | "datepublished" | "dc.date" | "dc.date.issued" | "date" | "pubdate" | "publishdate"
-            | "sailthru.date" | "parsely-pub-date" | "og:published_time" => &mut self.date,
+            "article:published_time"
+            | "datepublished"
+            | "dc.date"
+            | "dc.date.issued"
+            | "date"
+            | "pubdate"
+            | "publishdate"
+            | "sailthru.date"
+            | "parsely-pub-date"
+            | "og:published_time" => &mut self.date,
             "content-language" | "dc.language" | "inlanguage" => &mut self.language,
             "og:url" => &mut self.canonical,
             "dc.rights" | "dcterms.license" | "license" | "dcterms.rights" => &mut self.license,
@@ -77,7 +87,10 @@ impl Found {
     }
 
     fn link(&mut self, dom: &Dom, id: NodeId) {
-        let (Some(rel), Some(href)) = (dom.attr(id, Attr::Rel), dom.attr(id, Attr::Href).and_then(filled)) else { return };
+        let (Some(rel), Some(href)) = (dom.attr(id, Attr::Rel), dom.attr(id, Attr::Href).and_then(filled))
+        else {
+            return;
+        };
         for word in rel.split_ascii_whitespace() {
             match word {
                 "canonical" => self.canonical = Some(href.clone()),
@@ -91,8 +104,12 @@ impl Found {
 
     fn license_link(&mut self, dom: &Dom, id: NodeId) {
         let Some(href) = dom.attr(id, Attr::Href) else { return };
-        let says = dom.attr(id, Attr::Rel).is_some_and(|rel| rel.split_ascii_whitespace().any(|w| w == "license"));
-        if says || href.contains("creativecommons.org/licenses/") || href.contains("creativecommons.org/publicdomain/") {
+        let says =
+            dom.attr(id, Attr::Rel).is_some_and(|rel| rel.split_ascii_whitespace().any(|w| w == "license"));
+        if says
+            || href.contains("creativecommons.org/licenses/")
+            || href.contains("creativecommons.org/publicdomain/")
+        {
             self.license = filled(href);
         }
     }
@@ -109,7 +126,10 @@ fn filled(text: &str) -> Option<String> {
 fn day(date: String) -> String {
     let bytes = date.as_bytes();
     let iso = bytes.len() >= 10
-        && bytes[..10].iter().enumerate().all(|(n, b)| if n == 4 || n == 7 { *b == b'-' } else { b.is_ascii_digit() });
+        && bytes[..10]
+            .iter()
+            .enumerate()
+            .all(|(n, b)| if n == 4 || n == 7 { *b == b'-' } else { b.is_ascii_digit() });
     if iso { date[..10].to_string() } else { date }
 }
 

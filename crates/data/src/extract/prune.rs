@@ -44,24 +44,46 @@ fn never_seen(tag: Tag) -> bool {
     use Tag::*;
     matches!(
         tag,
-        Style | Template | Noscript | Iframe | Noframes | Embed | Svg | Canvas | Audio | Video | Map | Head | Button | Select
-            | Input | Textarea | Dialog | Progress | Title | Rp | Annotation | AnnotationXml | Option | Area | Picture | Object
+        Style
+            | Template
+            | Noscript
+            | Iframe
+            | Noframes
+            | Embed
+            | Svg
+            | Canvas
+            | Audio
+            | Video
+            | Map
+            | Head
+            | Button
+            | Select
+            | Input
+            | Textarea
+            | Dialog
+            | Progress
+            | Title
+            | Rp
+            | Annotation
+            | AnnotationXml
+            | Option
+            | Area
+            | Picture
+            | Object
     )
 }
 
 /// Whether a script holds a formula (MathJax keeps LaTeX there).
 pub fn is_math_script(dom: &Dom, id: NodeId) -> bool {
-    dom.tag(id) == Tag::Script && dom.attr(id, Attr::Type).is_some_and(|t| t.trim_start().starts_with("math/"))
+    dom.tag(id) == Tag::Script
+        && dom.attr(id, Attr::Type).is_some_and(|t| t.trim_start().starts_with("math/"))
 }
 
 /// Marks what is out.
 pub fn prune(dom: &Dom, strictness: Strictness) -> Marks {
     let count = dom.nodes.len();
-    let mut marks = Marks {
-        chars_before: weigh(dom),
-        removed: vec![false; count],
-        roles: vec![Roles::default(); count],
-    };
+    let mut marks =
+        Marks { chars_before: weigh(dom), removed: vec![false; count], roles: vec![Roles::default(); count] };
     let mut id: NodeId = 1;
     while (id as usize) < count {
         if dom.tag(id) != Tag::Text {
@@ -166,7 +188,22 @@ fn hidden(dom: &Dom, id: NodeId) -> bool {
 fn is_boilerplate_role(role: &str) -> bool {
     matches!(
         role,
-        "navigation" | "banner" | "contentinfo" | "complementary" | "search" | "menu" | "menubar" | "toolbar" | "dialog"
-            | "alert" | "alertdialog" | "tablist" | "button" | "tooltip" | "listbox" | "combobox" | "form"
+        "navigation"
+            | "banner"
+            | "contentinfo"
+            | "complementary"
+            | "search"
+            | "menu"
+            | "menubar"
+            | "toolbar"
+            | "dialog"
+            | "alert"
+            | "alertdialog"
+            | "tablist"
+            | "button"
+            | "tooltip"
+            | "listbox"
+            | "combobox"
+            | "form"
     )
 }

@@ -147,7 +147,9 @@ fn root(dom: &Dom, marks: &Marks, blocks: &[Block], sums: &Sums) -> NodeId {
         let enough = sum >= best * if named { NAMED_SHARE } else { KEEP_SHARE };
         if enough && sum > 0.0 {
             chosen = match chosen {
-                Some((outer, outer_factor)) if outer_factor >= 1.25 && !named && dom.node(outer).end > id => Some((outer, outer_factor)),
+                Some((outer, outer_factor)) if outer_factor >= 1.25 && !named && dom.node(outer).end > id => {
+                    Some((outer, outer_factor))
+                }
                 _ => Some((id, factor)),
             };
         }
@@ -161,7 +163,18 @@ fn drop_link_groups(dom: &Dom, blocks: &[Block], sums: &Sums, root: NodeId, keep
     let end = dom.node(root).end;
     while id < end {
         let tag = dom.tag(id);
-        let group = matches!(tag, Tag::Ul | Tag::Ol | Tag::Dl | Tag::Table | Tag::Div | Tag::Section | Tag::Aside | Tag::P | Tag::Other);
+        let group = matches!(
+            tag,
+            Tag::Ul
+                | Tag::Ol
+                | Tag::Dl
+                | Tag::Table
+                | Tag::Div
+                | Tag::Section
+                | Tag::Aside
+                | Tag::P
+                | Tag::Other
+        );
         if group {
             let range = range_of(dom, blocks, id);
             let density = sums.link_density(&range);
@@ -207,7 +220,8 @@ fn trim_ends(blocks: &[Block], range: Range<usize>, keep: &mut [bool]) {
     }
     for n in last + 1..range.end {
         let block = &blocks[n];
-        keep[n] &= block.kind == Kind::Pre || (block.kind != Kind::Text && !matches!(block.kind, Kind::Heading(_)));
+        keep[n] &=
+            block.kind == Kind::Pre || (block.kind != Kind::Text && !matches!(block.kind, Kind::Heading(_)));
     }
 }
 
@@ -231,7 +245,9 @@ pub fn drop_title(dom: &Dom, blocks: &[Block], selection: &mut Selection, title:
     let Some(first) = selection.keep.iter().position(|keep| *keep) else { return };
     let block = &blocks[first];
     if matches!(block.kind, Kind::Heading(1 | 2)) {
-        let letters = |text: &str| text.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect::<String>();
+        let letters = |text: &str| {
+            text.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect::<String>()
+        };
         let heading: String = (block.first..block.end).map(|n| dom.text(n)).collect();
         let (heading, title) = (letters(&heading), letters(title));
         if !title.is_empty() && (title.contains(&heading) || heading.contains(&title)) {

@@ -75,7 +75,9 @@ fn of_name(name: &str) -> Roles {
         if first && STATE_WORDS.contains(&word) {
             is_state = true; // `has-sidebar`, `with-ads`, `no-comments` describe a page, not the element
         }
-        if BOILERPLATE_WORDS.binary_search(&word).is_ok() || BOILERPLATE_STEMS.iter().any(|s| word.starts_with(s)) {
+        if BOILERPLATE_WORDS.binary_search(&word).is_ok()
+            || BOILERPLATE_STEMS.iter().any(|s| word.starts_with(s))
+        {
             roles.add(Roles::BOILERPLATE);
         }
         if DOUBTFUL_WORDS.binary_search(&word).is_ok() {
@@ -100,29 +102,201 @@ fn of_name(name: &str) -> Roles {
     if is_state { Roles::default() } else { roles }
 }
 
-const STATE_WORDS: &[&str] = &["has", "with", "no", "not", "is", "hide", "show", "single", "layout", "template", "page", "wp", "js"];
+const STATE_WORDS: &[&str] =
+    &["has", "with", "no", "not", "is", "hide", "show", "single", "layout", "template", "page", "wp", "js"];
 
-const COMMENT_WORDS: &[&str] = &["comment", "comments", "commentlist", "disqus", "kommentare", "kommentar", "comentarios", "commentaires", "respond", "talkback"];
+const COMMENT_WORDS: &[&str] = &[
+    "comment",
+    "comments",
+    "commentlist",
+    "disqus",
+    "kommentare",
+    "kommentar",
+    "comentarios",
+    "commentaires",
+    "respond",
+    "talkback",
+];
 
 const HIDDEN_WORDS: &[&str] = &["hidden", "invisible", "offscreen", "noprint", "noshow"];
 
 const CONTENT_WORDS: &[&str] = &[
-    "article", "articlebody", "body", "content", "contents", "contenu", "description", "entry", "hentry", "inhalt", "main",
-    "maincontent", "post", "story", "text", "thread", "topic",
+    "article",
+    "articlebody",
+    "body",
+    "content",
+    "contents",
+    "contenu",
+    "description",
+    "entry",
+    "hentry",
+    "inhalt",
+    "main",
+    "maincontent",
+    "post",
+    "story",
+    "text",
+    "thread",
+    "topic",
 ];
 
-const WHOLE_BODY_WORDS: &[&str] = &["articlebody", "articletext", "storybody", "postbody", "entrycontent", "storytext", "articlecontent", "artikeltext"];
+const WHOLE_BODY_WORDS: &[&str] = &[
+    "articlebody",
+    "articletext",
+    "storybody",
+    "postbody",
+    "entrycontent",
+    "storytext",
+    "articlecontent",
+    "artikeltext",
+];
 
-const BOILERPLATE_STEMS: &[&str] = &["advert", "breadcrumb", "newsletter", "sponsor", "subscri", "recommend", "navig", "cookie", "werbung", "taboola", "outbrain", "paginat"];
+const BOILERPLATE_STEMS: &[&str] = &[
+    "advert",
+    "breadcrumb",
+    "newsletter",
+    "sponsor",
+    "subscri",
+    "recommend",
+    "navig",
+    "cookie",
+    "werbung",
+    "taboola",
+    "outbrain",
+    "paginat",
+];
 
 /// Sorted, for the binary search.
 const BOILERPLATE_WORDS: &[&str] = &[
-    "ad", "addthis", "ads", "adsense", "adslot", "banner", "bannerad", "blogroll", "bookmark", "bottombar", "carousel", "consent", "contentinfo", "crosslinks", "datenschutz", "dfp", "disclaimer", "dropdown", "facebook", "feedback", "flyout", "followus", "foot", "footer", "gdpr", "getsocial", "jumbotron", "keywords", "linkedin", "linklist", "links", "login", "masthead", "menu", "menubar", "modal", "mostread", "nav", "navbar", "navi", "offcanvas", "overlay", "pager", "partner", "paywall", "pinterest", "popular", "popup", "premium", "print", "promo", "promotion", "promotions", "rail", "related", "relateds", "reply", "rss", "search", "searchbox", "searchform", "share", "sharebar", "sharedaddy", "sharing", "shop", "shopping", "sidebar", "sidebars", "signup", "sitemap", "skip", "skyscraper", "social", "socialmedia", "speechkit", "sticky", "suggestions", "tagcloud", "taglist", "tags", "teaser", "teasers", "ticker", "toc", "toolbar", "tools", "topbar", "trending", "twitter", "upsell", "voting", "whatsapp", "widget", "widgets",
+    "ad",
+    "addthis",
+    "ads",
+    "adsense",
+    "adslot",
+    "banner",
+    "bannerad",
+    "blogroll",
+    "bookmark",
+    "bottombar",
+    "carousel",
+    "consent",
+    "contentinfo",
+    "crosslinks",
+    "datenschutz",
+    "dfp",
+    "disclaimer",
+    "dropdown",
+    "facebook",
+    "feedback",
+    "flyout",
+    "followus",
+    "foot",
+    "footer",
+    "gdpr",
+    "getsocial",
+    "jumbotron",
+    "keywords",
+    "linkedin",
+    "linklist",
+    "links",
+    "login",
+    "masthead",
+    "menu",
+    "menubar",
+    "modal",
+    "mostread",
+    "nav",
+    "navbar",
+    "navi",
+    "offcanvas",
+    "overlay",
+    "pager",
+    "partner",
+    "paywall",
+    "pinterest",
+    "popular",
+    "popup",
+    "premium",
+    "print",
+    "promo",
+    "promotion",
+    "promotions",
+    "rail",
+    "related",
+    "relateds",
+    "reply",
+    "rss",
+    "search",
+    "searchbox",
+    "searchform",
+    "share",
+    "sharebar",
+    "sharedaddy",
+    "sharing",
+    "shop",
+    "shopping",
+    "sidebar",
+    "sidebars",
+    "signup",
+    "sitemap",
+    "skip",
+    "skyscraper",
+    "social",
+    "socialmedia",
+    "speechkit",
+    "sticky",
+    "suggestions",
+    "tagcloud",
+    "taglist",
+    "tags",
+    "teaser",
+    "teasers",
+    "ticker",
+    "toc",
+    "toolbar",
+    "tools",
+    "topbar",
+    "trending",
+    "twitter",
+    "upsell",
+    "voting",
+    "whatsapp",
+    "widget",
+    "widgets",
 ];
 
 /// Sorted, for the binary search.
 const DOUBTFUL_WORDS: &[&str] = &[
-    "author", "authors", "bio", "byline", "caption", "captions", "category", "copyright", "credit", "credits", "date", "dateline", "editsection", "factbox", "figcaption", "gallery", "infobox", "legend", "metadata", "noprint", "pubdate", "published", "rating", "readmore", "slideshow", "source", "tag", "timestamp", "tooltip", "video",
+    "author",
+    "authors",
+    "bio",
+    "byline",
+    "caption",
+    "captions",
+    "category",
+    "copyright",
+    "credit",
+    "credits",
+    "date",
+    "dateline",
+    "editsection",
+    "factbox",
+    "figcaption",
+    "gallery",
+    "infobox",
+    "legend",
+    "metadata",
+    "noprint",
+    "pubdate",
+    "published",
+    "rating",
+    "readmore",
+    "slideshow",
+    "source",
+    "tag",
+    "timestamp",
+    "tooltip",
+    "video",
 ];
 
 #[cfg(test)]

@@ -62,7 +62,11 @@ mod tests {
         std::fs::write(&file, "# adverts\n\nSite.example  # all of it\n").unwrap();
         let filter = BlockList::load(&[file]).unwrap();
         let Verdict::Drop(reason) = filter.apply(&mut document("x")) else { panic!("kept") };
-        assert!(reason.excerpt.contains("site.example") && reason.excerpt.contains("adverts"), "{}", reason.excerpt);
+        assert!(
+            reason.excerpt.contains("site.example") && reason.excerpt.contains("adverts"),
+            "{}",
+            reason.excerpt
+        );
         let mut other = document("x");
         other.url = "https://notsite.example/".into();
         assert_eq!(filter.apply(&mut other), Verdict::Keep);

@@ -35,7 +35,9 @@ impl Filter for DirtyWordShare {
         let (mut total, mut dirty, mut first) = (0u32, 0u32, None);
         for word in words(&document.text) {
             total += 1;
-            if self.words.contains(word) || (word.chars().any(char::is_uppercase) && self.words.contains(&word.to_lowercase())) {
+            if self.words.contains(word)
+                || (word.chars().any(char::is_uppercase) && self.words.contains(&word.to_lowercase()))
+            {
                 dirty += 1;
                 first.get_or_insert(word);
             }
@@ -59,7 +61,8 @@ mod tests {
         let filter = DirtyWordShare::new(None, 0.01, 4).unwrap();
         let spam = "Watch hot XXX porn live. Free sexy nude cams tonight, best porn videos and nude girls.";
         assert!(matches!(filter.apply(&mut document(spam)), Verdict::Drop(_)));
-        let article = "The court heard that the firm had sold porn to minors; the judge fined it and closed the case.";
+        let article =
+            "The court heard that the firm had sold porn to minors; the judge fined it and closed the case.";
         assert_eq!(filter.apply(&mut document(article)), Verdict::Keep);
         let prose = include_str!("../../tests/prose.txt");
         assert_eq!(filter.apply(&mut document(prose)), Verdict::Keep);

@@ -95,7 +95,8 @@ pub fn thresholds(documents: &[(f32, usize)], settings: &Divergence) -> Threshol
     };
     let all = bound(&mut documents.iter().map(|d| d.0).collect()).unwrap_or(f32::INFINITY);
     let classes = documents.iter().map(|d| class(d.1)).max().unwrap_or(0) + 1;
-    let of_class = |c| bound(&mut documents.iter().filter(|d| class(d.1) == c).map(|d| d.0).collect()).unwrap_or(all);
+    let of_class =
+        |c| bound(&mut documents.iter().filter(|d| class(d.1) == c).map(|d| d.0).collect()).unwrap_or(all);
     Thresholds((0..classes).map(of_class).collect())
 }
 
@@ -113,7 +114,9 @@ mod tests {
     #[test]
     fn a_dump_of_identifiers_is_an_outlier_among_prose() {
         let lines: Vec<&str> = include_str!("../../tests/prose.txt").lines().collect();
-        let prose: Vec<String> = (0..60).map(|n| (0..4).map(|k| lines[(n * 3 + k * 5) % lines.len()]).collect::<Vec<_>>().join("\n")).collect();
+        let prose: Vec<String> = (0..60)
+            .map(|n| (0..4).map(|k| lines[(n * 3 + k * 5) % lines.len()]).collect::<Vec<_>>().join("\n"))
+            .collect();
         let dump: String = (0..300u64).map(|n| format!("q{:x} ", hash::mix(n))).collect();
         let mut corpus = Distribution::default();
         prose.iter().chain([&dump]).for_each(|text| corpus.add(text));
@@ -135,7 +138,10 @@ mod tests {
         let text = "one two three four five six seven eight ".repeat(50);
         corpus.add(&text);
         corpus.add(&text);
-        assert!(divergence(&text, &corpus).0.abs() < 5.0, "half counts of unseen buckets weigh on a tiny corpus");
+        assert!(
+            divergence(&text, &corpus).0.abs() < 5.0,
+            "half counts of unseen buckets weigh on a tiny corpus"
+        );
         assert!(divergence("other words entirely", &corpus).0 > divergence(&text, &corpus).0);
     }
 }

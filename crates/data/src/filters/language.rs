@@ -47,6 +47,9 @@ mod tests {
             Verdict::Keep => "keep".into(),
         };
         assert_eq!(rule("The folder holds all files that are read at the start."), "other language");
-        assert_eq!(rule("merhaba kia ora svijete tere labas halló habari honua lume ahoj xin"), "uncertain language");
+        assert_eq!(
+            rule("merhaba kia ora svijete tere labas halló habari honua lume ahoj xin"),
+            "uncertain language"
+        );
     }
 }

@@ -30,7 +30,10 @@ mod tests {
     #[test]
     fn short_texts_go_and_dense_scripts_count_more() {
         let filter = MinLength { min_chars: 30 };
-        assert_eq!(filter.apply(&mut document("The system starts, and then it waits for work.")), Verdict::Keep);
+        assert_eq!(
+            filter.apply(&mut document("The system starts, and then it waits for work.")),
+            Verdict::Keep
+        );
         assert_eq!(filter.apply(&mut document("システムを起動します。")), Verdict::Keep);
         assert!(matches!(filter.apply(&mut document("Next page")), Verdict::Drop(_)));
     }

@@ -63,7 +63,11 @@ pub trait Filter: Sync {
 }
 
 /// Asks the filters in turn until one drops the document; counts every answer.
-pub fn judge(filters: &[&dyn Filter], mut document: Document, funnel: &mut Funnel) -> Result<Document, Reject> {
+pub fn judge(
+    filters: &[&dyn Filter],
+    mut document: Document,
+    funnel: &mut Funnel,
+) -> Result<Document, Reject> {
     for filter in filters {
         let bytes = document.text.len();
         match filter.apply(&mut document) {
@@ -97,7 +101,8 @@ pub fn words(text: &str) -> impl Iterator<Item = &str> {
 
 /// Combining marks belong to the word: Hindi and Arabic write vowels with them.
 fn continues_word(c: char) -> bool {
-    (c.is_alphanumeric() && !is_unspaced(c)) || matches!(c, '\u{300}'..='\u{36f}' | '\u{900}'..='\u{dff}' | '\u{64b}'..='\u{65f}')
+    (c.is_alphanumeric() && !is_unspaced(c))
+        || matches!(c, '\u{300}'..='\u{36f}' | '\u{900}'..='\u{dff}' | '\u{64b}'..='\u{65f}')
 }
 
 /// Han, kana, Thai, Lao, Khmer, Burmese: scripts that do not set spaces between words.
@@ -141,7 +146,10 @@ mod tests {
         let longer = MinLength { min_chars: 50 };
         let mut funnel = Funnel::default();
         let reject = judge(&[&long, &longer, &long], document("ten letters"), &mut funnel).unwrap_err();
-        assert_eq!((reject.reason.rule.as_str(), reject.reason.value, reject.reason.threshold), ("too short", 10.0, 50.0));
+        assert_eq!(
+            (reject.reason.rule.as_str(), reject.reason.value, reject.reason.threshold),
+            ("too short", 10.0, 50.0)
+        );
         assert_eq!(funnel.steps[0].documents_in, 2, "the third filter was not asked");
         assert_eq!(funnel.dropped_by("too short"), 1);
     }

@@ -103,8 +103,20 @@ pub struct Dom<'a> {
 impl<'a> Dom<'a> {
     pub(super) fn new(source: &'a str) -> Self {
         let guess = source.len() / 32;
-        let mut dom = Self { source, decoded: String::new(), attrs: Vec::with_capacity(guess / 2), nodes: Vec::with_capacity(guess) };
-        dom.nodes.push(Node { tag: Tag::Document, parent: NONE, end: 1, depth: 0, attrs: (0, 0), text: Span::default() });
+        let mut dom = Self {
+            source,
+            decoded: String::new(),
+            attrs: Vec::with_capacity(guess / 2),
+            nodes: Vec::with_capacity(guess),
+        };
+        dom.nodes.push(Node {
+            tag: Tag::Document,
+            parent: NONE,
+            end: 1,
+            depth: 0,
+            attrs: (0, 0),
+            text: Span::default(),
+        });
         dom
     }
 

@@ -79,13 +79,15 @@ fn numeric(bytes: &[u8]) -> Option<(char, Option<char>, usize)> {
 /// The character of a code; codes 0x80-0x9F mean windows-1252, as in browsers.
 fn character(code: u32) -> char {
     const WINDOWS_1252: [u16; 32] = [
-        0x20AC, 0x81, 0x201A, 0x0192, 0x201E, 0x2026, 0x2020, 0x2021, 0x02C6, 0x2030, 0x0160, 0x2039, 0x0152, 0x8D,
-        0x017D, 0x8F, 0x90, 0x2018, 0x2019, 0x201C, 0x201D, 0x2022, 0x2013, 0x2014, 0x02DC, 0x2122, 0x0161, 0x203A,
-        0x0153, 0x9D, 0x017E, 0x0178,
+        0x20AC, 0x81, 0x201A, 0x0192, 0x201E, 0x2026, 0x2020, 0x2021, 0x02C6, 0x2030, 0x0160, 0x2039, 0x0152,
+        0x8D, 0x017D, 0x8F, 0x90, 0x2018, 0x2019, 0x201C, 0x201D, 0x2022, 0x2013, 0x2014, 0x02DC, 0x2122,
+        0x0161, 0x203A, 0x0153, 0x9D, 0x017E, 0x0178,
     ];
     match code {
         0 => char::REPLACEMENT_CHARACTER,
-        0x80..=0x9F => char::from_u32(WINDOWS_1252[code as usize - 0x80] as u32).unwrap_or(char::REPLACEMENT_CHARACTER),
+        0x80..=0x9F => {
+            char::from_u32(WINDOWS_1252[code as usize - 0x80] as u32).unwrap_or(char::REPLACEMENT_CHARACTER)
+        }
         _ => char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER),
     }
 }
@@ -101,7 +103,10 @@ mod tests {
     #[test]
     fn references_are_replaced_as_browsers_do() {
         assert_eq!(decoded("a &amp; b &lt;c&gt; &eacute;&#233;&#xe9; &#150;", false), "a & b <c> ééé –");
-        assert_eq!(decoded("&notit; &nbsp;&unknown; & &; &#; &#x;", false), "¬it; \u{a0}&unknown; & &; &#; &#x;");
+        assert_eq!(
+            decoded("&notit; &nbsp;&unknown; & &; &#; &#x;", false),
+            "¬it; \u{a0}&unknown; & &; &#; &#x;"
+        );
         assert_eq!(decoded("&#x110000; &#0; &#99999999999;", false), "\u{fffd} \u{fffd} \u{fffd}");
         assert_eq!(decoded("?a=1&copy=2&amp;b&copy", true), "?a=1&copy=2&b©");
         assert_eq!(decoded("&NotEqualTilde;", false), "≂̸");

@@ -94,7 +94,9 @@ impl<'a> Parser<'a> {
             // An unclosed comment would swallow the page; browsers do that, extraction ends it at the next `>`.
             return end.map_or_else(|| self.after(at, b'>'), |n| n + 3);
         }
-        if rest.starts_with(b"<![CDATA[") && (self.counts[Tag::Math as usize] > 0 || self.counts[Tag::Svg as usize] > 0) {
+        if rest.starts_with(b"<![CDATA[")
+            && (self.counts[Tag::Math as usize] > 0 || self.counts[Tag::Svg as usize] > 0)
+        {
             let end = find_sequence(self.bytes, at + 9, b"]]>").unwrap_or(self.bytes.len());
             self.push_text(Span { start: at as u32 + 9, len: (end - at - 9) as u32, decoded: false });
             return (end + 3).min(self.bytes.len());
@@ -190,10 +192,12 @@ impl<'a> Parser<'a> {
             Dd | Dt => self.close(|t| matches!(t, Dd | Dt), |t| t == Dl || t.is_scope()),
             Option | Optgroup => self.close(|t| t == Option, |t| t == Select || t.is_scope()),
             Td | Th => self.close(|t| matches!(t, Td | Th), |t| matches!(t, Tr | Table | Template)),
-            Tr => self.close(|t| matches!(t, Tr | Caption), |t| matches!(t, Tbody | Thead | Tfoot | Table | Template)),
-            Tbody | Thead | Tfoot => {
-                self.close(|t| matches!(t, Tbody | Thead | Tfoot | Caption), |t| matches!(t, Table | Template))
-            }
+            Tr => self.close(
+                |t| matches!(t, Tr | Caption),
+                |t| matches!(t, Tbody | Thead | Tfoot | Table | Template),
+            ),
+            Tbody | Thead | Tfoot => self
+                .close(|t| matches!(t, Tbody | Thead | Tfoot | Caption), |t| matches!(t, Table | Template)),
             _ if tag.is_heading() && self.current().is_heading() => self.pop(),
             A if self.counts[A as usize] > 0 => self.close(|t| t == A, |t| !t.is_formatting()),
             _ => {}
@@ -230,7 +234,9 @@ impl<'a> Parser<'a> {
             let bytes = self.bytes;
             return self.raw_text(tag, attrs, &bytes[at + 1..name_end], end);
         }
-        if self_closing && (self.counts[Tag::Svg as usize] > 0 || self.counts[Tag::Math as usize] > 0 || tag == Tag::Svg) {
+        if self_closing
+            && (self.counts[Tag::Svg as usize] > 0 || self.counts[Tag::Math as usize] > 0 || tag == Tag::Svg)
+        {
             self.append(tag, attrs, Span::default());
             return end;
         }
@@ -295,7 +301,10 @@ impl<'a> Parser<'a> {
 
     /// The name that starts at `at`, and where it ends.
     fn name(&self, at: usize) -> (Tag, usize) {
-        let length = self.bytes[at..].iter().take_while(|b| !matches!(b, b'>' | b'/') && !b.is_ascii_whitespace()).count();
+        let length = self.bytes[at..]
+            .iter()
+            .take_while(|b| !matches!(b, b'>' | b'/') && !b.is_ascii_whitespace())
+            .count();
         let name = &self.bytes[at..at + length];
         let mut lower = [0; 16];
         let tag = match lower.get_mut(..length) {
@@ -324,7 +333,8 @@ impl<'a> Parser<'a> {
             }
             let start = at;
             at += 1; // a `=` here begins a name
-            while bytes.get(at).is_some_and(|b| !matches!(b, b'=' | b'>' | b'/') && !b.is_ascii_whitespace()) {
+            while bytes.get(at).is_some_and(|b| !matches!(b, b'=' | b'>' | b'/') && !b.is_ascii_whitespace())
+            {
                 at += 1;
             }
             let name = &bytes[start..at];

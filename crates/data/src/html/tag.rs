@@ -75,7 +75,20 @@ impl Tag {
     pub fn is_void(self) -> bool {
         matches!(
             self,
-            Area | Base | Br | Col | Embed | Frame | Hr | Img | Input | Link | Meta | Param | Source | Track | Wbr
+            Area | Base
+                | Br
+                | Col
+                | Embed
+                | Frame
+                | Hr
+                | Img
+                | Input
+                | Link
+                | Meta
+                | Param
+                | Source
+                | Track
+                | Wbr
         )
     }
 
@@ -88,12 +101,81 @@ impl Tag {
     pub fn is_inline(self) -> bool {
         matches!(
             self,
-            A | Abbr | Annotation | B | Button | Cite | Code | Del | Em | Font | I | Img | Input | Ins | Kbd | Label
-                | Mark | Math | Mfrac | Mi | Mn | Mo | Mover | Mroot | Mrow | Ms | Mspace | Msqrt | Mstyle | Msub
-                | Msubsup | Msup | Mtext | Munder | Munderover | Other | Output | Picture | Q | Rp | Rt | Ruby | S
-                | Samp | Script | Select | Semantics | Small | Source | Span | Strike | Strong | Style | Sub | Sup | Svg
-                | Text | Time | Tt | U | Var | Wbr | Br | Audio | Video | Map | Area | Object | Iframe | Noscript
-                | Textarea | Progress | Canvas | Template | Link | Meta
+            A | Abbr
+                | Annotation
+                | B
+                | Button
+                | Cite
+                | Code
+                | Del
+                | Em
+                | Font
+                | I
+                | Img
+                | Input
+                | Ins
+                | Kbd
+                | Label
+                | Mark
+                | Math
+                | Mfrac
+                | Mi
+                | Mn
+                | Mo
+                | Mover
+                | Mroot
+                | Mrow
+                | Ms
+                | Mspace
+                | Msqrt
+                | Mstyle
+                | Msub
+                | Msubsup
+                | Msup
+                | Mtext
+                | Munder
+                | Munderover
+                | Other
+                | Output
+                | Picture
+                | Q
+                | Rp
+                | Rt
+                | Ruby
+                | S
+                | Samp
+                | Script
+                | Select
+                | Semantics
+                | Small
+                | Source
+                | Span
+                | Strike
+                | Strong
+                | Style
+                | Sub
+                | Sup
+                | Svg
+                | Text
+                | Time
+                | Tt
+                | U
+                | Var
+                | Wbr
+                | Br
+                | Audio
+                | Video
+                | Map
+                | Area
+                | Object
+                | Iframe
+                | Noscript
+                | Textarea
+                | Progress
+                | Canvas
+                | Template
+                | Link
+                | Meta
         )
     }
 
@@ -106,7 +188,23 @@ impl Tag {
     pub fn is_formatting(self) -> bool {
         matches!(
             self,
-            A | B | Code | Em | Font | I | S | Small | Strike | Strong | Tt | U | Span | Sub | Sup | Mark | Abbr | Cite
+            A | B
+                | Code
+                | Em
+                | Font
+                | I
+                | S
+                | Small
+                | Strike
+                | Strong
+                | Tt
+                | U
+                | Span
+                | Sub
+                | Sup
+                | Mark
+                | Abbr
+                | Cite
         )
     }
 
@@ -114,9 +212,45 @@ impl Tag {
     pub fn closes_paragraph(self) -> bool {
         matches!(
             self,
-            Address | Article | Aside | Blockquote | Center | Details | Dialog | Div | Dl | Fieldset | Figcaption
-                | Figure | Footer | Form | H1 | H2 | H3 | H4 | H5 | H6 | Header | Hgroup | Hr | Main | Menu | Nav | Ol
-                | P | Pre | Search | Section | Summary | Table | Ul | Xmp | Dd | Dt | Li | Plaintext
+            Address
+                | Article
+                | Aside
+                | Blockquote
+                | Center
+                | Details
+                | Dialog
+                | Div
+                | Dl
+                | Fieldset
+                | Figcaption
+                | Figure
+                | Footer
+                | Form
+                | H1
+                | H2
+                | H3
+                | H4
+                | H5
+                | H6
+                | Header
+                | Hgroup
+                | Hr
+                | Main
+                | Menu
+                | Nav
+                | Ol
+                | P
+                | Pre
+                | Search
+                | Section
+                | Summary
+                | Table
+                | Ul
+                | Xmp
+                | Dd
+                | Dt
+                | Li
+                | Plaintext
         )
     }
 

@@ -34,7 +34,9 @@ pub fn map(pages: &[Part], fates: &Fates, work: &Path, tools: &Tools, ctx: &Cont
                 let mut staying = Vec::with_capacity(batch.len());
                 for (k, document) in batch.into_iter().enumerate() {
                     match fates.reason(n, row + k) {
-                        Some(reason) => sink.push(Err(Reject { url: document.url, reason: reason.clone() }))?,
+                        Some(reason) => {
+                            sink.push(Err(Reject { url: document.url, reason: reason.clone() }))?
+                        }
                         None => {
                             staying.push((document, (ordinal / buckets.size) as usize));
                             ordinal += 1;
@@ -70,7 +72,8 @@ struct Buckets {
 
 fn count_lines(pages: &[Part], fates: &Fates, tools: &Tools, ctx: &Context) -> Result<Buckets, Error> {
     let settings = &tools.settings.lines;
-    let mut buckets = Buckets { size: settings.bucket_documents, frequent: Vec::new(), first_of_part: Vec::new() };
+    let mut buckets =
+        Buckets { size: settings.bucket_documents, frequent: Vec::new(), first_of_part: Vec::new() };
     let (mut counted, mut ordinal) = (Vec::new(), 0u64);
     let progress = ctx.progress.task("count lines", None, "documents");
     for (n, part) in pages.iter().enumerate() {
@@ -78,13 +81,17 @@ fn count_lines(pages: &[Part], fates: &Fates, tools: &Tools, ctx: &Context) -> R
         part.batches(|row, batch| {
             ctx.stop.check()?;
             progress.add(batch.len() as u64);
-            let staying: Vec<_> = batch.into_iter().enumerate().filter(|(k, _)| fates.reason(n, row + k).is_none()).collect();
-            let keys: Vec<Vec<u64>> = staying.into_par_iter().map(|(_, d)| lines::keys(&d.text, &d.language)).collect();
+            let staying: Vec<_> =
+                batch.into_iter().enumerate().filter(|(k, _)| fates.reason(n, row + k).is_none()).collect();
+            let keys: Vec<Vec<u64>> =
+                staying.into_par_iter().map(|(_, d)| lines::keys(&d.text, &d.language)).collect();
             for keys in keys {
                 counted.extend(keys);
                 ordinal += 1;
                 if ordinal % buckets.size == 0 {
-                    buckets.frequent.push(lines::frequent(std::mem::take(&mut counted), settings.max_occurrences));
+                    buckets
+                        .frequent
+                        .push(lines::frequent(std::mem::take(&mut counted), settings.max_occurrences));
                 }
             }
             Ok(())
@@ -94,13 +101,21 @@ fn count_lines(pages: &[Part], fates: &Fates, tools: &Tools, ctx: &Context) -> R
     Ok(buckets)
 }
 
-fn clean(mut document: Document, frequent: &[u64], tools: &Tools, funnel: &mut Funnel) -> Result<Document, Reject> {
+fn clean(
+    mut document: Document,
+    frequent: &[u64],
+    tools: &Tools,
+    funnel: &mut Funnel,
+) -> Result<Document, Reject> {
     let bytes = document.text.len();
     if let Some(text) = lines::without(&document.text, &document.language, frequent) {
         let before = std::mem::replace(&mut document.text, text);
         if document.text.is_empty() {
             funnel.drop("lines", bytes, "only repeated lines");
-            return Err(Reject { url: document.url, reason: Reason::new("only repeated lines", 1.0, 0.0, &before) });
+            return Err(Reject {
+                url: document.url,
+                reason: Reason::new("only repeated lines", 1.0, 0.0, &before),
+            });
         }
     }
     funnel.pass("lines", bytes, document.text.len());

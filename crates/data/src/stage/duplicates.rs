@@ -70,7 +70,9 @@ fn keep_newest(entries: &mut [Entry], fates: &mut Fates) {
     for (n, entry) in entries.iter().enumerate() {
         newest
             .entry(&entry.id)
-            .and_modify(|best| *best = if entry.date >= entries[*best as usize].date { n as u32 } else { *best })
+            .and_modify(|best| {
+                *best = if entry.date >= entries[*best as usize].date { n as u32 } else { *best }
+            })
             .or_insert(n as u32);
     }
     let newest: Vec<u32> = entries.iter().map(|e| newest[e.id.as_str()]).collect();
@@ -80,7 +82,8 @@ fn keep_newest(entries: &mut [Entry], fates: &mut Fates) {
             fates.funnel.pass("url", bytes, bytes);
             continue;
         }
-        let excerpt = format!("captured {}; a capture of {} stays", entries[n].date, entries[newest[n] as usize].date);
+        let excerpt =
+            format!("captured {}; a capture of {} stays", entries[n].date, entries[newest[n] as usize].date);
         fates.funnel.drop("url", bytes, "older capture");
         fates.dropped.insert(n as u32, Reason::new("older capture", 0.0, 0.0, &excerpt));
         entries[n].bands.clear();
@@ -134,14 +137,24 @@ fn keep_one_of_each_cluster(
     fates.clusters = clusters.len() as u64;
     let mut gone: BTreeMap<u32, Reason> = BTreeMap::new();
     for members in clusters.values() {
-        let rank = |n: &u32| (entries[*n as usize].bytes, entries[*n as usize].date.as_str(), std::cmp::Reverse(*n));
+        let rank =
+            |n: &u32| (entries[*n as usize].bytes, entries[*n as usize].date.as_str(), std::cmp::Reverse(*n));
         let Some(stays) = members.iter().copied().max_by_key(rank) else { continue };
         for member in members.iter().filter(|m| **m != stays) {
             let pair = (stays.min(*member), stays.max(*member));
-            let best = || similar.iter().filter(|((a, b), _)| a == member || b == member).map(|(_, s)| *s).fold(0.0, f32::max);
+            let best = || {
+                similar
+                    .iter()
+                    .filter(|((a, b), _)| a == member || b == member)
+                    .map(|(_, s)| *s)
+                    .fold(0.0, f32::max)
+            };
             let similarity = similar.get(&pair).copied().unwrap_or_else(best);
             let excerpt = format!("like {}", urls.get(&stays).map_or("", String::as_str));
-            gone.insert(*member, Reason::new("near duplicate", similarity, settings.near_duplicates.similarity, &excerpt));
+            gone.insert(
+                *member,
+                Reason::new("near duplicate", similarity, settings.near_duplicates.similarity, &excerpt),
+            );
         }
     }
     for (n, entry) in entries.iter().enumerate().filter(|(n, _)| !fates.dropped.contains_key(&(*n as u32))) {

@@ -25,7 +25,14 @@ struct Language {
 }
 
 /// Writes the result.
-pub fn write(pages: &[Part], clean: &Clean, fates: &Fates, out: &Path, tools: &Tools, ctx: &Context) -> Result<Summary, Error> {
+pub fn write(
+    pages: &[Part],
+    clean: &Clean,
+    fates: &Fates,
+    out: &Path,
+    tools: &Tools,
+    ctx: &Context,
+) -> Result<Summary, Error> {
     let languages = measure(&clean.parts, tools, ctx)?;
     let mut summary = Summary {
         archives: pages.len() as u64,
@@ -45,9 +52,10 @@ pub fn write(pages: &[Part], clean: &Clean, fates: &Fates, out: &Path, tools: &T
         funnel.merge(&part.account()?.funnel);
     }
     if summary.responses == 0 {
-        let problem = summary.damage.first().map_or("they hold no response records with HTTP".to_string(), |d| {
-            format!("{} at byte {}: {}", d.file, d.offset, d.problem)
-        });
+        let problem =
+            summary.damage.first().map_or("they hold no response records with HTTP".to_string(), |d| {
+                format!("{} at byte {}: {}", d.file, d.offset, d.problem)
+            });
         return Err(Error::EmptyCrawl { files: pages.len(), problem });
     }
     let (documents_path, rejects_path) = (out.join("documents.parquet"), out.join("rejects.parquet"));
@@ -89,7 +97,10 @@ pub fn write(pages: &[Part], clean: &Clean, fates: &Fates, out: &Path, tools: &T
     summary.funnel = funnel;
     atomic::write_json(&out.join("funnel.json"), &summary.funnel)?;
     if summary.documents == 0 {
-        return Err(Error::NothingLeft { funnel: summary.funnel, rejects: rejects_path.display().to_string() });
+        return Err(Error::NothingLeft {
+            funnel: summary.funnel,
+            rejects: rejects_path.display().to_string(),
+        });
     }
     atomic::write_json(&out.join("summary.json"), &summary)?;
     Ok(summary)
@@ -125,7 +136,10 @@ fn measure(parts: &[Part], tools: &Tools, ctx: &Context) -> Result<BTreeMap<Stri
     Ok(languages)
 }
 
-fn judge(mut document: Document, languages: &BTreeMap<String, Language>) -> Result<Document, (usize, Reject)> {
+fn judge(
+    mut document: Document,
+    languages: &BTreeMap<String, Language>,
+) -> Result<Document, (usize, Reject)> {
     let language = &languages[&document.language];
     let (value, words) = divergence(&document.text, &language.corpus);
     let threshold = language.thresholds.as_ref().map_or(f32::INFINITY, |t| t.of(words));

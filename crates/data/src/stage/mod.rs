@@ -30,8 +30,20 @@ use std::path::{Path, PathBuf};
 
 /// Steps in the order of the funnel.
 const STEPS: [&str; 14] = [
-    "fetch", "decode", "extract", "block lists", "language", "url", "near duplicates", "lines", "length", "repetition",
-    "dirty words", "personal data", "divergence", "domain",
+    "fetch",
+    "decode",
+    "extract",
+    "block lists",
+    "language",
+    "url",
+    "near duplicates",
+    "lines",
+    "length",
+    "repetition",
+    "dirty words",
+    "personal data",
+    "divergence",
+    "domain",
 ];
 
 /// Documents and bytes of a part of the result.

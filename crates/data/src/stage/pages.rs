@@ -21,33 +21,35 @@ const BATCH_BYTES: usize = 8 << 20;
 pub fn map(archives: &[PathBuf], work: &Path, tools: &Tools, ctx: &Context) -> Result<Vec<Part>, Error> {
     let progress = ctx.progress.task("extract", None, "pages");
     let parts: Vec<Part> = (0..archives.len()).map(|n| Part::new(work, "pages", n)).collect();
-    archives.par_iter().zip(&parts).filter(|(_, part)| !part.is_complete()).try_for_each(|(archive, part)| {
-        part.make(|sink| {
-            let mut reader = Archive::open(archive, tools.settings.max_page_bytes as u64 + (64 << 10))?;
-            loop {
-                ctx.stop.check()?;
-                let (batch, damage) = next_batch(&mut reader);
-                sink.account.damage.extend(damage);
-                if batch.is_empty() {
-                    return Ok(());
+    archives.par_iter().zip(&parts).filter(|(_, part)| !part.is_complete()).try_for_each(
+        |(archive, part)| {
+            part.make(|sink| {
+                let mut reader = Archive::open(archive, tools.settings.max_page_bytes as u64 + (64 << 10))?;
+                loop {
+                    ctx.stop.check()?;
+                    let (batch, damage) = next_batch(&mut reader);
+                    sink.account.damage.extend(damage);
+                    if batch.is_empty() {
+                        return Ok(());
+                    }
+                    let source = reader.name();
+                    let done: Vec<_> = batch
+                        .par_iter()
+                        .map(|response| {
+                            let mut funnel = Funnel::default();
+                            (page(response, source, tools, &mut funnel), funnel)
+                        })
+                        .collect();
+                    for (result, funnel) in done {
+                        sink.account.responses += 1;
+                        sink.account.funnel.merge(&funnel);
+                        sink.push(result)?;
+                    }
+                    progress.add(batch.len() as u64);
                 }
-                let source = reader.name();
-                let done: Vec<_> = batch
-                    .par_iter()
-                    .map(|response| {
-                        let mut funnel = Funnel::default();
-                        (page(response, source, tools, &mut funnel), funnel)
-                    })
-                    .collect();
-                for (result, funnel) in done {
-                    sink.account.responses += 1;
-                    sink.account.funnel.merge(&funnel);
-                    sink.push(result)?;
-                }
-                progress.add(batch.len() as u64);
-            }
-        })
-    })?;
+            })
+        },
+    )?;
     Ok(parts)
 }
 
@@ -76,13 +78,25 @@ fn page(response: &Response, source: &str, tools: &Tools, funnel: &mut Funnel) -
         Reject { url: response.url.clone(), reason: Reason::new(rule, value, threshold, excerpt) }
     };
     let Some(http) = response::parse(&response.http) else {
-        return Err(reject("fetch", "no HTTP", 0.0, 0.0, &String::from_utf8_lossy(&response.http[..bytes.min(80)])));
+        return Err(reject(
+            "fetch",
+            "no HTTP",
+            0.0,
+            0.0,
+            &String::from_utf8_lossy(&response.http[..bytes.min(80)]),
+        ));
     };
     let Some(normal) = address::normalize(&response.url) else {
         return Err(reject("fetch", "no web address", 0.0, 0.0, &response.url));
     };
     if http.status != 200 {
-        return Err(reject("fetch", "status", http.status as f32, 200.0, &format!("HTTP status {}", http.status)));
+        return Err(reject(
+            "fetch",
+            "status",
+            http.status as f32,
+            200.0,
+            &format!("HTTP status {}", http.status),
+        ));
     }
     let media = http.media_type();
     if !matches!(media.as_str(), "" | "text/html" | "application/xhtml+xml") {
@@ -93,7 +107,13 @@ fn page(response: &Response, source: &str, tools: &Tools, funnel: &mut Funnel) -
         Err(problem) => return Err(reject("decode", "undecodable", 0.0, 0.0, &problem)),
     };
     if response::is_binary(&body) {
-        return Err(reject("decode", "binary", 0.0, 0.0, &String::from_utf8_lossy(&body[..body.len().min(32)])));
+        return Err(reject(
+            "decode",
+            "binary",
+            0.0,
+            0.0,
+            &String::from_utf8_lossy(&body[..body.len().min(32)]),
+        ));
     }
     let (html, _) = response::decode(&body, &http);
     let page = extract(&html);
@@ -115,7 +135,10 @@ fn page(response: &Response, source: &str, tools: &Tools, funnel: &mut Funnel) -
         source: source.to_string(),
         text: page.text,
     };
-    let language = LanguageFilter { languages: tools.settings.languages.clone(), min_score: tools.settings.min_language_score };
+    let language = LanguageFilter {
+        languages: tools.settings.languages.clone(),
+        min_score: tools.settings.min_language_score,
+    };
     let filters: [&dyn Filter; 2] = [&tools.block_list, &language];
     judge(&filters, document, funnel)
 }

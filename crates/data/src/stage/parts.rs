@@ -65,7 +65,10 @@ impl Part {
     }
 
     /// Hands the documents to `each` in batches, in order; the first argument is the row of the batch's first.
-    pub fn batches(&self, mut each: impl FnMut(usize, Vec<Document>) -> Result<(), Error>) -> Result<(), Error> {
+    pub fn batches(
+        &self,
+        mut each: impl FnMut(usize, Vec<Document>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
         let mut reader = documents::read(&self.documents)?;
         let mut row = 0;
         loop {

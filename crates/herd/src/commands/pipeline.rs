@@ -30,7 +30,8 @@ pub fn run(args: &RunArgs, only: Option<&str>, ctx: &Context) -> anyhow::Result<
     if worked || !folder.report().exists() {
         herd_report::write(folder.root(), &folder.report())?;
     }
-    print!("{}", herd_report::text_summary(folder.root(), &folder.report())?);
+    print!("{}", herd_report::text_summary(folder.root())?);
+    println!("  report:     {}", folder.report().display());
     println!("  talk to it: herd chat {0}   or   herd serve {0}", folder.root().display());
     ctx.progress.line(match worked {
         true => format!("done in {}", duration(began.elapsed().as_secs_f64())),
@@ -46,7 +47,7 @@ pub fn run_folder(args: &RunArgs, recipe: &Recipe) -> RunFolder {
 
 /// All stages of a recipe, in the order in which each finds its inputs made.
 fn stages<'a>(recipe: &'a Recipe, folder: &'a RunFolder) -> anyhow::Result<Vec<Stage<'a>>> {
-    let crawl = recipe.data.inputs()?;
+    let crawl = recipe.data.archives()?;
     Ok(vec![
         Stage {
             name: "data",

@@ -7,13 +7,51 @@ fn digits(text: &str) -> Vec<u32> {
 /// ISO 7064 mod 97-10 over the rearranged account (ISO 13616), with the length of its country.
 pub fn iban(text: &str) -> bool {
     const LENGTHS: &[(&str, usize)] = &[
-        ("AD", 24), ("AE", 23), ("AT", 20), ("BE", 16), ("BG", 22), ("BR", 29), ("CH", 21), ("CY", 28), ("CZ", 24), ("DE", 22),
-        ("DK", 18), ("EE", 20), ("ES", 24), ("FI", 18), ("FR", 27), ("GB", 22), ("GR", 27), ("HR", 21), ("HU", 28), ("IE", 22),
-        ("IL", 23), ("IS", 26), ("IT", 27), ("LI", 21), ("LT", 20), ("LU", 20), ("LV", 21), ("MC", 27), ("MT", 31), ("NL", 18),
-        ("NO", 15), ("PL", 28), ("PT", 25), ("RO", 24), ("RS", 22), ("SA", 24), ("SE", 24), ("SI", 19), ("SK", 24), ("TR", 26), ("UA", 29),
+        ("AD", 24),
+        ("AE", 23),
+        ("AT", 20),
+        ("BE", 16),
+        ("BG", 22),
+        ("BR", 29),
+        ("CH", 21),
+        ("CY", 28),
+        ("CZ", 24),
+        ("DE", 22),
+        ("DK", 18),
+        ("EE", 20),
+        ("ES", 24),
+        ("FI", 18),
+        ("FR", 27),
+        ("GB", 22),
+        ("GR", 27),
+        ("HR", 21),
+        ("HU", 28),
+        ("IE", 22),
+        ("IL", 23),
+        ("IS", 26),
+        ("IT", 27),
+        ("LI", 21),
+        ("LT", 20),
+        ("LU", 20),
+        ("LV", 21),
+        ("MC", 27),
+        ("MT", 31),
+        ("NL", 18),
+        ("NO", 15),
+        ("PL", 28),
+        ("PT", 25),
+        ("RO", 24),
+        ("RS", 22),
+        ("SA", 24),
+        ("SE", 24),
+        ("SI", 19),
+        ("SK", 24),
+        ("TR", 26),
+        ("UA", 29),
     ];
     let compact: String = text.chars().filter(|c| *c != ' ').collect();
-    let known = LENGTHS.iter().any(|(country, length)| compact.starts_with(country) && compact.len() == *length);
+    let known =
+        LENGTHS.iter().any(|(country, length)| compact.starts_with(country) && compact.len() == *length);
     known && {
         let turned = compact[4..].chars().chain(compact[..4].chars());
         let rest = turned.filter_map(|c| c.to_digit(36)).fold(0u64, |rest, d| {
@@ -49,13 +87,21 @@ pub fn public_ipv4(text: &str) -> bool {
     let octets: Vec<u32> = text.split('.').filter_map(|o| o.parse().ok()).filter(|o| *o < 256).collect();
     let written = text.split('.').all(|o| o.len() == 1 || !o.starts_with('0'));
     let [a, b, _, _] = octets[..] else { return false };
-    written && !(a == 0 || a == 10 || a == 127 || a >= 224 || (a == 172 && (16..32).contains(&b)) || (a == 192 && b == 168) || (a == 169 && b == 254))
+    written
+        && !(a == 0
+            || a == 10
+            || a == 127
+            || a >= 224
+            || (a == 172 && (16..32).contains(&b))
+            || (a == 192 && b == 168)
+            || (a == 169 && b == 254))
         && a > 9 // single-digit first octets are mostly versions: 1.2.3.4
 }
 
 /// Any address that parses and is neither loopback nor local.
 pub fn public_ipv6(text: &str) -> bool {
-    text.parse::<std::net::Ipv6Addr>().is_ok_and(|a| !a.is_loopback() && !a.is_unspecified() && a.segments()[0] & 0xFE00 != 0xFC00)
+    text.parse::<std::net::Ipv6Addr>()
+        .is_ok_and(|a| !a.is_loopback() && !a.is_unspecified() && a.segments()[0] & 0xFE00 != 0xFC00)
 }
 
 /// Ranges that the Social Security Administration assigns.
@@ -86,13 +132,22 @@ pub fn spain_dni(text: &str) -> bool {
 /// Check letter of the codice fiscale.
 pub fn italy_fiscal_code(text: &str) -> bool {
     const ODD: [u32; 36] = [
-        1, 0, 5, 7, 9, 13, 15, 17, 19, 21, 1, 0, 5, 7, 9, 13, 15, 17, 19, 21, 2, 4, 18, 20, 11, 3, 6, 8, 12, 14, 16, 10, 22, 25, 24, 23,
+        1, 0, 5, 7, 9, 13, 15, 17, 19, 21, 1, 0, 5, 7, 9, 13, 15, 17, 19, 21, 2, 4, 18, 20, 11, 3, 6, 8, 12,
+        14, 16, 10, 22, 25, 24, 23,
     ];
     let value = |c: char| c.to_digit(36).unwrap_or(0);
     let sum: u32 = text[..15]
         .chars()
         .enumerate()
-        .map(|(n, c)| if n % 2 == 0 { ODD[value(c) as usize] } else if c.is_ascii_digit() { value(c) } else { value(c) - 10 })
+        .map(|(n, c)| {
+            if n % 2 == 0 {
+                ODD[value(c) as usize]
+            } else if c.is_ascii_digit() {
+                value(c)
+            } else {
+                value(c) - 10
+            }
+        })
         .sum();
     text.as_bytes()[15] as u32 - b'A' as u32 == sum % 26
 }
@@ -142,7 +197,8 @@ pub fn china_resident(text: &str) -> bool {
     const WEIGHTS: [u32; 17] = [7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2];
     let d = digits(&text[..17]);
     let sum: u32 = d.iter().zip(WEIGHTS).map(|(x, w)| x * w).sum();
-    month_and_day(d[10] * 10 + d[11], d[12] * 10 + d[13]) && text.as_bytes()[17] == b"10X98765432"[(sum % 11) as usize]
+    month_and_day(d[10] * 10 + d[11], d[12] * 10 + d[13])
+        && text.as_bytes()[17] == b"10X98765432"[(sum % 11) as usize]
 }
 
 /// Verhoeff's dihedral check.
