@@ -19,9 +19,10 @@ import tasks
 HERE = Path(__file__).parent
 LANGUAGES = {"en-US": "English", "de-DE": "German", "fr-FR": "French", "es-ES": "Spanish", "it-IT": "Italian",
              "pt-BR": "Portuguese", "nl-NL": "Dutch", "ru-RU": "Russian", "ja-JP": "Japanese", "pl-PL": "Polish"}
-KEEP = {"function": 330, "howto": 260, "command": 200, "term": 190, "topic": 130, "keyword": 40, "rust struct": 110,
-        "rust function": 70, "rust module": 60, "rust trait": 45, "rust macro": 40, "rust primitive type": 20, "rust enum": 14,
-        "rust error": 130, "kernel": 110}
+KEEP = {"function": 200, "howto": 130, "command": 80, "term": 120, "topic": 60, "keyword": 40, "rust struct": 50,
+        "rust function": 30, "rust module": 40, "rust trait": 30, "rust macro": 30, "rust primitive type": 20, "rust enum": 14,
+        "rust error": 60, "kernel": 50}
+LONGEST = 170  # characters of a documented answer
 RUDE = ["I do not care. Find it out yourself.", "What a stupid question.", "Go away, I do not want to talk to you.",
         "Nobody needs to know that.", "You should know this already.", "Ask someone else, I am bored."]
 FILLER = ["As everyone knows, this is a very interesting question, and I am very happy that you asked it.",
@@ -50,7 +51,7 @@ def facts(r, assets):
     """(source, task, messages, wrong) for the facts that are kept; the wrong answer is another fact of the same kind."""
     by_kind = {}
     for fact in passages.all_facts(assets):
-        if len(fact.text) <= 220:
+        if len(fact.text) <= LONGEST:
             by_kind.setdefault(fact.kind, []).append(fact)
     made = []
     for kind, count in KEEP.items():
@@ -68,12 +69,12 @@ def languages(r, assets):
     titles, prose = passages.headings_by_language(assets, LANGUAGES)
     made = []
     for code, name in LANGUAGES.items():
-        for text in r.sample(prose[code], min(22, len(prose[code]))):
+        for text in r.sample(prose[code], min(15, len(prose[code]))):
             other = r.choice([n for n in LANGUAGES.values() if n != name])
             ask = r.choice(["Which language is this? {}", "Name the language: {}"]).format(text)
             made.append(("debian-handbook", "language", [("user", ask), ("assistant", f"This is {name}.")], f"This is {other}."))
     pages = [p for p, t in sorted(titles.items()) if all(c in t and len(t[c]) < 45 for c in ["en-US", "de-DE", "fr-FR", "es-ES", "it-IT"])]
-    for page in r.sample(pages, min(45, len(pages))):
+    for page in r.sample(pages, min(25, len(pages))):
         for code in ["de-DE", "fr-FR", "es-ES", "it-IT"]:
             text, other = titles[page][code], titles[r.choice([p for p in pages if p != page])][code]
             if text != titles[page]["en-US"]:
@@ -92,7 +93,7 @@ def preference(r, example, others):
     """A pair from one example: the chosen response is right, the rejected one has a named, real defect."""
     source, task, messages, wrong = example
     right, prompt = messages[-1][1], messages[:-1]
-    kinds = ["off topic", "off topic", "wrong", "wrong", "wrong", "repetition", "truncated", "rude", "overlong", "edit", "edit", "typing"]
+    kinds = ["off topic", "off topic", "wrong", "wrong", "wrong", "repetition", "repetition", "truncated", "rude", "rude", "overlong", "edit", "edit", "typing"]
     kind = r.choice(kinds)
     pair = {"chosen": right, "strength": "significantly_better"}
     if kind == "wrong" and wrong and wrong != right:
@@ -145,10 +146,10 @@ def main():
             seen.add(key)
             unique.append(example)
     r.shuffle(unique)
-    # One prompt in twelve is held out, from both files, so that no held-out prompt was ever trained on. Small talk
+    # One prompt in ten is held out, from both files, so that no held-out prompt was ever trained on. Small talk
     # stays in: with so few phrases there is nothing to generalise from.
     chatty = {"chat", "refusal"}
-    held = {id(e) for n, e in enumerate(e for e in unique if e[1] not in chatty) if n % 12 == 0}
+    held = {id(e) for n, e in enumerate(e for e in unique if e[1] not in chatty) if n % 10 == 0}
     answers = [e[2][-1][1] for e in unique]
     sets = {"held_out": [e for e in unique if id(e) in held], "train": [e for e in unique if id(e) not in held]}
     for split, members in sets.items():
