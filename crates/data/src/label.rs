@@ -38,6 +38,7 @@ pub fn is_code_line(line: &str) -> bool {
         return true;
     }
     let indented = line.starts_with("  ") || line.starts_with('\t');
+    let command = ["$ ", "# ", ">>> ", "#!", "#include"].iter().any(|p| trimmed.starts_with(p));
     let prompt = [
         "$ ", "# ", ">>> ", "... ", "//", "/*", "#include", "#!", "#[", "fn ", "pub ", "let ", "use ",
         "impl ", "def ", "import ", "return ",
@@ -81,6 +82,7 @@ pub fn is_code_line(line: &str) -> bool {
     let sentence = trimmed.ends_with('.') && spaces >= 4;
     let dense = signs as f32 / trimmed.len() as f32;
     let score = indented as u32
+        + command as u32
         + 2 * prompt as u32
         + 2 * ends as u32
         + joined.min(2) as u32

@@ -63,7 +63,7 @@ fn rules() -> &'static [Rule] {
     RULES.get_or_init(|| {
         let rules: &[(Kind, &str, fn(&str) -> bool)] = &[
             (Kind::Email, r"[A-Za-z0-9][A-Za-z0-9._%+\-]{0,63}@[A-Za-z0-9](?:[A-Za-z0-9\-]{0,62}\.){1,6}[A-Za-z]{2,18}", |_| true),
-            (Kind::Iban, r"[A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,4})?", iban),
+            (Kind::Iban, r"[A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?", iban),
             (Kind::Card, r"[3-6][0-9]{3}(?:[ -]?[0-9]{4}){3}|3[47][0-9]{2}[ -]?[0-9]{6}[ -]?[0-9]{5}", card),
             (Kind::NationalId, r"[0-9]{3}-[0-9]{2}-[0-9]{4}", us_social_security),
             (Kind::NationalId, r"[0-9]{3}\.[0-9]{3}\.[0-9]{3}-[0-9]{2}", brazil_cpf),

@@ -1,7 +1,7 @@
 //! First map: an archive's responses become pages of text.
 
-use super::Tools;
 use super::parts::Part;
+use super::{STEPS, Tools};
 use crate::archive::{Archive, Damage, Response};
 use crate::documents::{Document, Domain};
 use crate::error::Error;
@@ -74,6 +74,9 @@ fn next_batch(reader: &mut Archive) -> (Vec<Response>, Vec<Damage>) {
 fn page(response: &Response, source: &str, tools: &Tools, funnel: &mut Funnel) -> Result<Document, Reject> {
     let bytes = response.http.len();
     let mut reject = |step: &str, rule: &str, value: f32, threshold: f32, excerpt: &str| {
+        for passed in STEPS.iter().take_while(|s| **s != step) {
+            funnel.pass(passed, bytes, bytes);
+        }
         funnel.drop(step, bytes, rule);
         Reject { url: response.url.clone(), reason: Reason::new(rule, value, threshold, excerpt) }
     };
