@@ -86,14 +86,14 @@ def languages(r, assets):
 def truncated(r, text):
     """A beginning of the text that stops in the middle of a sentence, or None if it is too short for that."""
     parts = text.split(" ")
-    return " ".join(parts[: r.randint(len(parts) // 3, len(parts) // 2)]).rstrip(".,;:") if len(parts) >= 9 else None
+    return " ".join(parts[: r.randint(len(parts) // 3, len(parts) // 2)]).rstrip(".,;:") if len(parts) >= 7 else None
 
 
 def preference(r, example, others):
     """A pair from one example: the chosen response is right, the rejected one has a named, real defect."""
     source, task, messages, wrong = example
     right, prompt = messages[-1][1], messages[:-1]
-    kinds = ["off topic", "off topic", "wrong", "wrong", "wrong", "repetition", "repetition", "truncated", "rude", "rude", "overlong", "edit", "edit", "typing"]
+    kinds = ["off topic", "off topic", "wrong", "wrong", "wrong", "repetition", "repetition", "truncated", "rude", "rude", "overlong", "edit", "edit", "edit", "typing"]
     kind = r.choice(kinds)
     pair = {"chosen": right, "strength": "significantly_better"}
     if kind == "wrong" and wrong and wrong != right:
