@@ -110,8 +110,11 @@ impl Params {
                 Init::Normal { std } => {
                     let rng = CounterRng::new(seed, &spec.name);
                     values.par_chunks_mut(4096).enumerate().for_each(|(chunk, values)| {
-                        for (i, value) in values.iter_mut().enumerate() {
-                            *value = std * rng.normal((chunk * 4096 + i) as u64) as f32;
+                        for (i, pair) in values.chunks_mut(2).enumerate() {
+                            let (even, odd) = rng.normal_pair((chunk * 4096 + 2 * i) as u64);
+                            for (value, normal) in pair.iter_mut().zip([even, odd]) {
+                                *value = std * normal as f32;
+                            }
                         }
                     });
                 }

@@ -33,12 +33,40 @@ impl CounterRng {
         (self.bits(index) >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    /// Standard normal, by Box and Muller; indices `2i` and `2i + 1` share one pair of uniforms.
-    pub fn normal(&self, index: u64) -> f64 {
-        let pair = index & !1;
+    /// Two independent standard normals for an even index, by Box and Muller.
+    pub fn normal_pair(&self, index: u64) -> (f64, f64) {
         // 1 - u is in (0, 1], so the logarithm is finite.
-        let radius = (-2.0 * (1.0 - self.uniform(pair)).ln()).sqrt();
-        let angle = std::f64::consts::TAU * self.uniform(pair + 1);
-        radius * if index & 1 == 0 { angle.cos() } else { angle.sin() }
+        let radius = (-2.0 * (1.0 - self.uniform(index)).ln()).sqrt();
+        let (sin, cos) = (std::f64::consts::TAU * self.uniform(index + 1)).sin_cos();
+        (radius * cos, radius * sin)
+    }
+
+    /// Standard normal; indices `2i` and `2i + 1` share one pair of uniforms.
+    pub fn normal(&self, index: u64) -> f64 {
+        let (even, odd) = self.normal_pair(index & !1);
+        if index & 1 == 0 { even } else { odd }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::CounterRng;
+
+    #[test]
+    fn normals_have_the_moments_of_normals() {
+        let rng = CounterRng::new(3, "moments");
+        let draws: Vec<f64> = (0..200_000).map(|i| rng.normal(i)).collect();
+        let moment = |p: i32| draws.iter().map(|x| x.powi(p)).sum::<f64>() / draws.len() as f64;
+        assert!(moment(1).abs() < 0.01 && (moment(2) - 1.0).abs() < 0.01);
+        assert!(moment(3).abs() < 0.05 && (moment(4) - 3.0).abs() < 0.1);
+        let neighbours = draws.windows(2).map(|w| w[0] * w[1]).sum::<f64>() / draws.len() as f64;
+        assert!(neighbours.abs() < 0.01, "neighbours are correlated: {neighbours}");
+    }
+
+    #[test]
+    fn streams_and_seeds_differ() {
+        let bits = |seed, name| CounterRng::new(seed, name).bits(0);
+        assert_ne!(bits(1, "a"), bits(1, "b"));
+        assert_ne!(bits(1, "a"), bits(2, "a"));
     }
 }

@@ -1,6 +1,7 @@
 //! Rotary position embedding (arXiv 2104.09864) in the half-split layout of Hugging Face's Llama: value `j` of a head is
 //! rotated with value `j + head_dim / 2` by the angle `position * theta^(-2j / head_dim)`.
 
+use rayon::prelude::*;
 use std::sync::Arc;
 
 /// Llama 3.1's change of the RoPE frequencies for contexts beyond the original one (SPEC MODEL-1).
@@ -58,9 +59,15 @@ impl RopeTable {
                 scaling.map_or(plain, |s| s.apply(plain))
             })
             .collect();
-        let angle = |i: usize| (i / half) as f64 * frequencies[i % half];
-        let cos = (0..positions * half).map(|i| angle(i).cos() as f32).collect();
-        let sin = (0..positions * half).map(|i| angle(i).sin() as f32).collect();
+        let (mut cos, mut sin) = (vec![0.0; positions * half], vec![0.0; positions * half]);
+        // Up to 128K positions, so on all threads.
+        let rows = cos.par_chunks_mut(half).zip(sin.par_chunks_mut(half)).enumerate();
+        rows.with_min_len(64).for_each(|(position, (cos, sin))| {
+            for (j, frequency) in frequencies.iter().enumerate() {
+                let (s, c) = (position as f64 * frequency).sin_cos();
+                (cos[j], sin[j]) = (c as f32, s as f32);
+            }
+        });
         Self { data: Arc::new(TableData { head_dim, positions, cos, sin }) }
     }
 

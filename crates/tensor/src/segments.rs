@@ -105,3 +105,33 @@ fn islands(list: &[Segment]) -> Vec<Range<usize>> {
     }
     islands
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Segment, Segments};
+
+    #[test]
+    fn runs_of_connected_segments_are_found() {
+        let segments = Segments::new(vec![
+            Segment { rows: 0..2, prefix: 0..0 },
+            Segment { rows: 2..5, prefix: 0..0 },
+            Segment { rows: 5..6, prefix: 0..0 },
+            Segment { rows: 6..9, prefix: 3..5 },
+            Segment { rows: 9..10, prefix: 0..0 },
+        ]);
+        assert_eq!(segments.islands(), [0..1, 1..4, 4..5]);
+        assert_eq!(segments.rows_of(&(1..4)), 2..9);
+        assert_eq!(segments.pairs(), 3 + 6 + 1 + (6 + 3 * 2) + 1);
+    }
+
+    #[test]
+    fn empty_documents_are_skipped() {
+        assert_eq!(Segments::documents(&[2, 0, 3]), Segments::documents(&[2, 3]));
+    }
+
+    #[test]
+    #[should_panic(expected = "segment 1 covers rows 3..4 but must begin at row 2")]
+    fn a_gap_is_named() {
+        Segments::new(vec![Segment { rows: 0..2, prefix: 0..0 }, Segment { rows: 3..4, prefix: 0..0 }]);
+    }
+}
