@@ -19,15 +19,19 @@ pub struct Recipe {
     /// From crawl to documents.
     pub data: herd_data::Settings,
     /// Training the tokenizer.
+    #[serde(default)]
     pub tokenizer: herd_tokenizer::train::Settings,
     /// From documents to token shards.
     #[serde(default)]
     pub shards: herd_data::shards::Settings,
     /// Shape of the model.
+    #[serde(default)]
     pub model: herd_model::Settings,
     /// Pre-training, long context, annealing.
+    #[serde(default)]
     pub pretrain: herd_train::Settings,
     /// Post-training.
+    #[serde(default)]
     pub align: herd_align::Settings,
     /// Evaluation.
     #[serde(default)]
