@@ -5,12 +5,14 @@
 //! comparison with other tokenizers; `--save` writes the tokenizer as `tokenizer.json`.
 
 use herd_tokenizer::Tokenizer;
+use rustix::time::{ClockId, clock_gettime};
 use std::path::PathBuf;
-use std::time::Instant;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
-    let path = arguments.next().ok_or("usage: encode TOKENIZER FILE... [--ids FOLDER] [--save FOLDER] [--repeat N]")?;
+    let path = arguments
+        .next()
+        .ok_or("usage: encode TOKENIZER FILE... [--ids FOLDER] [--save FOLDER] [--repeat N]")?;
     let (mut files, mut ids_folder, mut repeat) = (Vec::new(), None, 5);
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().ok_or(format!("{argument} needs a value"));
@@ -41,19 +43,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
+/// The value and the CPU seconds it took this thread; what other programs take does not count.
 fn timed<T>(work: impl FnOnce() -> T) -> (T, f64) {
-    let start = cpu_seconds();
-    let wall = Instant::now();
-    let value = work();
-    let seconds = match (start, cpu_seconds()) {
-        (Some(start), Some(end)) => end - start,
-        _ => wall.elapsed().as_secs_f64(),
+    let seconds = || {
+        let now = clock_gettime(ClockId::ThreadCPUTime);
+        now.tv_sec as f64 + now.tv_nsec as f64 * 1e-9
     };
-    (value, seconds)
-}
-
-/// CPU time of this thread where the system tells it (Linux); it does not count what other programs take.
-fn cpu_seconds() -> Option<f64> {
-    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
-    Some(stat.split(' ').next()?.parse::<u64>().ok()? as f64 * 1e-9)
+    let start = seconds();
+    let value = work();
+    (value, seconds() - start)
 }

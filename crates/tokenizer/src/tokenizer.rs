@@ -2,7 +2,7 @@ use crate::bpe::{Bpe, Cache};
 use crate::chat::{ChatTemplate, LLAMA31_TEMPLATE};
 use crate::special::Specials;
 use crate::stream::TokenStream;
-use crate::{Error, format, split};
+use crate::{Error, format};
 use aho_corasick::{AhoCorasick, MatchKind};
 use std::borrow::Cow;
 use std::ops::Range;
@@ -105,9 +105,7 @@ impl Tokenizer {
     }
 
     fn encode_plain(&self, text: &str, cache: &mut Cache, ids: &mut Vec<u32>) {
-        for piece in split::pieces(text) {
-            self.0.bpe.encode_piece(piece.as_bytes(), cache, ids);
-        }
+        self.0.bpe.encode(text, cache, ids);
     }
 
     fn with_cache(&self, work: impl FnOnce(&mut Cache)) {

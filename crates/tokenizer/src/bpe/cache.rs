@@ -1,37 +1,148 @@
 use super::Scratch;
-use crate::hashing::FastMap;
+use crate::hashing::{FastMap, mix};
 
+/// Longest piece that fits a key, bytes; nearly all words do.
+pub(crate) const KEY_BYTES: usize = 15;
+
+/// A short piece as two numbers: its bytes, zeros, and its length in the last byte.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Key {
+    low: u64,
+    high: u64,
+}
+
+impl Key {
+    /// The key of `text[start..end]`, at least 1 and at most [`KEY_BYTES`] bytes.
+    #[inline]
+    pub(crate) fn new(text: &[u8], start: usize, end: usize) -> Self {
+        let length = end - start;
+        let sixteen = match text.get(start..start + 16).and_then(|bytes| bytes.try_into().ok()) {
+            Some(bytes) => u128::from_le_bytes(bytes),
+            None => {
+                let mut bytes = [0; 16];
+                bytes[..length].copy_from_slice(&text[start..end]);
+                u128::from_le_bytes(bytes)
+            }
+        };
+        let kept = sixteen & (u128::MAX >> (128 - 8 * length)) | (length as u128) << 120;
+        Self { low: kept as u64, high: (kept >> 64) as u64 }
+    }
+
+    #[inline]
+    pub(crate) fn hash(self) -> u64 {
+        mix(self.low ^ self.high.rotate_left(23).wrapping_mul(0xa076_1d64_78bd_642f))
+    }
+}
+
+/// Most tokens that are kept beside their key.
+const INLINE: usize = 3;
+
+/// A key and its tokens.
+#[derive(Clone, Copy, Default)]
+struct Slot {
+    key: Key,
+    ids: [u32; INLINE],
+    /// Number of tokens; if more than [`INLINE`], `ids[0]` is where they begin in the spill.
+    count: u32,
+}
+
+/// Two slots that a key can be in: one cache line.
+#[derive(Clone, Copy, Default)]
+#[repr(align(64))]
+struct Pair([Slot; 2]);
+
+/// Slots, a power of two; 4 MB in all.
+const SLOTS: usize = 1 << 17;
+/// Tokens spilled before everything is forgotten.
+const SPILL: usize = 1 << 20;
 /// Longest piece worth remembering, bytes.
-const LONGEST: usize = 32;
-/// Pieces remembered before the cache is cleared; bounds its memory to a few megabytes.
-const CAPACITY: usize = 1 << 16;
+const LONGEST: usize = 48;
+/// Long pieces remembered before all of them are forgotten.
+const LONG_PIECES: usize = 1 << 14;
 
-/// Tokens of pieces seen before. Owned by one thread at a time; never changes a result.
-#[derive(Default)]
+/// Tokens of short pieces seen before, of bounded size. Owned by one thread at a time; never changes a result.
 pub(crate) struct Cache {
-    known: FastMap<Box<[u8]>, Box<[u32]>>,
+    pairs: Vec<Pair>,
+    spill: Vec<u32>,
+    /// Pieces that fit no key, up to [`LONGEST`].
+    long: FastMap<Box<[u8]>, Box<[u32]>>,
     pub(crate) scratch: Scratch,
 }
 
+impl Default for Cache {
+    fn default() -> Self {
+        Self {
+            pairs: vec![Pair::default(); SLOTS / 2],
+            spill: Vec::new(),
+            long: FastMap::default(),
+            scratch: Scratch::default(),
+        }
+    }
+}
+
 impl Cache {
-    /// Appends the tokens of a known piece and says whether it was known.
     #[inline]
-    pub(crate) fn get(&self, piece: &[u8], out: &mut Vec<u32>) -> bool {
+    fn place(hash: u64) -> usize {
+        (hash >> (64 - (SLOTS / 2).ilog2())) as usize
+    }
+
+    /// Appends the tokens of a known piece and says whether it was known.
+    #[inline(always)]
+    pub(crate) fn get(&self, key: Key, hash: u64, out: &mut Vec<u32>) -> bool {
+        let Pair(slots) = &self.pairs[Self::place(hash)];
+        // Chosen without a branch: which of the two it is, nobody can predict.
+        let slot = &slots[usize::from(slots[1].key == key)];
+        if slot.key != key {
+            return false;
+        }
+        match slot.count {
+            1 => out.push(slot.ids[0]),
+            2 => out.extend_from_slice(&slot.ids[..2]),
+            3 => out.extend_from_slice(&slot.ids),
+            count => {
+                let start = slot.ids[0] as usize;
+                out.extend_from_slice(&self.spill[start..start + count as usize]);
+            }
+        }
+        true
+    }
+
+    /// Remembers a piece in place of the one that was remembered longest of two.
+    pub(crate) fn insert(&mut self, key: Key, hash: u64, tokens: &[u32]) {
+        if self.spill.len() > SPILL {
+            self.pairs.fill(Pair::default());
+            self.spill.clear();
+        }
+        let mut ids = [0; INLINE];
+        if tokens.len() <= INLINE {
+            ids[..tokens.len()].copy_from_slice(tokens);
+        } else {
+            ids[0] = self.spill.len() as u32;
+            self.spill.extend_from_slice(tokens);
+        }
+        let Pair(slots) = &mut self.pairs[Self::place(hash)];
+        slots[1] = slots[0];
+        slots[0] = Slot { key, ids, count: tokens.len() as u32 };
+    }
+
+    /// As [`get`](Self::get), for a piece that fits no key.
+    pub(crate) fn get_long(&self, piece: &[u8], out: &mut Vec<u32>) -> bool {
         if piece.len() > LONGEST {
             return false;
         }
-        let Some(tokens) = self.known.get(piece) else { return false };
+        let Some(tokens) = self.long.get(piece) else { return false };
         out.extend_from_slice(tokens);
         true
     }
 
-    pub(crate) fn insert(&mut self, piece: &[u8], tokens: &[u32]) {
+    /// As [`insert`](Self::insert), for a piece that fits no key.
+    pub(crate) fn insert_long(&mut self, piece: &[u8], tokens: &[u32]) {
         if piece.len() > LONGEST {
             return;
         }
-        if self.known.len() >= CAPACITY {
-            self.known.clear();
+        if self.long.len() >= LONG_PIECES {
+            self.long.clear();
         }
-        self.known.insert(piece.into(), tokens.into());
+        self.long.insert(piece.into(), tokens.into());
     }
 }

@@ -8,46 +8,69 @@ pub(crate) struct Merge {
     pub(crate) left: u32,
     pub(crate) right: u32,
     pub(crate) result: u32,
-    /// Lower ranks merge first.
+    /// Lower ranks merge first. Merges of the same rank have the same result.
     pub(crate) rank: u32,
 }
 
 /// No merge: loses against every rank.
 const NONE: u32 = u32::MAX;
 
-/// Longest piece for which scanning all pairs for the lowest rank beats a heap.
-const SCAN_LIMIT: usize = 96;
+/// Longest piece for which scanning all pairs for the lowest rank beats a heap, bytes.
+const SCAN_LIMIT: usize = 64;
 
-/// All merges: an open-addressed table from a pair to its rank and result, made for the inner loop.
+/// All merges: an open-addressed table from a pair to its rank, made for the inner loop.
 pub(crate) struct MergeTable {
-    /// `(left << 32 | right, rank << 32 | result)`; an empty slot has rank [`NONE`].
-    slots: Vec<(u64, u64)>,
+    slots: Vec<Slot>,
     shift: u32,
+    /// Token that the merge of a rank makes.
+    results: Vec<u32>,
     ordered: Vec<Merge>,
+    byte_ids: [u32; 256],
+    /// Rank of each pair of bytes; small enough to stay in the processor's cache.
+    byte_ranks: Vec<u32>,
 }
 
-const EMPTY: (u64, u64) = (u64::MAX, u64::MAX);
+#[derive(Clone, Copy)]
+struct Slot {
+    left: u32,
+    right: u32,
+    /// [`NONE`] if the slot is empty.
+    rank: u32,
+}
 
 #[inline]
-fn key(left: u32, right: u32) -> u64 {
-    u64::from(left) << 32 | u64::from(right)
+fn hash(left: u32, right: u32) -> u64 {
+    mix(u64::from(left) << 32 | u64::from(right))
 }
 
 impl MergeTable {
-    /// A table of merges. If a pair occurs twice the first wins.
-    pub(crate) fn new(merges: Vec<Merge>) -> Self {
-        let size = (merges.len() * 2).next_power_of_two().max(2);
-        let mut table = Self { slots: vec![EMPTY; size], shift: 64 - size.ilog2(), ordered: merges };
+    /// A table of merges over tokens of which `byte_ids` are those of single bytes. If a pair occurs twice the first
+    /// wins.
+    pub(crate) fn new(merges: Vec<Merge>, byte_ids: [u32; 256]) -> Self {
+        let size = (merges.len() * 3 / 2).next_power_of_two().max(2);
+        let highest = merges.iter().map(|m| m.rank as usize + 1).max().unwrap_or(0);
+        let mut table = Self {
+            slots: vec![Slot { left: NONE, right: NONE, rank: NONE }; size],
+            shift: 64 - size.ilog2(),
+            results: vec![NONE; highest],
+            ordered: merges,
+            byte_ids,
+            byte_ranks: Vec::new(),
+        };
         for merge in &table.ordered {
-            let key = key(merge.left, merge.right);
-            let mut at = (mix(key) >> table.shift) as usize;
-            while table.slots[at] != EMPTY && table.slots[at].0 != key {
+            table.results[merge.rank as usize] = merge.result;
+            let mut at = (hash(merge.left, merge.right) >> table.shift) as usize;
+            while table.slots[at].rank != NONE
+                && (table.slots[at].left, table.slots[at].right) != (merge.left, merge.right)
+            {
                 at = (at + 1) & (size - 1);
             }
-            if table.slots[at] == EMPTY {
-                table.slots[at] = (key, u64::from(merge.rank) << 32 | u64::from(merge.result));
+            if table.slots[at].rank == NONE {
+                table.slots[at] = Slot { left: merge.left, right: merge.right, rank: merge.rank };
             }
         }
+        let pairs = byte_ids.iter().flat_map(|&left| byte_ids.iter().map(move |&right| (left, right)));
+        table.byte_ranks = pairs.map(|(left, right)| table.rank(left, right)).collect();
         table
     }
 
@@ -56,77 +79,75 @@ impl MergeTable {
         &self.ordered
     }
 
-    /// Rank and result of a pair; rank [`NONE`] if it does not merge.
+    /// Rank of a pair; [`NONE`] if it does not merge.
     #[inline]
-    fn find(&self, left: u32, right: u32) -> (u32, u32) {
-        let key = key(left, right);
-        let mut at = (mix(key) >> self.shift) as usize;
+    fn rank(&self, left: u32, right: u32) -> u32 {
+        let mut at = (hash(left, right) >> self.shift) as usize;
         loop {
-            let (found, value) = self.slots[at];
-            if found == key || found == EMPTY.0 {
-                return ((value >> 32) as u32, value as u32);
+            let slot = &self.slots[at & (self.slots.len() - 1)];
+            if (slot.left == left && slot.right == right) || slot.rank == NONE {
+                return slot.rank;
             }
-            at = (at + 1) & (self.slots.len() - 1);
+            at += 1;
         }
     }
 
     /// Appends the tokens of a piece: merges the pair of lowest rank, leftmost first, until none is left.
-    pub(crate) fn encode(
-        &self,
-        byte_ids: &[u32; 256],
-        piece: &[u8],
-        scratch: &mut Scratch,
-        out: &mut Vec<u32>,
-    ) {
+    pub(crate) fn encode(&self, piece: &[u8], scratch: &mut Scratch, out: &mut Vec<u32>) {
         if piece.len() <= SCAN_LIMIT {
-            self.encode_short(byte_ids, piece, scratch, out);
+            self.encode_short(piece, out);
         } else {
-            self.encode_long(byte_ids, piece, scratch, out);
+            self.encode_long(piece, scratch, out);
         }
     }
 
     /// Quadratic in theory, fastest for the few bytes of a word.
-    fn encode_short(&self, byte_ids: &[u32; 256], piece: &[u8], scratch: &mut Scratch, out: &mut Vec<u32>) {
-        // parts[i] = (rank of the pair (i, i + 1), its result, the token itself)
-        let parts = &mut scratch.parts;
-        parts.clear();
-        parts.extend(piece.iter().map(|&b| (NONE, 0, byte_ids[usize::from(b)])));
-        for i in 1..parts.len() {
-            (parts[i - 1].0, parts[i - 1].1) = self.find(parts[i - 1].2, parts[i].2);
+    fn encode_short(&self, piece: &[u8], out: &mut Vec<u32>) {
+        // ranks[i] is the rank of the pair (ids[i], ids[i + 1]).
+        let mut ids = [0; SCAN_LIMIT];
+        let mut ranks = [NONE; SCAN_LIMIT];
+        let mut count = piece.len();
+        for (id, &byte) in ids.iter_mut().zip(piece) {
+            *id = self.byte_ids[usize::from(byte)];
         }
-        loop {
+        for (rank, two) in ranks.iter_mut().zip(piece.windows(2)) {
+            *rank = self.byte_ranks[usize::from(two[0]) << 8 | usize::from(two[1])];
+        }
+        while count > 1 {
             let (mut lowest, mut at) = (NONE, 0);
-            for (i, part) in parts.iter().enumerate() {
-                if part.0 < lowest {
-                    (lowest, at) = (part.0, i);
+            for (i, &rank) in ranks[..count - 1].iter().enumerate() {
+                if rank < lowest {
+                    (lowest, at) = (rank, i);
                 }
             }
             if lowest == NONE {
                 break;
             }
-            let merged = parts[at].1;
-            parts.remove(at + 1);
-            let (rank, result) = match parts.get(at + 1) {
-                Some(next) => self.find(merged, next.2),
-                None => (NONE, 0),
-            };
-            parts[at] = (rank, result, merged);
+            let merged = self.results[lowest as usize];
+            ids[at] = merged;
+            ids.copy_within(at + 2..count, at + 1);
+            ranks.copy_within(at + 1..count, at);
+            count -= 1;
+            ranks[count - 1] = NONE;
+            if at + 1 < count {
+                ranks[at] = self.rank(merged, ids[at + 1]);
+            }
             if at > 0 {
-                (parts[at - 1].0, parts[at - 1].1) = self.find(parts[at - 1].2, merged);
+                ranks[at - 1] = self.rank(ids[at - 1], merged);
             }
         }
-        out.extend(parts.iter().map(|part| part.2));
+        out.extend_from_slice(&ids[..count]);
     }
 
     /// O(n log n): a heap of pairs over a linked list of parts. A heap entry whose left part has changed since is
     /// stale: it no longer names the pair that stands there.
-    fn encode_long(&self, byte_ids: &[u32; 256], piece: &[u8], scratch: &mut Scratch, out: &mut Vec<u32>) {
-        let Scratch { nodes, heap, .. } = scratch;
+    fn encode_long(&self, piece: &[u8], scratch: &mut Scratch, out: &mut Vec<u32>) {
+        let Scratch { nodes, heap } = scratch;
         nodes.clear();
         heap.clear();
         let last = piece.len() - 1;
         nodes.extend(piece.iter().enumerate().map(|(i, &b)| Node {
-            id: byte_ids[usize::from(b)],
+            id: self.byte_ids[usize::from(b)],
             previous: i.wrapping_sub(1),
             next: if i == last { usize::MAX } else { i + 1 },
         }));
@@ -135,14 +156,10 @@ impl MergeTable {
         }
         while let Some(Reverse((rank, at))) = heap.pop() {
             let Node { id, next, .. } = nodes[at];
-            if id == NONE || next == usize::MAX {
+            if id == NONE || next == usize::MAX || self.rank(id, nodes[next].id) != rank {
                 continue;
             }
-            let (current, result) = self.find(id, nodes[next].id);
-            if current != rank {
-                continue;
-            }
-            nodes[at].id = result;
+            nodes[at].id = self.results[rank as usize];
             nodes[next].id = NONE;
             let after = nodes[next].next;
             nodes[at].next = after;
@@ -158,7 +175,7 @@ impl MergeTable {
     }
 
     fn offer(&self, nodes: &[Node], heap: &mut BinaryHeap<Reverse<(u32, usize)>>, at: usize) {
-        let (rank, _) = self.find(nodes[at].id, nodes[nodes[at].next].id);
+        let rank = self.rank(nodes[at].id, nodes[nodes[at].next].id);
         if rank != NONE {
             heap.push(Reverse((rank, at)));
         }
@@ -176,7 +193,6 @@ struct Node {
 /// Buffers that encoding reuses from piece to piece.
 #[derive(Default)]
 pub(crate) struct Scratch {
-    parts: Vec<(u32, u32, u32)>,
     nodes: Vec<Node>,
     heap: BinaryHeap<Reverse<(u32, usize)>>,
 }

@@ -1,5 +1,5 @@
 use super::byte_level::{to_bytes, to_text};
-use crate::bpe::{Bpe, Merge, MergeTable, Vocabulary};
+use crate::bpe::{Bpe, Merge, Vocabulary};
 use crate::split::LLAMA3_PATTERN;
 use crate::{Error, Tokenizer};
 use serde::Deserialize;
@@ -79,8 +79,7 @@ pub(super) fn parse(path: &Path, bytes: &[u8], chat_template: Option<String>) ->
     let tokens = tokens.ok_or_else(|| wrong("model.vocab: two tokens have the same id".into()))?;
     let vocabulary = Vocabulary::new(&tokens).map_err(|e| wrong(e.to_string()))?;
     let merges = merges(&file.model.merges, &vocabulary).map_err(wrong)?;
-    let bpe = Bpe::new(vocabulary, MergeTable::new(merges), file.model.ignore_merges)
-        .map_err(|e| wrong(e.to_string()))?;
+    let bpe = Bpe::new(vocabulary, merges, file.model.ignore_merges).map_err(|e| wrong(e.to_string()))?;
     let names = added.into_iter().map(|t| t.content).collect();
     Tokenizer::new(bpe, names, chat_template).map_err(|e| wrong(e.to_string()))
 }

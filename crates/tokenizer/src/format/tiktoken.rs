@@ -1,4 +1,4 @@
-use crate::bpe::{Bpe, Merge, MergeTable, Vocabulary};
+use crate::bpe::{Bpe, Merge, Vocabulary};
 use crate::{Error, Tokenizer, special_names};
 use std::path::Path;
 
@@ -23,7 +23,7 @@ pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Tokenizer, Error> {
         }
     }
     let vocabulary = Vocabulary::new(&tokens).map_err(|e| wrong(e.to_string()))?;
-    let merges = MergeTable::new(merges(&tokens, &vocabulary));
+    let merges = merges(&tokens, &vocabulary);
     let bpe = Bpe::new(vocabulary, merges, true).map_err(|e| wrong(e.to_string()))?;
     Tokenizer::new(bpe, special_names(), None).map_err(|e| wrong(e.to_string()))
 }

@@ -3,7 +3,7 @@
 
 mod learn;
 
-use crate::bpe::{Bpe, Merge, MergeTable, Vocabulary};
+use crate::bpe::{Bpe, Merge, Vocabulary};
 use crate::chat::TemplateKind;
 use crate::format::byte_order;
 use crate::hashing::FastMap;
@@ -120,7 +120,7 @@ impl Trainer {
             tokens.push([tokens[left as usize].as_slice(), tokens[right as usize].as_slice()].concat());
             merges.push(Merge { left, right, result, rank: rank as u32 });
         }
-        let bpe = Bpe::new(Vocabulary::new(&tokens)?, MergeTable::new(merges), true)?;
+        let bpe = Bpe::new(Vocabulary::new(&tokens)?, merges, true)?;
         Tokenizer::new(bpe, special_names(), Some(self.settings.chat_template.text().to_string()))
     }
 }

@@ -1,0 +1,116 @@
+"""Encoding speed of Herd beside gigatoken, Hugging Face's `tokenizers` and tiktoken, same vocabulary, same files, one core.
+
+    cargo build --release -p herd-tokenizer --example encode
+    python compare.py tokenizer.model FILE... [--rounds 3] [--json results.json]
+
+tokenizer.model is Llama 3's rank file. In each round every tokenizer takes its turn on every file in a process of its
+own, pinned to one core. Cold is the first call after loading; warm the best of five calls after it. Times are CPU
+seconds, so that other programs on the machine do not count. Shown is the best round. All ids are compared.
+"""
+
+import base64
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+
+ENCODE = Path(__file__).parents[2] / "target/release/examples/encode"
+PATTERN = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+SLOW = {"tokenizers": 2_000_000, "tiktoken": 4_000_000}  # bytes; enough to measure them
+PEERS = ["herd", "gigatoken", "tokenizers", "tiktoken"]
+
+
+def load(peer, model, saved):
+    """A function from text to numpy ids."""
+    import numpy as np
+
+    if peer == "gigatoken":
+        import gigatoken
+
+        return gigatoken.Tokenizer(str(saved)).encode
+    if peer == "tokenizers":
+        from tokenizers import Tokenizer
+
+        tokenizer = Tokenizer.from_file(str(saved))
+        return lambda text: np.array(tokenizer.encode(text, add_special_tokens=False).ids, dtype=np.uint32)
+    import tiktoken
+
+    ranks = {base64.b64decode(t): int(r) for t, r in (line.split() for line in Path(model).read_bytes().splitlines())}
+    encoding = tiktoken.Encoding("llama3", pat_str=PATTERN, mergeable_ranks=ranks, special_tokens={})
+    return encoding.encode_to_numpy
+
+
+def turn(peer, model, saved, path):
+    """One measurement, in this process."""
+    import numpy as np
+
+    text = Path(path).read_bytes()[: SLOW.get(peer)].decode(errors="ignore")
+    encode = load(peer, model, saved)
+    times = []
+    for _ in range(6):
+        start = time.process_time()
+        ids = encode(text)
+        times.append(time.process_time() - start)
+    ids = np.asarray(ids, dtype="<u4")
+    size = len(text.encode())
+    digest = hashlib.sha256(ids[: min(len(ids), 100_000)].tobytes()).hexdigest()[:16]
+    return dict(bytes=size, tokens=len(ids), seconds_cold=times[0], seconds_warm=min(times[1:]), digest=digest)
+
+
+def measure(peer, model, saved, path, scratch):
+    core = ["taskset", "-c", "0"]
+    env = os.environ | {"RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    if peer == "herd":
+        command = [*core, ENCODE, model, path, "--ids", scratch]
+        row = json.loads(subprocess.run(command, check=True, capture_output=True, env=env).stdout)
+        ids = (Path(scratch) / f"{Path(path).name}.ids").read_bytes()
+        return row | {"digest": hashlib.sha256(ids[:400_000]).hexdigest()[:16]}
+    command = [*core, sys.executable, __file__, "--turn", peer, model, str(saved), path]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, env=env).stdout)
+
+
+def main():
+    if sys.argv[1] == "--turn":
+        print(json.dumps(turn(*sys.argv[2:])))
+        return
+    arguments = sys.argv[1:]
+    option = lambda name, default: arguments.pop(arguments.index(name) + 1) if name in arguments else default
+    rounds, out = int(option("--rounds", 3)), option("--json", None)
+    model, *files = [a for a in arguments if not a.startswith("--")]
+    rows = []
+    with tempfile.TemporaryDirectory() as scratch:
+        subprocess.run([ENCODE, model, "--save", scratch], check=True)
+        for round in range(rounds):
+            for path in files:
+                for peer in PEERS:
+                    row = measure(peer, model, Path(scratch) / "tokenizer.json", path, scratch)
+                    rows.append({"round": round, "peer": peer, **row, "file": Path(path).name})
+    versions = {p: version(p) for p in PEERS[1:]}
+    cpu = next((l.split(":")[1].strip() for l in open("/proc/cpuinfo") if l.startswith("model name")), platform.machine())
+    print(f"{date.today()}, {cpu}, one core; MB per CPU second, cold / warm; " + ", ".join(f"{p} {v}" for p, v in versions.items()))
+    print(f"{'file':24}" + "".join(f"{p:>18}" for p in PEERS))
+    for path in files:
+        mine = [r for r in rows if r["file"] == Path(path).name]
+        cells = []
+        for peer in PEERS:
+            best = [min(r[k] for r in mine if r["peer"] == peer) for k in ("seconds_cold", "seconds_warm")]
+            size = next(r["bytes"] for r in mine if r["peer"] == peer)
+            cells.append(" / ".join(f"{size / 1e6 / s:.1f}" for s in best))
+        print(f"{Path(path).name:24}" + "".join(f"{c:>18}" for c in cells))
+        digests = {r["digest"] for r in mine if r["tokens"] >= 100_000}
+        assert len(digests) <= 1, f"{path}: the tokenizers disagree"
+    if out:
+        Path(out).write_text(json.dumps({"date": str(date.today()), "cpu": cpu, "versions": versions, "rows": rows}, indent=1))
+
+
+main()
