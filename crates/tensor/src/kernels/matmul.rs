@@ -75,7 +75,16 @@ fn part(total: usize, count: usize, index: usize) -> Range<usize> {
     total * index / count..total * (index + 1) / count
 }
 
-/// One block of a packed product: panels `[panel][k][rows]` times one panel `[k][width]`.
+/// The left-hand side of a block: packed panels, or rows whose values lie one after the other, read where they are.
+#[derive(Clone, Copy)]
+enum Left<'a> {
+    /// `[panel][k][rows]`
+    Panels(&'a [f32]),
+    /// The first row, and the distance between rows.
+    Rows(&'a [f32], usize),
+}
+
+/// One block of a product: `rows` rows of the left-hand side times one panel `[k][width]`.
 ///
 /// # Safety
 /// `out` must be valid for `rows` rows of `columns` values, `stride` apart, and not be accessed by anyone else.
@@ -83,7 +92,7 @@ fn part(total: usize, count: usize, index: usize) -> Range<usize> {
 unsafe fn block(
     kernels: &Kernels,
     k: usize,
-    a: &[f32],
+    left: Left,
     b: &[f32],
     rows: usize,
     columns: usize,
@@ -91,18 +100,26 @@ unsafe fn block(
     stride: usize,
     add: bool,
 ) {
-    debug_assert!(a.len() >= rows.div_ceil(kernels.rows) * kernels.rows * k && b.len() >= kernels.width * k);
-    for (panel, first) in a.chunks_exact(kernels.rows * k).zip((0..rows).step_by(kernels.rows)) {
+    let (table, a, a_row, a_k, a_step, needed) = match left {
+        Left::Panels(a) => {
+            let step = kernels.rows * k;
+            (kernels.packed, a, 1, kernels.rows, step, rows.div_ceil(kernels.rows) * step)
+        }
+        Left::Rows(a, row) => (kernels.strided, a, row, 1, kernels.rows * row, (rows - 1) * row + k),
+    };
+    assert!(a.len() >= needed && b.len() >= kernels.width * k, "matmul: operand too short");
+    for (index, first) in (0..rows).step_by(kernels.rows).enumerate() {
         let count = kernels.rows.min(rows - first);
         let out = out.wrapping_add(first * stride);
-        let kernel = kernels.packed[count - 1];
-        // SAFETY: both panels hold `k` runs of their width; the output is the caller's, or a local block at the edge.
+        let kernel = table[count - 1];
+        // SAFETY: both sides hold what the kernel reads (asserted); the output is the caller's, or local at the edge.
         unsafe {
+            let a = a.as_ptr().add(index * a_step);
             if columns == kernels.width {
-                kernel(k, panel.as_ptr(), 0, 0, b.as_ptr(), out, stride, add);
+                kernel(k, a, a_row, a_k, b.as_ptr(), out, stride, add);
             } else {
                 let mut edge = [0.0f32; MAX_ROWS * MAX_WIDTH];
-                kernel(k, panel.as_ptr(), 0, 0, b.as_ptr(), edge.as_mut_ptr(), kernels.width, false);
+                kernel(k, a, a_row, a_k, b.as_ptr(), edge.as_mut_ptr(), kernels.width, false);
                 for (i, edge) in edge.chunks_exact(kernels.width).take(count).enumerate() {
                     let out = std::slice::from_raw_parts_mut(out.add(i * stride), columns);
                     for (out, value) in out.iter_mut().zip(edge) {
@@ -182,28 +199,34 @@ fn thick((m, n, k): (usize, usize, usize), a: Strided, b: Strided, into: Into, o
     for k_start in (0..k).step_by(K_STRIP) {
         let ks = k_start..(k_start + K_STRIP).min(k);
         let (rows, columns) = (strip(kernels.rows, ks.len()), strip(kernels.width, ks.len()));
-        let mut packed_left = None;
+        // Rows that lie in memory as the kernels read them need no packing.
+        let direct = a.col_stride == 1;
+        let mut packed_left: Option<Packed> = None;
         for n_start in (0..n).step_by(columns) {
             let ns = n_start..(n_start + columns).min(n);
             let packed_right = pack_side(kernels, right, kernels.width, ns.clone(), ks.clone());
             for m_start in (0..m).step_by(rows) {
                 let ms = m_start..(m_start + rows).min(m);
                 // The left side is packed once if it fits as a whole.
-                if packed_left.is_none() || rows < m {
+                if !direct && (packed_left.is_none() || rows < m) {
                     drop(packed_left.take());
                     packed_left = Some(pack_side(kernels, left, kernels.rows, ms.clone(), ks.clone()));
                 }
-                let packed_left = packed_left.as_ref().expect("just packed");
-                let tasks_m = (ms.len() / TASK_ROWS).max(1).min(packed_left.panels);
+                let packed_left = packed_left.as_ref();
+                let panels = ms.len().div_ceil(kernels.rows);
+                let tasks_m = (ms.len() / TASK_ROWS).max(1).min(panels);
                 let tasks_n = (ns.len() / TASK_COLUMNS).max(1).min(packed_right.panels);
                 (0..tasks_m * tasks_n).into_par_iter().for_each(|task| {
-                    let panels_m = part(packed_left.panels, tasks_m, task % tasks_m);
+                    let panels_m = part(panels, tasks_m, task % tasks_m);
                     let panels_n = part(packed_right.panels, tasks_n, task / tasks_m);
                     let row = ms.start + panels_m.start * kernels.rows;
                     let row_end = (ms.start + panels_m.end * kernels.rows).min(ms.end);
                     for run in (0..ks.len()).step_by(K_BLOCK) {
                         let length = K_BLOCK.min(ks.len() - run);
-                        let a = packed_left.run(run, length, panels_m.clone());
+                        let left = match packed_left {
+                            Some(packed) => Left::Panels(packed.run(run, length, panels_m.clone())),
+                            None => Left::Rows(&a.data[row * a.row_stride + ks.start + run..], a.row_stride),
+                        };
                         for panel in panels_n.clone() {
                             let b = packed_right.run(run, length, panel..panel + 1);
                             let column = ns.start + panel * kernels.width;
@@ -211,7 +234,7 @@ fn thick((m, n, k): (usize, usize, usize), a: Strided, b: Strided, into: Into, o
                             let add = into == Into::Add || ks.start + run > 0;
                             let out = target.at(row * n + column);
                             // SAFETY: tasks write disjoint blocks of `out`.
-                            unsafe { block(kernels, length, a, b, row_end - row, count, out, n, add) };
+                            unsafe { block(kernels, length, left, b, row_end - row, count, out, n, add) };
                         }
                     }
                 });
@@ -224,8 +247,11 @@ fn thick((m, n, k): (usize, usize, usize), a: Strided, b: Strided, into: Into, o
 fn thin((m, n, k): (usize, usize, usize), a: Strided, b: Strided, into: Into, out: &mut [f32]) {
     let kernels = kernels();
     let target = SharedMut::new(out);
-    let left = Side { source: a, rows: m };
-    let packed_left = pack_side(kernels, left, kernels.rows, 0..m, 0..k);
+    let packed_left = if a.col_stride == 1 {
+        None
+    } else {
+        Some(pack_side(kernels, Side { source: a, rows: m }, kernels.rows, 0..m, 0..k))
+    };
     let panels = n.div_ceil(kernels.width);
     let tasks = panels.div_ceil(4);
     (0..tasks).into_par_iter().for_each(|task| {
@@ -237,10 +263,13 @@ fn thin((m, n, k): (usize, usize, usize), a: Strided, b: Strided, into: Into, ou
                 let length = K_BLOCK.min(k - run);
                 let panel = &mut panel[..kernels.width * length];
                 pack(kernels.isa, b.t(), n, column, run, kernels.width, panel);
-                let a = packed_left.run(run, length, 0..packed_left.panels);
+                let left = match &packed_left {
+                    Some(packed) => Left::Panels(packed.run(run, length, 0..packed.panels)),
+                    None => Left::Rows(&a.data[run..], a.row_stride),
+                };
                 let add = into == Into::Add || run > 0;
                 // SAFETY: tasks write disjoint columns of `out`.
-                unsafe { block(kernels, length, a, panel, m, count, target.at(column), n, add) };
+                unsafe { block(kernels, length, left, panel, m, count, target.at(column), n, add) };
             }
         }
     });
