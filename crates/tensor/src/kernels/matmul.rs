@@ -198,9 +198,10 @@ fn thick((m, n, k): (usize, usize, usize), a: Strided, b: Strided, into: Into, o
     let strip = |width: usize, k: usize| (PACKED_VALUES / k / width).max(1) * width;
     for k_start in (0..k).step_by(K_STRIP) {
         let ks = k_start..(k_start + K_STRIP).min(k);
-        let (rows, columns) = (strip(kernels.rows, ks.len()), strip(kernels.width, ks.len()));
         // Rows that lie in memory as the kernels read them need no packing.
         let direct = a.col_stride == 1;
+        let rows = if direct { m } else { strip(kernels.rows, ks.len()) };
+        let columns = strip(kernels.width, ks.len());
         let mut packed_left: Option<Packed> = None;
         for n_start in (0..n).step_by(columns) {
             let ns = n_start..(n_start + columns).min(n);
