@@ -24,7 +24,8 @@ fn a_broken_tokenizer_json_is_refused_with_the_place() {
         change(&mut value);
         refused(value.to_string().as_bytes())
     };
-    let cases: [(&str, &dyn Fn(&mut Value)); 9] = [
+    type Change<'a> = (&'a str, &'a dyn Fn(&mut Value));
+    let cases: [Change; 9] = [
         ("model.type", &|v| v["model"]["type"] = json!("Unigram")),
         ("normalizer", &|v| v["normalizer"] = json!({"type": "NFC"})),
         ("Llama 3 rule", &|v| v["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = json!(r"\w+")),

@@ -4,6 +4,7 @@ use crate::split::LLAMA3_PATTERN;
 use crate::{Error, Tokenizer};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use std::collections::HashSet;
 use std::path::Path;
 
 #[derive(Deserialize)]
@@ -53,7 +54,8 @@ pub(super) fn parse(path: &Path, bytes: &[u8], chat_template: Option<String>) ->
     let base =
         file.model.vocab.len() - added.iter().filter(|t| file.model.vocab.contains_key(&t.content)).count();
     let mut tokens = vec![None; base];
-    for (text, id) in file.model.vocab.iter().filter(|(text, _)| !added.iter().any(|t| t.content == **text)) {
+    let names: HashSet<&str> = added.iter().map(|t| t.content.as_str()).collect();
+    for (text, id) in file.model.vocab.iter().filter(|(text, _)| !names.contains(text.as_str())) {
         let slot = id.as_u64().and_then(|id| tokens.get_mut(id as usize)).ok_or_else(|| {
             wrong(format!(
                 "model.vocab: {text:?} has id {id}; the {base} tokens must have the ids 0 to {}",
