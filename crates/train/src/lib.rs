@@ -22,4 +22,4 @@ pub mod trainer;
 pub use adamw::{AdamW, AdamWSettings, NonFinite, StepStats, norm};
 pub use average::{Error as AverageError, average};
 pub use pretrain::{Error, Settings, Summary, run};
-pub use schedule::{BatchGrowth, BatchStage, Mix, MixStage, Schedule};
+pub use schedule::{BatchGrowth, BatchStage, DOMAINS, Mix, MixStage, Schedule};

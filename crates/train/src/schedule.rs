@@ -140,7 +140,7 @@ impl BatchGrowth {
             if sequence < 2 {
                 return error(format!("sequence is {sequence}; it must be at least 2 tokens"));
             }
-            if batch_tokens == 0 || batch_tokens % sequence != 0 {
+            if batch_tokens == 0 || !batch_tokens.is_multiple_of(sequence) {
                 return error(format!(
                     "batch_tokens {batch_tokens} is not a multiple of sequence {sequence}; choose {}",
                     (batch_tokens / sequence).max(1) * sequence
@@ -156,6 +156,9 @@ impl BatchGrowth {
         }
     }
 }
+
+/// Domains that the data stage tells apart (SPEC DATA-6, 7, 8).
+pub const DOMAINS: [&str; 4] = ["general", "mathematics", "code", "multilingual"];
 
 /// From a share of the phase on: the weight of each domain, by tokens. Weights need not sum to 1.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -200,7 +203,13 @@ impl Mix {
         }
     }
 
-    /// Checks that stages begin at 0 and rise, and that weights are non-negative with a positive sum.
+    /// Whether any stage gives a domain a weight.
+    pub fn uses(&self, domain: &str) -> bool {
+        self.0.iter().any(|stage| stage.weights.get(domain).is_some_and(|&weight| weight > 0.0))
+    }
+
+    /// Checks that stages begin at 0 and rise, and that weights are of known domains and non-negative with a positive
+    /// sum.
     pub fn validate(&self, key: &str) -> Result<(), SettingError> {
         let error = |problem: String| Err(SettingError::new(key, problem));
         if self.0.first().is_none_or(|stage| stage.from != 0.0) {
@@ -214,6 +223,9 @@ impl Mix {
             ));
         }
         for stage in &self.0 {
+            if let Some(name) = stage.weights.keys().find(|name| !DOMAINS.contains(&name.as_str())) {
+                return error(format!("`{name}` is no domain; choose of {}", DOMAINS.join(", ")));
+            }
             if let Some((name, weight)) = stage.weights.iter().find(|(_, w)| !(w.is_finite() && **w >= 0.0)) {
                 return error(format!("the weight of `{name}` is {weight}; it must be a number from 0 up"));
             }
@@ -284,6 +296,8 @@ mod tests {
         mix.0.push(MixStage { from: 0.0, weights: BTreeMap::new() });
         assert!(mix.validate("mix").is_err());
         assert!(Mix::fixed(&[("general", -1.0)]).validate("mix").is_err());
+        let typo = Mix::fixed(&[("genral", 1.0)]).validate("initial.mix").unwrap_err();
+        assert!(typo.problem.contains("genral") && typo.problem.contains("multilingual"), "{typo}");
     }
 
     #[test]

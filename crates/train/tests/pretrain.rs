@@ -186,6 +186,7 @@ fn the_summary_tells_what_happened() {
         );
     }
     assert_eq!(summary.notes.iter().filter(|note| note.contains("its 4 steps were spent")).count(), 2);
+    assert_eq!(summary.notes.iter().filter(|note| note.contains("mathematics documents")).count(), 1);
     assert_eq!(summary.averaging.steps, [24, 25, 26]);
     assert!((summary.averaging.loss_final - summary.averaging.loss_last).abs() < 0.1);
     let lr: Vec<f64> = summary.curve.iter().map(|point| point.learning_rate).collect();

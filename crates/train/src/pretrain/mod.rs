@@ -1,11 +1,13 @@
 //! The pre-training stage: initial phase, long-context stages with their gates, annealing with averaging
 //! (SPEC TRAIN-1, 2, 3). Killed at any moment it continues from its newest checkpoint with the same bits.
 
+mod error;
 mod gates;
 mod phases;
 mod settings;
 mod summary;
 
+pub use error::Error;
 pub use settings::{
     Annealing, CheckpointSettings, HeldOutSettings, Initial, LongContext, NeedleMeasure, NonFinite,
     NonFinitePolicy, Settings,
@@ -19,6 +21,7 @@ use crate::held_out::{DomainLoss, HeldOut};
 use crate::loader::{self, Loader};
 use crate::needle::Sentences;
 use crate::packing::MicroBatch;
+use crate::schedule::DOMAINS;
 use crate::trainer::{NotFinite, StepOutcome, Trainer};
 use crate::{checkpoint, metrics};
 use gates::Haystack;
@@ -32,54 +35,6 @@ use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
-
-/// Why pre-training ended without a model.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The user asked to stop.
-    #[error(transparent)]
-    Interrupted(#[from] herd_run::Interrupted),
-    /// A setting does not fit the model or the data.
-    #[error(transparent)]
-    Setting(#[from] SettingError),
-    /// The shards cannot be used.
-    #[error(transparent)]
-    Data(#[from] loader::Error),
-    /// The tokenizer cannot be used.
-    #[error(transparent)]
-    Tokenizer(#[from] herd_tokenizer::Error),
-    /// A checkpoint cannot be written, or belongs to another model.
-    #[error(transparent)]
-    Checkpoint(#[from] checkpoint::Error),
-    /// Model weights cannot be written or read back.
-    #[error(transparent)]
-    Weights(#[from] weights::WeightsError),
-    /// Snapshots cannot be averaged.
-    #[error(transparent)]
-    Average(#[from] crate::average::Error),
-    /// A file operation failed.
-    #[error(transparent)]
-    File(#[from] FileError),
-    /// The thread that prepares batches ended before the phase did.
-    #[error("the thread that prepares batches died; run the same command again, and report this as a bug")]
-    Feed,
-    /// A loss or gradient was not a number and the policy says stop, or too many batches were skipped.
-    #[error(
-        "step {step}: {problem} ({skipped} batches left out so far). The weights before it are saved; its documents \
-         are listed in {}. Lower the learning rate, remove the documents, or set pretrain.non_finite.policy = \"skip\"",
-        report.display()
-    )]
-    NonFinite {
-        /// The step, counted from 1.
-        step: u64,
-        /// What was not a number.
-        problem: NotFinite,
-        /// Batches left out, this one included.
-        skipped: u32,
-        /// File with the batch's documents.
-        report: PathBuf,
-    },
-}
 
 /// Where a run stands; with parameters and moments it determines everything that follows.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -219,12 +174,13 @@ impl<'a> Run<'a> {
                 "there are no held-out documents: held-out losses and the first gate mean nothing".into(),
             );
         }
+        let legs = phases::legs(settings);
+        notes.extend(mix_notes(&legs, &loader.domains()));
         let peak_flops = match settings.peak_flops {
             0.0 => gates::measured_peak_flops(),
             set => set,
         };
         let metrics = metrics::Writer::open(out, position.step)?;
-        let legs = phases::legs(settings);
         Ok(Self {
             settings,
             out,
@@ -489,6 +445,19 @@ impl<'a> Run<'a> {
         atomic::write_json(&self.out.join("summary.json"), &summary)?;
         Ok(summary)
     }
+}
+
+/// Where the mix and the data do not meet.
+fn mix_notes(legs: &[Leg], present: &[String]) -> Vec<String> {
+    let used = |domain: &str| legs.iter().any(|leg| leg.mix.uses(domain));
+    let absent = DOMAINS.iter().filter(|domain| used(domain) && !present.iter().any(|name| name == *domain));
+    let absent = absent.map(|domain| {
+        format!("there are no {domain} documents to train on; their weight goes to the other domains")
+    });
+    let unused = present.iter().filter(|domain| !used(domain));
+    absent
+        .chain(unused.map(|domain| format!("no mix gives {domain} a weight; its documents are unused")))
+        .collect()
 }
 
 /// Loss over all domains, to six decimals.

@@ -26,7 +26,7 @@ pub(super) struct Leg {
     pub schedule: Schedule,
     pub growth: BatchGrowth,
     pub needle_share: f64,
-    mix: Mix,
+    pub mix: Mix,
 }
 
 impl Leg {
