@@ -3,7 +3,7 @@
 
 use crate::examples::Group;
 use crate::loss::{Dpo, DpoOutcome, PairLogprobs};
-use crate::optimize::{Objective, Values};
+use crate::optimize::{Objective, Values, add};
 use crate::pack::{Packer, chunks, plan};
 use crate::settings::DpoSettings;
 use herd_model::Llama;
@@ -22,7 +22,7 @@ pub(crate) struct DpoObjective<'a> {
     held_out: &'a [Group],
     held_out_references: Vec<Reference>,
     steps: Vec<Vec<usize>>,
-    batch_tokens: usize,
+    micro_batch_tokens: usize,
 }
 
 /// Which counted tokens of a batch belong to a group's best and to its worst response.
@@ -58,11 +58,11 @@ pub(crate) fn references(
     llama: &Llama,
     params: &Params,
     groups: &[Group],
-    batch_tokens: usize,
+    micro_batch_tokens: usize,
 ) -> Vec<Reference> {
     let lengths: Vec<usize> = groups.iter().map(Group::rows).collect();
     let mut all = Vec::with_capacity(groups.len());
-    for chunk in chunks(&lengths, batch_tokens) {
+    for chunk in chunks(&lengths, micro_batch_tokens) {
         let mut tape = Tape::no_grad(params);
         let (logprobs, sides) = forward(&mut tape, llama, &groups[chunk].iter().collect::<Vec<_>>());
         let sum = |range: &Range<usize>| -> f32 {
@@ -73,7 +73,13 @@ pub(crate) fn references(
     all
 }
 
-fn evaluate(loss: &Dpo, logprobs: &[f32], sides: &[Sides], references: &[Reference]) -> DpoOutcome {
+fn evaluate(
+    loss: &Dpo,
+    logprobs: &[f32],
+    sides: &[Sides],
+    references: &[Reference],
+    (pairs, chosen_tokens): (usize, usize),
+) -> DpoOutcome {
     let logprobs: Vec<f64> = logprobs.iter().map(|&l| f64::from(l)).collect();
     let pair = |((best, worst), reference): (&Sides, &Reference)| PairLogprobs {
         chosen: &logprobs[best.clone()],
@@ -81,8 +87,8 @@ fn evaluate(loss: &Dpo, logprobs: &[f32], sides: &[Sides], references: &[Referen
         reference_chosen: f64::from(reference.0),
         reference_rejected: f64::from(reference.1),
     };
-    let pairs: Vec<PairLogprobs> = sides.iter().zip(references).map(pair).collect();
-    loss.evaluate(&pairs)
+    let part: Vec<PairLogprobs> = sides.iter().zip(references).map(pair).collect();
+    loss.evaluate_part(&part, pairs, chosen_tokens)
 }
 
 impl<'a> DpoObjective<'a> {
@@ -95,17 +101,17 @@ impl<'a> DpoObjective<'a> {
         seed: u64,
     ) -> Self {
         let lengths: Vec<usize> = groups.iter().map(Group::rows).collect();
-        let batch_tokens = settings.train.batch_tokens;
-        let steps = plan(&lengths, batch_tokens, settings.train.epochs, seed);
+        let micro_batch_tokens = settings.train.micro_batch_tokens;
+        let steps = plan(&lengths, settings.train.batch_tokens, settings.train.epochs, seed);
         let loss = Dpo { beta: settings.beta, nll: settings.nll };
-        Self { llama, loss, groups, references, held_out, held_out_references, steps, batch_tokens }
+        Self { llama, loss, groups, references, held_out, held_out_references, steps, micro_batch_tokens }
     }
 
     /// The loss on the held-out pairs.
     pub fn held_out_outcome(&self, params: &Params) -> DpoOutcome {
         let lengths: Vec<usize> = self.held_out.iter().map(Group::rows).collect();
         let (mut logprobs, mut sides) = (Vec::new(), Vec::new());
-        for chunk in chunks(&lengths, self.batch_tokens) {
+        for chunk in chunks(&lengths, self.micro_batch_tokens) {
             let mut tape = Tape::no_grad(params);
             let (values, ranges) =
                 forward(&mut tape, self.llama, &self.held_out[chunk].iter().collect::<Vec<_>>());
@@ -114,7 +120,8 @@ impl<'a> DpoObjective<'a> {
             sides.extend(ranges.into_iter().map(|(best, worst)| (shift(best), shift(worst))));
             logprobs.extend_from_slice(values.value().as_slice());
         }
-        evaluate(&self.loss, &logprobs, &sides, &self.held_out_references)
+        let totals = (sides.len(), sides.iter().map(|(best, _)| best.len()).sum());
+        evaluate(&self.loss, &logprobs, &sides, &self.held_out_references, totals)
     }
 }
 
@@ -127,25 +134,34 @@ impl Objective for DpoObjective<'_> {
         let chosen = &self.steps[step as usize];
         let groups: Vec<&Group> = chosen.iter().map(|&e| &self.groups[e]).collect();
         let references: Vec<Reference> = chosen.iter().map(|&e| self.references[e]).collect();
-        let mut tape = Tape::new(params);
-        let (logprobs, sides) = forward(&mut tape, self.llama, &groups);
-        let outcome = evaluate(&self.loss, logprobs.value().as_slice(), &sides, &references);
-        let mut gradient = vec![0.0; logprobs.value().len()];
-        for ((best, worst), &(for_best, for_worst)) in sides.iter().zip(&outcome.gradient) {
-            gradient[best.clone()].fill(for_best as f32);
-            gradient[worst.clone()].fill(for_worst as f32);
+        let counted = |g: &&Group| g.responses[0].counted.iter().filter(|&&c| c).count();
+        let totals = (groups.len(), groups.iter().map(counted).sum());
+        let lengths: Vec<usize> = groups.iter().map(|g| g.rows()).collect();
+        let mut values = Values::new();
+        for part in chunks(&lengths, self.micro_batch_tokens) {
+            let mut tape = Tape::new(params);
+            let (logprobs, sides) = forward(&mut tape, self.llama, &groups[part.clone()]);
+            let outcome =
+                evaluate(&self.loss, logprobs.value().as_slice(), &sides, &references[part], totals);
+            let mut gradient = vec![0.0; logprobs.value().len()];
+            for ((best, worst), &(for_best, for_worst)) in sides.iter().zip(&outcome.gradient) {
+                gradient[best.clone()].fill(for_best as f32);
+                gradient[worst.clone()].fill(for_worst as f32);
+            }
+            let gradient = Tensor::from_slice(&gradient, logprobs.shape());
+            tape.backward_from(&[(logprobs, gradient)], grads);
+            let part = vec![
+                ("loss", outcome.loss),
+                ("preference_loss", outcome.preference),
+                ("nll", outcome.nll),
+                ("margin", outcome.margin),
+                ("accuracy", outcome.accuracy),
+                ("logprob_chosen", outcome.chosen),
+                ("logprob_rejected", outcome.rejected),
+            ];
+            add(&mut values, part);
         }
-        let gradient = Tensor::from_slice(&gradient, logprobs.shape());
-        tape.backward_from(&[(logprobs, gradient)], grads);
-        vec![
-            ("loss", outcome.loss),
-            ("preference_loss", outcome.preference),
-            ("nll", outcome.nll),
-            ("margin", outcome.margin),
-            ("accuracy", outcome.accuracy),
-            ("logprob_chosen", outcome.chosen),
-            ("logprob_rejected", outcome.rejected),
-        ]
+        values
     }
 
     fn held_out(&self, params: &Params) -> Values {

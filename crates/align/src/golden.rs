@@ -48,10 +48,13 @@ impl Golden {
     }
 }
 
-/// All examples in one step.
-fn one_batch() -> Optimization {
-    Optimization::default()
+/// All examples in one step, in two parts if `micro_batch_tokens` is small.
+fn one_batch(micro_batch_tokens: usize) -> Optimization {
+    Optimization { micro_batch_tokens, ..Optimization::default() }
 }
+
+/// Everything at once, and in parts whose gradients are accumulated.
+const MICRO_BATCHES: [usize; 2] = [1000, 20];
 
 fn close(ours: f64, theirs: &serde_json::Value, what: &str) {
     let theirs = theirs.as_f64().unwrap();
@@ -93,12 +96,14 @@ fn sft_on_packed_dialogs_is_the_mean_over_response_tokens() {
         task: None,
     };
     let dialogs: Vec<Dialog> = golden.batch.iter().map(dialog).collect();
-    let settings = SftSettings { train: one_batch(), ..SftSettings::default() };
-    let objective = SftObjective::new(&llama, &dialogs, &dialogs, &settings, 1);
-    let values = step(&objective, &params, "sft_gradient");
-    close(value(&values, "loss"), &golden.sft["loss"], "loss");
-    close(value(&values, "learned_tokens"), &golden.sft["tokens"], "tokens");
-    close(objective.held_out_loss(&params), &golden.sft["loss"], "held-out loss");
+    for micro in MICRO_BATCHES {
+        let settings = SftSettings { train: one_batch(micro), ..SftSettings::default() };
+        let objective = SftObjective::new(&llama, &dialogs, &dialogs, &settings, 1);
+        let values = step(&objective, &params, "sft_gradient");
+        close(value(&values, "loss"), &golden.sft["loss"], "loss");
+        close(value(&values, "learned_tokens"), &golden.sft["tokens"], "tokens");
+        close(objective.held_out_loss(&params), &golden.sft["loss"], "held-out loss");
+    }
 }
 
 #[test]
@@ -110,23 +115,25 @@ fn dpo_on_packed_pairs_is_trl_on_padded_ones() {
     let mut groups = golden.groups();
     groups.iter_mut().for_each(|g| g.responses.truncate(2));
     let of_reference = references(&reference, &reference_params, &groups, 1000);
-    let settings = DpoSettings { train: one_batch(), ..DpoSettings::default() };
-    let held_out = (groups.as_slice(), of_reference.clone());
-    let objective = DpoObjective::new(&llama, (&groups, of_reference), held_out, &settings, 1);
-    let values = step(&objective, &params, "dpo_gradient");
-    let logged = [
-        ("loss", "loss"),
-        ("margin", "rewards/margins"),
-        ("accuracy", "rewards/accuracies"),
-        ("logprob_chosen", "logps/chosen"),
-        ("logprob_rejected", "logps/rejected"),
-    ];
-    for (ours, theirs) in logged {
-        close(value(&values, ours), &golden.dpo[theirs], ours);
+    for micro in MICRO_BATCHES {
+        let settings = DpoSettings { train: one_batch(micro), ..DpoSettings::default() };
+        let held_out = (groups.as_slice(), of_reference.clone());
+        let objective = DpoObjective::new(&llama, (&groups, of_reference.clone()), held_out, &settings, 1);
+        let values = step(&objective, &params, "dpo_gradient");
+        let logged = [
+            ("loss", "loss"),
+            ("margin", "rewards/margins"),
+            ("accuracy", "rewards/accuracies"),
+            ("logprob_chosen", "logps/chosen"),
+            ("logprob_rejected", "logps/rejected"),
+        ];
+        for (ours, theirs) in logged {
+            close(value(&values, ours), &golden.dpo[theirs], ours);
+        }
+        let outcome = objective.held_out_outcome(&params);
+        close(outcome.reward_chosen, &golden.dpo["rewards/chosen"], "reward of the chosen");
+        close(outcome.reward_rejected, &golden.dpo["rewards/rejected"], "reward of the rejected");
     }
-    let outcome = objective.held_out_outcome(&params);
-    close(outcome.reward_chosen, &golden.dpo["rewards/chosen"], "reward of the chosen");
-    close(outcome.reward_rejected, &golden.dpo["rewards/rejected"], "reward of the rejected");
 }
 
 #[test]
@@ -143,9 +150,11 @@ fn rewards_of_packed_responses_are_those_of_each_alone() {
             close(backwards[g][r], alone, "reward in another order");
         }
     }
-    let objective = RewardObjective::new(&model.llama, &groups, &groups, &one_batch(), 1);
-    let values = step(&objective, &model.params, "reward_gradient");
-    for name in ["loss", "accuracy", "margin"] {
-        close(value(&values, name), &golden.reward[name], name);
+    for micro in MICRO_BATCHES {
+        let objective = RewardObjective::new(&model.llama, &groups, &groups, &one_batch(micro), 1);
+        let values = step(&objective, &model.params, "reward_gradient");
+        for name in ["loss", "accuracy", "margin"] {
+            close(value(&values, name), &golden.reward[name], name);
+        }
     }
 }

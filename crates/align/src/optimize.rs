@@ -15,6 +15,15 @@ use std::path::{Path, PathBuf};
 /// Named numbers of a step, as the metrics file holds them.
 pub(crate) type Values = Vec<(&'static str, f64)>;
 
+/// Adds the values of a part of a batch to those of the parts before it.
+pub(crate) fn add(sum: &mut Values, part: Values) {
+    if sum.is_empty() {
+        *sum = part;
+    } else {
+        sum.iter_mut().zip(part).for_each(|((_, sum), (_, value))| *sum += value);
+    }
+}
+
 /// Measurements on the held-out data in one run, the first before any step and the last after all.
 const MEASUREMENTS: u64 = 5;
 
@@ -61,6 +70,15 @@ pub(crate) fn train(
         models.push(model);
     }
     Ok(models)
+}
+
+/// Removes the runs' own models once their average is in use.
+pub(crate) fn clear_runs(folder: &Path) -> Result<(), FileError> {
+    clear(&folder.join("run-model"))?;
+    for run in (2..).map(|run| folder.join(format!("run-{run}"))).take_while(|run| run.exists()) {
+        clear(&run.join("run-model"))?;
+    }
+    Ok(())
 }
 
 /// Saves a model folder, complete or not at all.

@@ -2,8 +2,8 @@
 
 use crate::Error;
 use crate::examples::{Group, Response};
-use crate::loss::ranking;
-use crate::optimize::{Objective, Values};
+use crate::loss::{ordered_pairs, ranking, ranking_part};
+use crate::optimize::{Objective, Values, add};
 use crate::pack::{GroupRows, Packer, chunks, plan, similarity};
 use crate::random::Random;
 use crate::settings::Optimization;
@@ -107,7 +107,7 @@ pub(crate) struct RewardObjective<'a> {
     groups: &'a [Group],
     held_out: &'a [Group],
     steps: Vec<Vec<usize>>,
-    batch_tokens: usize,
+    micro_batch_tokens: usize,
     seed: u64,
 }
 
@@ -121,14 +121,14 @@ impl<'a> RewardObjective<'a> {
     ) -> Self {
         let lengths: Vec<usize> = groups.iter().map(Group::rows).collect();
         let steps = plan(&lengths, train.batch_tokens, train.epochs, seed);
-        let batch_tokens = train.batch_tokens;
-        Self { llama, groups, held_out, steps, batch_tokens, seed }
+        let micro_batch_tokens = train.micro_batch_tokens;
+        Self { llama, groups, held_out, steps, micro_batch_tokens, seed }
     }
 
     fn held_out_rewards(&self, params: &Params) -> Vec<Vec<f64>> {
         let lengths: Vec<usize> = self.held_out.iter().map(Group::rows).collect();
         let mut rewards = Vec::new();
-        for chunk in chunks(&lengths, self.batch_tokens) {
+        for chunk in chunks(&lengths, self.micro_batch_tokens) {
             let groups: Vec<&Group> = self.held_out[chunk].iter().collect();
             let mut tape = Tape::no_grad(params);
             let values = forward(&mut tape, self.llama, &groups, |_, g| (0..g.responses.len()).collect());
@@ -150,19 +150,29 @@ impl Objective for RewardObjective<'_> {
 
     fn step(&self, step: u64, params: &Params, grads: &mut Grads) -> Values {
         let groups: Vec<&Group> = self.steps[step as usize].iter().map(|&e| &self.groups[e]).collect();
-        let shuffled = |index: usize, group: &Group| {
-            let mut order: Vec<usize> = (0..group.responses.len()).collect();
-            Random::at(&[self.seed, step, index as u64]).shuffle(&mut order);
-            order
-        };
-        let mut tape = Tape::new(params);
-        let rewards = forward(&mut tape, self.llama, &groups, shuffled);
-        let outcome = ranking(&split(rewards.value().as_slice(), &groups));
-        let gradient: Vec<f32> = outcome.gradient.concat().iter().map(|&g| g as f32).collect();
-        let gradient = Tensor::from_slice(&gradient, rewards.shape());
-        tape.backward_from(&[(rewards, gradient)], grads);
-        let accuracy = outcome.correct / outcome.pairs.max(1) as f64;
-        vec![("loss", outcome.loss), ("accuracy", accuracy), ("margin", outcome.margin)]
+        let pairs: usize = groups.iter().map(|g| ordered_pairs(g.responses.len())).sum();
+        let lengths: Vec<usize> = groups.iter().map(|g| g.rows()).collect();
+        let mut values = Values::new();
+        for part in chunks(&lengths, self.micro_batch_tokens) {
+            let shuffled = |index: usize, group: &Group| {
+                let mut order: Vec<usize> = (0..group.responses.len()).collect();
+                Random::at(&[self.seed, step, (part.start + index) as u64]).shuffle(&mut order);
+                order
+            };
+            let groups = &groups[part.clone()];
+            let mut tape = Tape::new(params);
+            let rewards = forward(&mut tape, self.llama, groups, shuffled);
+            let outcome = ranking_part(&split(rewards.value().as_slice(), groups), pairs);
+            let gradient: Vec<f32> = outcome.gradient.concat().iter().map(|&g| g as f32).collect();
+            let gradient = Tensor::from_slice(&gradient, rewards.shape());
+            tape.backward_from(&[(rewards, gradient)], grads);
+            let accuracy = outcome.correct / pairs.max(1) as f64;
+            add(
+                &mut values,
+                vec![("loss", outcome.loss), ("accuracy", accuracy), ("margin", outcome.margin)],
+            );
+        }
+        values
     }
 
     fn held_out(&self, params: &Params) -> Values {

@@ -100,7 +100,7 @@ impl<'a> Stage<'a> {
             );
             return Err(SettingError::new("max_tokens", problem).into());
         }
-        if tokenizer.vocab_size() != llama.config.vocab_size {
+        if tokenizer.vocab_size() > llama.config.vocab_size {
             let (ours, theirs) = (tokenizer.vocab_size(), llama.config.vocab_size);
             let problem = format!(
                 "has {theirs} tokens, the tokenizer {ours}; give the tokenizer that the model was trained with"
@@ -175,6 +175,7 @@ impl<'a> Stage<'a> {
         if !done.exists() {
             self.ctx.stop.check()?;
             atomic::write_json(&done, &work()?)?;
+            optimize::clear_runs(folder)?;
         }
         Ok(atomic::read_json(&done)?)
     }
@@ -305,7 +306,7 @@ impl<'a> Stage<'a> {
                 self.held_out_groups.iter().filter(|g| g.round <= round).cloned().collect();
             let (llama, start) = weights::load(&self.folder(round, "sft").join("model"))?;
             let of = |groups: &[Group]| -> Vec<Reference> {
-                dpo::references(&llama, &start, groups, settings.train.batch_tokens)
+                dpo::references(&llama, &start, groups, settings.train.micro_batch_tokens)
             };
             let (references, held_out_references) = (of(&groups), of(&held_out));
             let objective = DpoObjective::new(

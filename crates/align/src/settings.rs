@@ -40,6 +40,9 @@ pub struct Optimization {
     pub epochs: f64,
     /// Tokens of a step: whole dialogs are packed until the next would exceed it.
     pub batch_tokens: usize,
+    /// Tokens that go through the model together; what a step has more is accumulated. Bounds memory, and is part of
+    /// what fixes the bits.
+    pub micro_batch_tokens: usize,
     /// Share of the steps spent in warm-up.
     pub warmup: f64,
     /// AdamW's weight decay.
@@ -56,6 +59,7 @@ impl Default for Optimization {
             learning_rates: vec![1e-5],
             epochs: 1.0,
             batch_tokens: 65_536,
+            micro_batch_tokens: 8192,
             warmup: 0.03,
             weight_decay: 0.0,
             average_last: 1,
@@ -218,6 +222,11 @@ impl Optimization {
             fits,
             "batch_tokens",
             format!("must hold the longest dialog; choose at least max_tokens = {max_tokens}"),
+        )?;
+        check(
+            self.micro_batch_tokens >= 1,
+            "micro_batch_tokens",
+            "choose 1 or more; a longer dialog goes alone",
         )?;
         check((0.0..1.0).contains(&self.warmup), "warmup", "choose a share from 0 to below 1")?;
         check(self.weight_decay >= 0.0, "weight_decay", "choose 0 or more")?;

@@ -1,7 +1,7 @@
 //! Supervised fine-tuning (SPEC POST-5): cross-entropy on the assistant's tokens only.
 
 use crate::examples::Dialog;
-use crate::optimize::{Objective, Values};
+use crate::optimize::{Objective, Values, add};
 use crate::pack::{Packer, chunks, plan};
 use crate::settings::SftSettings;
 use herd_model::{Batch, Llama};
@@ -15,7 +15,7 @@ pub(crate) struct SftObjective<'a> {
     examples: Vec<usize>,
     held_out: &'a [Dialog],
     steps: Vec<Vec<usize>>,
-    batch_tokens: usize,
+    micro_batch_tokens: usize,
 }
 
 /// How many tokens all dialogs begin with in common, such as the date that Llama 3.1's template puts before every
@@ -66,14 +66,21 @@ impl<'a> SftObjective<'a> {
         let shared = shared_beginning(dialogs);
         let lengths: Vec<usize> = examples.iter().map(|&e| dialogs[e].tokens.len() - shared).collect();
         let steps = plan(&lengths, settings.train.batch_tokens - shared, settings.train.epochs, seed);
-        Self { llama, dialogs, examples, held_out, steps, batch_tokens: settings.train.batch_tokens }
+        Self {
+            llama,
+            dialogs,
+            examples,
+            held_out,
+            steps,
+            micro_batch_tokens: settings.train.micro_batch_tokens,
+        }
     }
 
     /// Mean loss over the learned tokens of the held-out dialogs.
     pub fn held_out_loss(&self, params: &Params) -> f64 {
         let lengths: Vec<usize> = self.held_out.iter().map(|d| d.tokens.len()).collect();
         let (mut nll, mut tokens) = (0.0, 0.0);
-        for chunk in chunks(&lengths, self.batch_tokens) {
+        for chunk in chunks(&lengths, self.micro_batch_tokens) {
             let (batch, targets, weights) = pack(&self.held_out[chunk].iter().collect::<Vec<_>>());
             let mut tape = Tape::no_grad(params);
             let hidden = self.llama.hidden(&mut tape, &batch);
@@ -93,13 +100,20 @@ impl Objective for SftObjective<'_> {
     fn step(&self, step: u64, params: &Params, grads: &mut Grads) -> Values {
         let dialogs: Vec<&Dialog> =
             self.steps[step as usize].iter().map(|&e| &self.dialogs[self.examples[e]]).collect();
-        let (batch, targets, mut weights) = pack(&dialogs);
-        let tokens: f32 = weights.iter().sum();
-        weights.iter_mut().for_each(|w| *w /= tokens.max(1.0));
-        let mut tape = Tape::new(params);
-        let hidden = self.llama.hidden(&mut tape, &batch);
-        let loss = tape.cross_entropy_backward(&hidden, self.llama.head(), &targets, &weights, grads);
-        vec![("loss", f64::from(loss)), ("learned_tokens", f64::from(tokens))]
+        let tokens: usize =
+            dialogs.iter().map(|d| d.learned[1..].iter().filter(|&&learned| learned).count()).sum();
+        let lengths: Vec<usize> = dialogs.iter().map(|d| d.tokens.len()).collect();
+        let mut values = Values::new();
+        for part in chunks(&lengths, self.micro_batch_tokens) {
+            let (batch, targets, mut weights) = pack(&dialogs[part]);
+            weights.iter_mut().for_each(|w| *w /= tokens.max(1) as f32);
+            let mut tape = Tape::new(params);
+            let hidden = self.llama.hidden(&mut tape, &batch);
+            let loss = tape.cross_entropy_backward(&hidden, self.llama.head(), &targets, &weights, grads);
+            add(&mut values, vec![("loss", f64::from(loss))]);
+        }
+        values.push(("learned_tokens", tokens as f64));
+        values
     }
 
     fn held_out(&self, params: &Params) -> Values {

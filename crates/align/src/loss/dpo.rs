@@ -55,13 +55,16 @@ impl Dpo {
     /// The loss of a batch. Its value and gradient are those of TRL's `loss_type = ["sigmoid", "sft"]` with weights
     /// `[1, nll]`: the preference term sums a response's tokens, the likelihood term is a mean over the batch's tokens.
     pub fn evaluate(&self, batch: &[PairLogprobs]) -> DpoOutcome {
+        self.evaluate_part(batch, batch.len(), batch.iter().map(|p| p.chosen.len()).sum())
+    }
+
+    /// The share that `part` has in the loss of a batch of `pairs` pairs, whose chosen responses have `chosen_tokens`
+    /// counted tokens: all numbers of the parts of a batch add up to those of the whole.
+    pub fn evaluate_part(&self, part: &[PairLogprobs], pairs: usize, chosen_tokens: usize) -> DpoOutcome {
         let mut outcome = DpoOutcome::default();
-        if batch.is_empty() {
-            return outcome;
-        }
-        let per_pair = 1.0 / batch.len() as f64;
-        let per_token = 1.0 / batch.iter().map(|p| p.chosen.len()).sum::<usize>().max(1) as f64;
-        for pair in batch {
+        let per_pair = 1.0 / pairs.max(1) as f64;
+        let per_token = 1.0 / chosen_tokens.max(1) as f64;
+        for pair in part {
             let (chosen, rejected) = (pair.chosen.iter().sum::<f64>(), pair.rejected.iter().sum::<f64>());
             let reward_chosen = self.beta * (chosen - pair.reference_chosen);
             let reward_rejected = self.beta * (rejected - pair.reference_rejected);
@@ -134,6 +137,23 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn parts_add_up_to_the_batch() {
+        let (first, second) = ([-1.0, -0.3, -2.0], [-7.0]);
+        let pair = |chosen, rejected, reference| PairLogprobs {
+            chosen,
+            rejected,
+            reference_chosen: reference,
+            reference_rejected: reference,
+        };
+        let batch = [pair(&first, &second, -4.0), pair(&second, &first, -3.0)];
+        let whole = PAPER.evaluate(&batch);
+        let parts = [0, 1].map(|i| PAPER.evaluate_part(&batch[i..=i], 2, 4));
+        assert!((whole.loss - parts[0].loss - parts[1].loss).abs() < 1e-15);
+        assert!((whole.margin - parts[0].margin - parts[1].margin).abs() < 1e-15);
+        assert_eq!(whole.gradient, [parts[0].gradient[0], parts[1].gradient[0]]);
     }
 
     #[test]

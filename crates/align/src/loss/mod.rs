@@ -6,7 +6,7 @@ mod dpo;
 mod ranking;
 
 pub use dpo::{Dpo, DpoOutcome, PairLogprobs};
-pub use ranking::{RankingOutcome, ranking};
+pub use ranking::{RankingOutcome, ordered_pairs, ranking, ranking_part};
 
 /// `-log sigmoid(x)` and its derivative `-sigmoid(-x)`, exact for every finite `x`.
 fn negative_log_sigmoid(x: f64) -> (f64, f64) {

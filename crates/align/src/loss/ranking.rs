@@ -17,13 +17,24 @@ pub struct RankingOutcome {
     pub margin: f64,
 }
 
+/// Ordered pairs among `responses` ranked responses.
+pub fn ordered_pairs(responses: usize) -> usize {
+    responses * responses.saturating_sub(1) / 2
+}
+
 /// `groups` holds the rewards of the responses to one prompt each, *best first*: `[edited, chosen, rejected]` or
 /// `[chosen, rejected]`. Every ordered pair of a group counts: three for a triple, one for a pair.
 ///
 /// loss = 1/P sum over pairs of `-log sigmoid(r_better - r_worse)`, P the number of pairs in all groups.
 pub fn ranking(groups: &[Vec<f64>]) -> RankingOutcome {
-    let pairs: usize = groups.iter().map(|g| g.len() * g.len().saturating_sub(1) / 2).sum();
-    let weight = if pairs == 0 { 0.0 } else { 1.0 / pairs as f64 };
+    ranking_part(groups, groups.iter().map(|g| ordered_pairs(g.len())).sum())
+}
+
+/// The share that `groups` have in the loss of a batch with `batch_pairs` ordered pairs: losses, margins and gradients
+/// of the parts of a batch add up to those of the whole.
+pub fn ranking_part(groups: &[Vec<f64>], batch_pairs: usize) -> RankingOutcome {
+    let pairs = groups.iter().map(|g| ordered_pairs(g.len())).sum();
+    let weight = if batch_pairs == 0 { 0.0 } else { 1.0 / batch_pairs as f64 };
     let mut outcome = RankingOutcome { loss: 0.0, gradient: Vec::new(), pairs, correct: 0.0, margin: 0.0 };
     for rewards in groups {
         let mut gradient = vec![0.0; rewards.len()];
@@ -68,6 +79,16 @@ mod tests {
                 assert!((numeric - outcome.gradient[g][r]).abs() < 1e-9, "{g} {r}: {numeric}");
             }
         }
+    }
+
+    #[test]
+    fn parts_add_up_to_the_batch() {
+        let groups = vec![vec![0.3, -0.2, 1.1], vec![-2.0, 0.5], vec![4.0, 4.5]];
+        let (whole, parts) =
+            (ranking(&groups), [ranking_part(&groups[..1], 5), ranking_part(&groups[1..], 5)]);
+        assert!((whole.loss - parts[0].loss - parts[1].loss).abs() < 1e-15);
+        assert!((whole.margin - parts[0].margin - parts[1].margin).abs() < 1e-15);
+        assert_eq!(whole.gradient, [&parts[0].gradient[..], &parts[1].gradient].concat());
     }
 
     #[test]
