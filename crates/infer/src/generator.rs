@@ -5,7 +5,7 @@ use crate::engine::{Engine, Event, FinishReason, Request};
 use crate::forward::{Span, forward};
 use crate::sampling::{Sampling, TokenLogprob, log_sum_exp};
 use crate::weights::Weights;
-use crate::{Error, Settings};
+use crate::{Error, Settings, gguf};
 use herd_model::{Llama, LlamaConfig};
 use herd_run::Stop;
 use herd_tensor::Params;
@@ -61,8 +61,15 @@ impl Generator {
         })
     }
 
-    /// Opens a model folder: `config.json`, `model.safetensors` and `tokenizer.json`.
-    pub fn open(folder: &Path, settings: Settings) -> Result<Self, Error> {
+    /// Opens a model folder (`config.json`, `model.safetensors` and `tokenizer.json`), or a GGUF file with a
+    /// `tokenizer.json` beside it.
+    pub fn open(path: &Path, settings: Settings) -> Result<Self, Error> {
+        if path.extension().is_some_and(|e| e == "gguf") {
+            let tokenizer = Tokenizer::load(path.parent().unwrap_or(Path::new(".")))?;
+            let (llama, params) = gguf::load(path)?;
+            return Self::new(llama, params, tokenizer, settings);
+        }
+        let folder = path;
         let tokenizer = Tokenizer::load(folder)?;
         let (llama, params) = herd_model::weights::load(folder)
             .map_err(|e| Error::Model { path: folder.to_path_buf(), problem: e.to_string() })?;

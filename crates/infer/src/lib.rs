@@ -14,6 +14,7 @@ mod chat;
 mod engine;
 mod forward;
 mod generator;
+pub mod gguf;
 mod kernels;
 mod random;
 mod sampling;
