@@ -47,6 +47,8 @@ pub fn run(stage: Stage, manifest: &mut Manifest, ctx: &Context) -> anyhow::Resu
         let file = path.file_name().unwrap_or_default().to_string_lossy();
         inputs.insert(format!("{name}: {file}"), hash::of_path(path)?);
     }
+    // Another version of the program may do the same work differently.
+    inputs.insert("herd".to_string(), env!("CARGO_PKG_VERSION").to_string());
     let key = Manifest::key(&stage.settings, &inputs);
     if manifest.is_done(stage.name, &key) && stage.outputs.iter().all(|p| p.exists()) {
         ctx.progress.line(format!("  {:<10} done before", stage.name));
