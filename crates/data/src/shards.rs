@@ -21,8 +21,8 @@ const BATCH_BYTES: usize = 16 << 20;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
-    /// Share of the documents of each domain that is kept back for evaluation, 0 to 0.5. If it is not 0, a domain
-    /// with two documents or more keeps back at least one.
+    /// Share of each domain that is kept back for evaluation, 0 to 0.5: of its documents, and at least as much of its
+    /// text, so that a domain of few documents can be evaluated too.
     pub held_out: f64,
 }
 
@@ -183,37 +183,47 @@ impl Iterator for Batches {
 
 /// Which documents are kept back.
 struct Split {
-    threshold: u64,
     documents: u64,
-    /// Per domain the lowest key of its documents, where that one has to be kept back though it is not below the
-    /// threshold.
-    forced: BTreeMap<Domain, u64>,
+    /// Per domain: documents whose key is below this are kept back.
+    limits: BTreeMap<Domain, u64>,
 }
 
 impl Split {
     fn plan(settings: &Settings, path: &Path) -> Result<Self, Error> {
-        let threshold = (settings.held_out * u64::MAX as f64) as u64;
-        let mut domains: BTreeMap<Domain, (u64, u64)> = BTreeMap::new();
+        let mut domains: BTreeMap<Domain, Vec<(u64, u64)>> = BTreeMap::new();
         for document in documents::read(path)? {
             let document = document?;
-            let (count, lowest) = domains.entry(document.domain).or_insert((0, u64::MAX));
-            *count += 1;
-            *lowest = (*lowest).min(key(&document.id));
+            domains.entry(document.domain).or_default().push((key(&document.id), document.text.len() as u64));
         }
-        let documents = domains.values().map(|(count, _)| count).sum();
+        let documents = domains.values().map(|keys| keys.len() as u64).sum();
         if documents == 0 {
             return Err(Error::Empty { path: path.to_path_buf() });
         }
-        let must =
-            |&(_, (count, lowest)): &(Domain, (u64, u64))| threshold > 0 && count > 1 && lowest >= threshold;
-        let forced = domains.into_iter().filter(must).map(|(domain, (_, lowest))| (domain, lowest)).collect();
-        Ok(Self { threshold, documents, forced })
+        let limits =
+            domains.into_iter().map(|(domain, keys)| (domain, limit(settings.held_out, keys))).collect();
+        Ok(Self { documents, limits })
     }
 
     fn is_held_out(&self, document: &Document) -> bool {
-        let key = key(&document.id);
-        key < self.threshold || self.forced.get(&document.domain) == Some(&key)
+        self.limits.get(&document.domain).is_some_and(|&limit| key(&document.id) < limit)
     }
+}
+
+/// The key below which documents of a domain are kept back, from the keys and text lengths of all of them. It is the
+/// share itself, raised as far as the text kept back falls short of it, and never so far that nothing is left.
+fn limit(share: f64, mut keys: Vec<(u64, u64)>) -> u64 {
+    keys.sort_unstable();
+    let wanted = share * keys.iter().map(|(_, bytes)| *bytes as f64).sum::<f64>();
+    let mut limit = (share * u64::MAX as f64) as u64;
+    let mut kept = 0.0;
+    for &(key, bytes) in &keys {
+        if kept >= wanted {
+            break;
+        }
+        limit = limit.max(key.saturating_add(1));
+        kept += bytes as f64;
+    }
+    limit.min(keys.last().map_or(0, |(highest, _)| *highest))
 }
 
 /// A uniform number from a document's id.

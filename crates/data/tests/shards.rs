@@ -96,22 +96,30 @@ fn the_bits_do_not_depend_on_the_number_of_threads() {
 }
 
 #[test]
-fn what_is_kept_back_stays_when_documents_are_added() {
+fn what_is_kept_back_depends_on_ids_alone() {
     let dir = tempfile::tempdir().unwrap();
     let [parquet, tok] = ["documents.parquet", "tokenizer"].map(|n| dir.path().join(n));
     let all = corpus(&parquet);
     tokenizer_stage::run(&settings(), &parquet, &tok, &Context::quiet()).unwrap();
     let tokenizer = Tokenizer::load(&tok).unwrap();
-    let held_out = |documents: Vec<Document>| -> BTreeSet<String> {
+    let held_out = |documents: Vec<Document>, domain: &str, share: f64| -> BTreeSet<String> {
         documents::write(&parquet, documents).unwrap();
         let out = dir.path().join("shards");
-        shards::run(&shards::Settings { held_out: 0.2 }, &parquet, &tok, &out, &Context::quiet()).unwrap();
-        let shard = TokenShard::open(out.join("code.held_out.tok")).unwrap();
+        shards::run(&shards::Settings { held_out: share }, &parquet, &tok, &out, &Context::quiet()).unwrap();
+        let shard = TokenShard::open(out.join(format!("{domain}.held_out.tok"))).unwrap();
         (0..shard.documents()).map(|i| tokenizer.decode(&shard.document(i).ids)).collect()
     };
-    let before = held_out(all[..all.len() / 2].to_vec());
-    let after = held_out(all.into_iter().rev().collect());
-    assert!(!before.is_empty() && before.is_subset(&after) && before != after);
+    let code = held_out(all.clone(), "code", 0.2);
+    assert_eq!(held_out(all.iter().rev().cloned().collect(), "code", 0.2), code);
+    // With half of the documents nearly all choices stay.
+    let of_half = held_out(all[..all.len() / 2].to_vec(), "code", 0.2);
+    let kept = of_half.intersection(&code).count();
+    assert!(of_half.len() < code.len() && kept * 10 >= of_half.len() * 8, "{kept} of {}", of_half.len());
+    // Of two documents one is kept back at any share but none, and one is left.
+    for share in [1e-6, 0.5] {
+        assert_eq!(held_out(all.clone(), "mathematics", share).len(), 1);
+    }
+    assert!(held_out(all, "mathematics", 0.0).is_empty());
 }
 
 #[test]
