@@ -177,3 +177,21 @@ fn a_stop_request_ends_generation_between_two_tokens() {
     let result = generator.generate_with(&[prompt(5, 1)], 1, &Sampling::greedy(5), &stop, |_| {});
     assert!(matches!(result, Err(Error::Interrupted(_))));
 }
+
+#[test]
+fn a_saved_model_opens_and_says_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let tokenizer = tiny::tokenizer();
+    let (llama, params) = tiny::model(&tokenizer);
+    tokenizer.save(folder.path()).unwrap();
+    weights::save(folder.path(), &llama, &params).unwrap();
+    let opened = Generator::open(folder.path(), Settings::default()).unwrap();
+    let sampling = Sampling { max_tokens: 20, ..Sampling::default() };
+    let prompts = [prompt(30, 1)];
+    let expected = generator(Settings::default()).generate(&prompts, 1, &sampling).unwrap();
+    assert_eq!(opened.generate(&prompts, 1, &sampling).unwrap(), expected);
+
+    std::fs::remove_file(folder.path().join("model.safetensors")).unwrap();
+    let error = Generator::open(folder.path(), Settings::default()).err().unwrap().to_string();
+    assert!(error.contains("model.safetensors"), "{error}");
+}
