@@ -128,3 +128,37 @@ pub(crate) fn exp_sum<const FMA: bool>(values: &mut [f32], shift: f32) -> f32 {
     }
     tree(lanes, |a, b| a + b)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{dot, exp, max, sum};
+
+    fn worst_error<const FMA: bool>() -> f64 {
+        (0..=1_750_000)
+            .map(|i| -87.0 + i as f32 * 1e-4)
+            .map(|x| (f64::from(exp::<FMA>(x)) / f64::from(x).exp() - 1.0).abs())
+            .fold(0.0, f64::max)
+    }
+
+    #[test]
+    fn exp_is_right_to_the_last_places_and_at_the_ends() {
+        assert!(worst_error::<true>() < 1.5e-7, "fused: {:.2e}", worst_error::<true>());
+        assert!(worst_error::<false>() < 2.5e-7, "not fused: {:.2e}", worst_error::<false>());
+        assert_eq!(exp::<true>(0.0), 1.0);
+        assert_eq!(exp::<true>(f32::NEG_INFINITY), 0.0);
+        assert_eq!(exp::<true>(-88.0), 0.0);
+        assert!(exp::<true>(f32::INFINITY) > 2e38 && exp::<true>(f32::INFINITY).is_finite());
+        assert!(exp::<true>(f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn reductions_cover_every_value() {
+        for n in [0, 1, 5, 63, 64, 65, 200] {
+            let x: Vec<f32> = (0..n).map(|i| ((i * 37) % 101) as f32 - 150.0).collect();
+            let exact: f32 = x.iter().sum();
+            assert_eq!(sum(n, |i| x[i]), exact);
+            assert_eq!(dot::<true>(&x, &vec![1.0; n]), exact);
+            assert_eq!(max(&x), x.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+        }
+    }
+}
