@@ -111,6 +111,7 @@ struct Run<'a> {
     haystack: Haystack,
     metrics: metrics::Writer,
     position: Position,
+    task: Task,
     peak_flops: f64,
     notes: Vec<String>,
 }
@@ -180,6 +181,8 @@ impl<'a> Run<'a> {
             0.0 => gates::measured_peak_flops(),
             set => set,
         };
+        let total: u64 = legs.iter().map(Leg::tokens).sum();
+        let task = ctx.progress.task("pretrain", Some(total), "tokens");
         let metrics = metrics::Writer::open(out, position.step)?;
         Ok(Self {
             settings,
@@ -192,6 +195,7 @@ impl<'a> Run<'a> {
             haystack,
             metrics,
             position,
+            task,
             peak_flops,
             notes,
         })
@@ -200,10 +204,9 @@ impl<'a> Run<'a> {
     /// Trains the current leg to its end and moves on to the next.
     fn leg(&mut self) -> Result<(), Error> {
         let leg = self.legs[self.position.leg].clone();
-        let total: u64 = self.legs.iter().map(Leg::tokens).sum();
-        let task = self.ctx.progress.task("pretrain", Some(total), "tokens");
+        // Gates may have ended earlier legs before their last step.
         let before: u64 = self.legs[..self.position.leg].iter().map(Leg::tokens).sum();
-        task.resume_from(before + self.position.in_leg.tokens);
+        self.task.resume_from(before + self.position.in_leg.tokens);
         if !self.position.looked && self.after_step(&leg)? {
             return Ok(());
         }
@@ -220,9 +223,9 @@ impl<'a> Run<'a> {
             }
             self.advance(&prepared);
             if let Ok(outcome) = outcome {
-                self.record(&leg, &prepared, outcome, lr, started.elapsed().as_secs_f64(), &task)?;
+                self.record(&leg, &prepared, outcome, lr, started.elapsed().as_secs_f64())?;
             }
-            task.add(prepared.stage.batch_tokens);
+            self.task.add(prepared.stage.batch_tokens);
             if self.after_step(&leg)? {
                 return Ok(());
             }
@@ -269,7 +272,6 @@ impl<'a> Run<'a> {
         outcome: StepOutcome,
         lr: f64,
         seconds: f64,
-        task: &Task,
     ) -> Result<(), FileError> {
         let tokens = prepared.stage.batch_tokens as f64;
         let config = &self.trainer.llama.config;
@@ -278,7 +280,7 @@ impl<'a> Run<'a> {
             .iter()
             .map(|micro| micro.targets.len() as f64 * config.flops_per_token(micro.mean_context()))
             .sum();
-        task.message(format!("{}  loss {:.3}  lr {lr:.1e}", leg.name, outcome.loss));
+        self.task.message(format!("{}  loss {:.3}  lr {lr:.1e}", leg.name, outcome.loss));
         self.metrics.write(
             self.position.step,
             &[
