@@ -17,7 +17,6 @@ mod golden;
 pub mod loss;
 mod optimize;
 pub mod pack;
-mod random;
 pub mod records;
 mod rejection;
 pub mod reward;

@@ -1,8 +1,8 @@
 //! Packing without padding: whole dialogs, and prompts with all their responses, one after another in the rows of a
 //! batch. What may attend to what is said by [`Segments`], never by a mask.
 
-use crate::random::Random;
 use herd_model::Batch;
+use herd_run::Random;
 use herd_tensor::{Segment, Segments};
 use std::ops::Range;
 use std::sync::Arc;
@@ -95,7 +95,7 @@ pub fn plan(lengths: &[usize], batch_tokens: usize, epochs: f64, seed: u64) -> V
     let mut epoch = 0;
     while left > 0 && !lengths.is_empty() {
         let mut order: Vec<usize> = (0..lengths.len()).collect();
-        Random::at(&[seed, epoch]).shuffle(&mut order);
+        Random::new(seed, &[epoch]).shuffle(&mut order);
         for &example in order.iter().take(left) {
             if !step.is_empty() && rows + lengths[example] > batch_tokens {
                 steps.push(std::mem::take(&mut step));

@@ -2,12 +2,12 @@
 
 use crate::Error;
 use crate::examples::{self, Dialog, Group, Response};
-use crate::random::Random;
 use crate::records::{Instruction, Message};
 use crate::reward::RewardModel;
 use crate::settings::RejectionSettings;
 use herd_infer::{FinishReason, Generator, Sampling};
 use herd_run::Context;
+use herd_run::Random;
 use herd_run::atomic::{self, FileError};
 use herd_tokenizer::Tokenizer;
 use serde::{Deserialize, Serialize};
@@ -52,9 +52,9 @@ pub struct SamplingSummary {
     pub samples_per_prompt: usize,
     /// Share of samples that ended by themselves and are not empty.
     pub ended: f64,
-    /// Mean reward of all samples: what picking at random gives.
+    /// What picking at random gives: the mean reward of a prompt's finished samples, averaged over prompts.
     pub mean_reward: f64,
-    /// Mean reward of the picked samples.
+    /// Mean reward of the picked samples, over the same prompts.
     pub best_reward: f64,
     /// Mean reward of the data's own answers to the same prompts.
     pub reference_reward: f64,
@@ -79,7 +79,7 @@ pub(crate) fn prompts(
     seed: u64,
 ) -> Vec<(Vec<Message>, String)> {
     let mut order: Vec<usize> = (0..instructions.len()).collect();
-    Random::at(&[seed, 1]).shuffle(&mut order);
+    Random::new(seed, &[1]).shuffle(&mut order);
     let mut chosen: Vec<(Vec<Message>, String)> = Vec::new();
     let mut seen = std::collections::BTreeSet::new();
     for index in order {
@@ -183,16 +183,20 @@ impl Sampler<'_> {
 
     fn summary(&self, choices: &[Choice]) -> SamplingSummary {
         let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len().max(1) as f64;
-        let all: Vec<f64> =
-            choices.iter().flat_map(|c| &c.samples).filter_map(|s| s.reward).map(f64::from).collect();
+        let rewards =
+            |c: &Choice| c.samples.iter().filter_map(|s| s.reward).map(f64::from).collect::<Vec<f64>>();
+        // Each prompt counts once in both means, so that they differ by the choice alone.
+        let random: Vec<f64> =
+            choices.iter().filter(|c| c.best.is_some()).map(|c| mean(&rewards(c))).collect();
         let best: Vec<f64> =
             choices.iter().filter_map(|c| c.samples[c.best?].reward).map(f64::from).collect();
+        let ended: usize = choices.iter().map(|c| rewards(c).len()).sum();
         let drawn: usize = choices.iter().map(|c| c.samples.len()).sum();
         SamplingSummary {
             prompts: choices.len(),
             samples_per_prompt: self.settings.samples,
-            ended: all.len() as f64 / drawn.max(1) as f64,
-            mean_reward: mean(&all),
+            ended: ended as f64 / drawn.max(1) as f64,
+            mean_reward: mean(&random),
             best_reward: mean(&best),
             reference_reward: mean(
                 &choices.iter().map(|c| f64::from(c.reference_reward)).collect::<Vec<_>>(),

@@ -5,10 +5,10 @@ use crate::examples::{Group, Response};
 use crate::loss::{ordered_pairs, ranking, ranking_part};
 use crate::optimize::{Objective, Values, add};
 use crate::pack::{GroupRows, Packer, chunks, plan, similarity};
-use crate::random::Random;
 use crate::settings::Optimization;
 use crate::summary::Accuracy;
 use herd_model::{Head, Llama, weights};
+use herd_run::Random;
 use herd_tensor::{Grads, ParamId, Params, Tape, Tensor, Var};
 use std::path::Path;
 
@@ -156,7 +156,7 @@ impl Objective for RewardObjective<'_> {
         for part in chunks(&lengths, self.micro_batch_tokens) {
             let shuffled = |index: usize, group: &Group| {
                 let mut order: Vec<usize> = (0..group.responses.len()).collect();
-                Random::at(&[self.seed, step, (part.start + index) as u64]).shuffle(&mut order);
+                Random::new(self.seed, &[step, (part.start + index) as u64]).shuffle(&mut order);
                 order
             };
             let groups = &groups[part.clone()];

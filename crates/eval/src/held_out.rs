@@ -1,7 +1,8 @@
 //! The held-out documents that are measured: drawn by seed from each domain, the same for every model.
 
+use crate::Error;
 use crate::ngram::Documents;
-use crate::{Error, Random};
+use herd_run::Random;
 use herd_tokenizer::Tokenizer;
 use herd_tokenizer::shard::{ShardIndex, TokenShard};
 use std::path::Path;
@@ -62,7 +63,7 @@ impl Shards {
         seed: u64,
     ) -> Vec<HeldOut> {
         let shard = &self.held_out[domain];
-        let order = Random::new(seed).named(&self.index.domains[domain].name).permutation(shard.documents());
+        let order = Random::new(seed, &[]).named(&self.index.domains[domain].name).order(shard.documents());
         let mut drawn = Vec::new();
         let mut total = 0;
         for number in order {

@@ -1,8 +1,9 @@
 //! Held-out instructions answered greedily: exact match, and the overlap of words (F1, as SQuAD counts it).
 
 use crate::interval::{self, Proportion, Ratio};
-use crate::{Error, Random, Settings};
+use crate::{Error, Settings};
 use herd_infer::{Generator, Sampling};
+use herd_run::Random;
 use herd_run::{Context, atomic};
 use herd_tokenizer::chat::{Message, Role, encode_dialog};
 use serde::{Deserialize, Serialize};
@@ -130,7 +131,7 @@ fn prompts(settings: &Settings, file: &Path, generator: &Generator) -> Result<Ve
             prompts.push(Prompt { id: line, task, messages, expected, tokens });
         }
     }
-    let mut chosen = Random::new(settings.seed).named("instructions").permutation(prompts.len());
+    let mut chosen = Random::new(settings.seed, &[]).named("instructions").order(prompts.len());
     chosen.truncate(limits.examples);
     let mut keep = vec![false; prompts.len()];
     chosen.into_iter().for_each(|i| keep[i] = true);

@@ -1,7 +1,7 @@
 //! 95% intervals: for a share of right answers (normal, as in the paper, and Wilson), and for a ratio of sums over
 //! documents (bootstrap), alone and as a paired difference.
 
-use crate::random::Random;
+use herd_run::Random;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -126,12 +126,12 @@ fn resample(
     seed: u64,
     statistic: impl Fn(&mut dyn Iterator<Item = usize>) -> f64 + Sync,
 ) -> Vec<f64> {
-    let random = Random::new(seed);
+    let random = Random::new(seed, &[]);
     (0..RESAMPLES as u64)
         .into_par_iter()
         .map(|r| {
             let stream = random.stream(r);
-            statistic(&mut (0..n as u64).map(|j| stream.below(j, n)))
+            statistic(&mut (0..n as u64).map(|j| stream.pick(j, n)))
         })
         .collect()
 }
@@ -173,8 +173,8 @@ mod tests {
     #[test]
     fn the_bootstrap_has_the_width_that_theory_gives() {
         // A mean of n values of variance s^2 has the interval ± 1.96 s / sqrt(n).
-        let random = Random::new(3);
-        let pairs: Vec<_> = (0..400).map(|i| (random.below(i, 1000) as f64 / 1000.0, 1.0)).collect();
+        let random = Random::new(3, &[]);
+        let pairs: Vec<_> = (0..400).map(|i| (random.pick(i, 1000) as f64 / 1000.0, 1.0)).collect();
         let ratio = ratio(&pairs, 11);
         let interval = ratio.interval.unwrap();
         let expected = 2.0 * 1.96 * (1.0f64 / 12.0).sqrt() / 20.0;
@@ -185,10 +185,10 @@ mod tests {
     #[test]
     fn a_paired_test_sees_what_unpaired_intervals_hide() {
         // Documents differ much, the systems differ little but always in one direction.
-        let random = Random::new(5);
+        let random = Random::new(5, &[]);
         let triples: Vec<_> = (0..50)
             .map(|i| {
-                let bits = 100.0 + random.below(i, 900) as f64;
+                let bits = 100.0 + random.pick(i, 900) as f64;
                 (bits * 0.99, bits, 100.0)
             })
             .collect();

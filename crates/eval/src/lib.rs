@@ -10,11 +10,9 @@ pub mod interval;
 pub mod likelihood;
 pub mod needle;
 pub mod ngram;
-mod random;
 mod run;
 mod settings;
 
 pub use error::Error;
-pub use random::Random;
 pub use run::{Methods, Summary, run};
 pub use settings::{BitsPerByteSettings, ChoiceSettings, InstructionSettings, NeedleSettings, Settings};

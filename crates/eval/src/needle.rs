@@ -6,9 +6,9 @@ use crate::interval::Proportion;
 use crate::likelihood::Scorer;
 use crate::{Error, Settings};
 use herd_run::Context;
+use herd_run::Random;
 use herd_tokenizer::Tokenizer;
 use herd_train::needle::{self, Sentences};
-use herd_train::random::Random;
 use serde::{Deserialize, Serialize};
 
 /// Keeps the cases apart from those that training's gates measure with the same seed.

@@ -2,10 +2,11 @@
 
 mod small_run;
 
+use herd_eval::Error;
 use herd_eval::likelihood::{Request, Scorer};
-use herd_eval::{Error, Random};
 use herd_model::Batch;
 use herd_run::Context;
+use herd_run::Random;
 use herd_tensor::Tape;
 use small_run::{SmallRun, make};
 
@@ -27,7 +28,7 @@ fn plain(run: &SmallRun, prefix: &[u32], continuation: &[u32]) -> f64 {
 }
 
 fn tokens(random: Random, n: usize, vocabulary: usize) -> Vec<u32> {
-    (0..n as u64).map(|i| random.below(i, vocabulary) as u32).collect()
+    (0..n as u64).map(|i| random.pick(i, vocabulary) as u32).collect()
 }
 
 #[test]
@@ -36,7 +37,7 @@ fn a_shared_prefix_changes_nothing_but_the_cost() {
     let v = run.tokenizer.vocab_size();
     let requests: Vec<Request> = (0..9u64)
         .map(|i| {
-            let random = Random::new(i);
+            let random = Random::new(i, &[]);
             let prefix = tokens(random.stream(0), 1 + i as usize * 5, v);
             let continuations =
                 (1..=1 + i % 4).map(|c| tokens(random.stream(c), (c * (i + 1) % 7 + 1) as usize, v));
@@ -62,7 +63,7 @@ fn a_shared_prefix_changes_nothing_but_the_cost() {
 fn a_prefix_too_long_for_the_context_loses_its_beginning() {
     let run = make(5);
     let context = run.llama.config.max_position_embeddings;
-    let ids = tokens(Random::new(1), context + 50, run.tokenizer.vocab_size());
+    let ids = tokens(Random::new(1, &[]), context + 50, run.tokenizer.vocab_size());
     let (prefix, continuation) = ids.split_at(context + 44);
     let request = Request { prefix: prefix.to_vec(), continuations: vec![continuation.to_vec(), vec![1]] };
     let scorer = Scorer { llama: &run.llama, params: &run.params, batch_rows: 64 };

@@ -1,7 +1,7 @@
 //! The n-gram models against an independent Python implementation, and their invariants.
 
-use herd_eval::Random;
 use herd_eval::ngram::{NGram, NGramError};
+use herd_run::Random;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
@@ -63,11 +63,11 @@ fn probabilities_sum_to_one_after_every_context() {
 
 #[test]
 fn any_number_of_threads_gives_the_same_bits() {
-    let random = Random::new(9);
+    let random = Random::new(9, &[]);
     let documents: Vec<Vec<u32>> = (0..700)
         .map(|d| {
             let body =
-                (0..40).map(|i| random.stream(d).below(i, 90).min(random.stream(d).below(i + 99, 90)) as u32);
+                (0..40).map(|i| random.stream(d).pick(i, 90).min(random.stream(d).pick(i + 99, 90)) as u32);
             [99].into_iter().chain(body).chain([98]).collect()
         })
         .collect();
@@ -84,13 +84,13 @@ fn any_number_of_threads_gives_the_same_bits() {
 #[test]
 fn more_context_helps_on_a_chain_that_has_memory() {
     // Token i + 1 follows from the two before it, so each order must be clearly better than the one below.
-    let random = Random::new(2);
+    let random = Random::new(2, &[]);
     let document = |d: u64| {
         let mut ids = vec![30u32];
-        let (mut a, mut b) = (random.stream(d).below(0, 30) as u32, random.stream(d).below(1, 30) as u32);
+        let (mut a, mut b) = (random.stream(d).pick(0, 30) as u32, random.stream(d).pick(1, 30) as u32);
         for i in 0..80 {
             ids.push(b);
-            let noise = random.stream(d).below(10 + i, 3) as u32;
+            let noise = random.stream(d).pick(10 + i, 3) as u32;
             (a, b) = (b, (a * 7 + b * 3 + noise) % 30);
         }
         ids

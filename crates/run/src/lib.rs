@@ -9,11 +9,13 @@ pub mod hash;
 mod interrupt;
 mod manifest;
 mod progress;
+pub mod random;
 mod setting;
 
 pub use interrupt::{Interrupted, Stop};
 pub use manifest::{Manifest, ManifestError, StageRecord, StageState};
 pub use progress::{Progress, Task, Verbosity};
+pub use random::Random;
 pub use setting::SettingError;
 
 /// What a stage is given besides its settings and inputs: where to report progress and how to learn that the user

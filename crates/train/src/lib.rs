@@ -14,7 +14,6 @@ pub mod metrics;
 pub mod needle;
 pub mod packing;
 pub mod pretrain;
-pub mod random;
 mod schedule;
 pub mod tensorboard;
 pub mod trainer;

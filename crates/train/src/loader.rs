@@ -9,7 +9,7 @@
 
 use crate::needle;
 use crate::packing::{MicroBatch, Packer};
-use crate::random::{Permutation, Random};
+use herd_run::random::{Permutation, Random};
 use herd_tokenizer::shard::{ShardIndex, TokenShard};
 use serde::{Deserialize, Serialize};
 use std::cmp::Reverse;

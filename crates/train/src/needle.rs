@@ -2,8 +2,8 @@
 //! and asked for again at its end. The same sentences make training documents for the long-context stages and the
 //! cases by which a stage's gate (and the evaluation) measures recall.
 
-use crate::random::Random;
 use herd_model::{Batch, Llama};
+use herd_run::Random;
 use herd_run::{Context, Interrupted};
 use herd_tensor::{Params, Segment, Segments, Tape};
 use herd_tokenizer::Tokenizer;

@@ -1,9 +1,9 @@
 //! The sampler: nothing lost, nothing twice, no document crossed, the weights kept, the stream resumed.
 
+use herd_run::Random;
 use herd_tokenizer::shard::{TokenShard, TokenShardWriter};
 use herd_train::loader::{Loader, Request, State, order};
 use herd_train::packing::MicroBatch;
-use herd_train::random::Random;
 use std::collections::BTreeMap;
 use std::path::Path;
 

@@ -3,9 +3,9 @@
 
 use herd_model::Llama;
 use herd_run::Context;
+use herd_run::Random;
 use herd_tokenizer::{Tokenizer, train};
 use herd_train::needle::{self, CANDIDATES, Recall, Sentences};
-use herd_train::random::Random;
 
 fn tokenizer() -> Tokenizer {
     let text = include_str!("needle.rs");

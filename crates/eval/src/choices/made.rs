@@ -2,9 +2,10 @@
 //! follows?
 
 use super::Question;
+use crate::Settings;
 use crate::held_out::Shards;
 use crate::likelihood::Request;
-use crate::{Random, Settings};
+use herd_run::Random;
 use herd_tokenizer::Tokenizer;
 
 /// The false passages come from other documents of the same domain: what does the text say next?
@@ -47,7 +48,7 @@ impl<'a> Maker<'a> {
                 }
             }
         }
-        Self { settings, tokenizer, task, random: Random::new(settings.seed).named(task), documents }
+        Self { settings, tokenizer, task, random: Random::new(settings.seed, &[]).named(task), documents }
     }
 
     fn all(&self) -> Vec<Question> {
@@ -59,10 +60,10 @@ impl<'a> Maker<'a> {
     fn make(&self, attempt: u64) -> Option<Question> {
         let limits = &self.settings.choices;
         let random = self.random.stream(attempt);
-        let source = random.below(0, self.documents.len());
+        let source = random.pick(0, self.documents.len());
         let (domain, ids) = self.documents.get(source)?;
         let places = (ids.len() + 1).checked_sub(limits.passage + limits.continuation).filter(|&n| n > 0)?;
-        let start = random.below(1, places);
+        let start = random.pick(1, places);
         let (passage, rest) = ids[start..].split_at(limits.passage);
         let truth = &rest[..limits.continuation];
 
@@ -72,12 +73,12 @@ impl<'a> Maker<'a> {
             })
             .collect();
         let mut passages = vec![truth.to_vec()];
-        for pick in random.stream(2).permutation(others.len()) {
+        for pick in random.stream(2).order(others.len()) {
             if passages.len() == limits.choices {
                 break;
             }
             let ids = &self.documents[others[pick]].1;
-            let at = random.stream(3).below(pick as u64, ids.len() - limits.continuation + 1);
+            let at = random.stream(3).pick(pick as u64, ids.len() - limits.continuation + 1);
             let passage = ids[at..at + limits.continuation].to_vec();
             if !passages.contains(&passage) {
                 passages.push(passage);
@@ -87,7 +88,7 @@ impl<'a> Maker<'a> {
             return None;
         }
         // The true passage goes to a random place, so that a tie does not favour it.
-        let answer = random.below(4, limits.choices);
+        let answer = random.pick(4, limits.choices);
         passages.swap(0, answer);
         let prefix: Vec<u32> =
             std::iter::once(self.tokenizer.specials().bos).chain(passage.iter().copied()).collect();

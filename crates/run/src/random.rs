@@ -17,10 +17,18 @@ fn scramble(mut x: u64) -> u64 {
 impl Random {
     /// A generator for one purpose: `path` separates independent streams of one seed, such as `[domain, epoch]`.
     pub fn new(seed: u64, path: &[u64]) -> Self {
-        let key = path
-            .iter()
-            .fold(scramble(seed ^ 0x9e37_79b9_7f4a_7c15), |key, &part| scramble(key ^ scramble(!part)));
-        Self { key }
+        let root = Self { key: scramble(seed ^ 0x9e37_79b9_7f4a_7c15) };
+        path.iter().fold(root, |random, &part| random.stream(part))
+    }
+
+    /// The generator for one part of this one's purpose, by number.
+    pub fn stream(&self, part: u64) -> Self {
+        Self { key: scramble(self.key ^ scramble(!part)) }
+    }
+
+    /// The generator for one part of this one's purpose, by name.
+    pub fn named(&self, part: &str) -> Self {
+        part.bytes().fold(*self, |random, byte| random.stream(u64::from(byte)))
     }
 
     /// The number at `counter`, uniform over all of `u64`.
@@ -31,6 +39,25 @@ impl Random {
     /// The number at `counter`, uniform in `0..bound` (bias below `bound` / 2^64). `bound` is at least 1.
     pub fn below(&self, counter: u64, bound: u64) -> u64 {
         ((self.at(counter) as u128 * bound as u128) >> 64) as u64
+    }
+
+    /// An index below `len` (0 if there is none), drawn at `counter`.
+    pub fn pick(&self, counter: u64, len: usize) -> usize {
+        self.below(counter, len as u64) as usize
+    }
+
+    /// Puts `items` into a random order (Fisher and Yates).
+    pub fn shuffle<T>(&self, items: &mut [T]) {
+        for last in (1..items.len()).rev() {
+            items.swap(last, self.pick(last as u64, last + 1));
+        }
+    }
+
+    /// The numbers `0..n` in a random order.
+    pub fn order(&self, n: usize) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..n).collect();
+        self.shuffle(&mut order);
+        order
     }
 }
 
@@ -74,6 +101,23 @@ impl Permutation {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn draws_are_uniform_and_streams_differ() {
+        let random = Random::new(7, &[]);
+        let mut counts = [0usize; 10];
+        for i in 0..100_000 {
+            counts[random.pick(i, 10)] += 1;
+        }
+        assert!(counts.iter().all(|&c| (9_600..10_400).contains(&c)), "{counts:?}");
+        assert_ne!(random.stream(0).at(0), random.stream(1).at(0));
+        assert_ne!(random.named("needle").at(0), random.named("choice").at(0));
+        assert_eq!(random.pick(3, 0), 0);
+        let mut order = random.order(100);
+        assert_ne!(order, (0..100).collect::<Vec<_>>());
+        order.sort();
+        assert_eq!(order, (0..100).collect::<Vec<_>>());
+    }
 
     #[test]
     fn a_permutation_visits_everything_once_and_depends_on_its_path() {
