@@ -10,6 +10,9 @@ MENU = ["Home", "News", "Products", "Support", "Community", "Downloads", "About 
 FIRST = "Amina Bruno Chen Dalia Emil Farah Goran Hana Igor Jonas Kira Liam Mona Nils Olga Pavel Rosa Samir Tara Umar Vera Wen Yara Zeno".split()
 LAST = "Abbott Baker Castillo Duarte Eriksen Fischer Garcia Hoffmann Ivanov Jensen Kumar Lopez Meyer Novak Okafor Petrov Quinn Rossi Silva Tanaka".split()
 
+ROLES = "accounting,archive,building services,catering,customer support,design,field research,human resources,law,logistics,marketing,network operations,payroll,press office,purchasing,quality control,sales,security,training,translation".split(",")
+PLACES = "room,office,desk,laboratory,counter,floor,window,workshop".split(",")
+
 
 def site(title, content, rank):
     """A page of an ordinary content-management system around `content`."""
@@ -60,9 +63,9 @@ def directory_page(n):
     rows = []
     for _ in range(40):
         first, last = dice.choice(FIRST), dice.choice(LAST)
-        line = f"555-01{dice.randrange(100):02}"
-        rows.append(f"<p>{first} {last} can be reached in office {dice.randrange(100, 500)} by mail to {first}.{last}@example.org "
-                    f"or by telephone under +1 (202) {line}.</p>".replace(f"{first}.{last}@", f"{first.lower()}.{last.lower()}@"))
+        does, where = dice.choice(ROLES), dice.choice(PLACES)
+        mail, phone = f"{first}.{last}@example.org".lower(), f"+1 (202) 555-01{dice.randrange(100):02}"
+        rows.append(f"<p>{first} {last}, {does}, {where} {dice.randrange(100, 500)}: {mail}, {phone}</p>")
     return site(f"Who is who, part {n}", "".join(rows), n)
 
 
@@ -79,7 +82,7 @@ anybody had planned. The rooms are warm, tea is free, and tools, books and board
 hour in which we show where things are kept and what to do when something breaks. Nobody has to bring anything along
 but patience. If you would like to help with the organisation, write to {topic.split()[0]}.{n}@example.com or call
 (555) 555-01{dice.randrange(10, 99)}; Rosa answers within a day or two.</p>
-<p>Donations keep the {topic} alive. The account is DE89 3702 0400 4405 3201 300{n % 1}, and those who prefer a card
+<p>Donations keep the {topic} alive. The account is DE89 3704 0044 0532 0130 00, and those who prefer a card
 have in earlier years used the number 4111 1111 1111 1111 of the test shop by mistake: please do not. The web
 server that shows the calendar stands at 198.51.100.{10 + n} and is looked after by volunteers, so that it is sometimes slow.</p>
 <p>Over the years the {topic} has become a place where people talk who would never have met otherwise. A retired

@@ -1,6 +1,7 @@
 //! Web archives (WARC 1.0 and 1.1; plain, gzip or zstd), read by `fastwarc`. Damage is reported with file and offset
 //! and costs only the records it touches: reading goes on at the next record that can be found.
 
+use fastwarc::stream_io::gzip::GzipReader;
 use fastwarc::warc::iter::{ArchiveIterator, ArchiveIteratorOptions};
 use fastwarc::warc::record::{WarcRecord, WarcRecordType};
 use herd_run::atomic::FileError;
@@ -61,6 +62,8 @@ pub struct Archive {
     last: usize,
     /// Whether a record was read since the last search for one.
     progressed: bool,
+    /// Offset of the damage reported last; the same place is reported once.
+    reported: Option<usize>,
     body_limit: u64,
 }
 
@@ -72,8 +75,9 @@ impl Archive {
         // would any program that maps files. Archives are not changed once written.
         let map = unsafe { Mmap::map(&file) }.map_err(FileError::at("read", path))?;
         let name = path.file_name().map(PathBuf::from).unwrap_or_default().to_string_lossy().into_owned();
+        let map = Arc::new(map);
         let mut archive =
-            Self { name, map: Arc::new(map), records: None, base: 0, last: 0, progressed: true, body_limit };
+            Self { name, map, records: None, base: 0, last: 0, progressed: true, reported: None, body_limit };
         archive.restart(0);
         Ok(archive)
     }
@@ -119,18 +123,16 @@ impl Iterator for Archive {
         loop {
             let next = self.records.as_mut()?.next();
             let record = match next {
-                None => {
-                    let (base, rest) = (self.base, self.map.len() - self.last);
-                    self.records = None;
-                    let nothing_at_all = !self.progressed && base == 0 && rest > 0;
-                    return nothing_at_all.then(|| Err(self.damage(0, "holds no WARC record")));
-                }
+                None => return self.at_end().map(Err),
                 Some(Ok(record)) => record,
                 Some(Err(error)) => {
                     let (at, first) = (self.last, std::mem::take(&mut self.progressed));
                     self.search(at + 1);
                     if first {
-                        return Some(Err(self.damage(at, format!("unreadable after this record: {error}"))));
+                        // The record that failed is the next one in the file, if one can be seen.
+                        let at = if self.records.is_some() { self.base } else { at };
+                        self.reported = Some(at);
+                        return Some(Err(self.damage(at, format!("unreadable: {error}"))));
                     }
                     continue;
                 }
@@ -144,11 +146,41 @@ impl Iterator for Archive {
                 Err(problem) => {
                     drop(record);
                     self.search(start + 1);
-                    return Some(Err(self.damage(start, problem)));
+                    if self.reported.replace(start) != Some(start) {
+                        return Some(Err(self.damage(start, problem)));
+                    }
                 }
             }
         }
     }
+}
+
+impl Archive {
+    /// What is wrong with the end of the file, if anything: no archive at all, or a last record that only begins.
+    fn at_end(&mut self) -> Option<Damage> {
+        self.records = None;
+        let archive =
+            [&b"WARC/"[..], b"\x1f\x8b", b"\x28\xb5\x2f\xfd"].iter().any(|m| self.map.starts_with(m));
+        if !archive && self.last == 0 && self.reported.is_none() {
+            return Some(self.damage(0, "holds no WARC record"));
+        }
+        let rest = self.map.get(self.last + 1..)?;
+        for at in memchr::memmem::find_iter(rest, b"\x1f\x8b\x08") {
+            let at = self.last + 1 + at;
+            if self.reported.is_none_or(|reported| reported < at) && begins_record(&self.map[at..]) {
+                return Some(self.damage(at, "the file ends within this record"));
+            }
+        }
+        None
+    }
+}
+
+/// Whether compressed bytes are the start of a record, as far as they go.
+fn begins_record(bytes: &[u8]) -> bool {
+    let mut start = Vec::new();
+    let reader = GzipReader::new(Cursor::new(bytes[..bytes.len().min(4096)].to_vec()));
+    let read = reader.take(5).read_to_end(&mut start);
+    read.is_ok() && b"WARC/".starts_with(&start)
 }
 
 /// The response in a record; `None` for records of other kinds.
@@ -158,11 +190,15 @@ fn read(record: &mut WarcRecord, offset: usize, body_limit: u64) -> Result<Optio
     if kind == WarcRecordType::NoType {
         return Err("a record without WARC-Type".into());
     }
+    if record.headers().get("Content-Length").is_none() {
+        return Err("a record without Content-Length; its headers may be cut".into());
+    }
     let is_page = kind == WarcRecordType::Response && record.is_http();
     let header = |name: &str| record.headers().get(name).map(|v| v.trim_matches(['<', '>', ' ']).to_string());
     let (url, date) = (header("WARC-Target-URI"), header("WARC-Date"));
     let (true, Some(url)) = (is_page, url) else {
         return match record.consume() {
+            Ok(read) if (read as u64) < announced => Err(format!("ends after {read} of {announced} bytes")),
             Ok(_) => Ok(None),
             Err(error) => Err(format!("unreadable: {error}")),
         };

@@ -5,7 +5,7 @@ use crate::documents::Domain;
 /// Share of lines with code from which a document is code.
 const CODE_SHARE: f32 = 0.25;
 /// Share of words and signs that are formulas from which a document is mathematics.
-const MATHEMATICS_SHARE: f32 = 0.04;
+const MATHEMATICS_SHARE: f32 = 0.015;
 
 /// The domain of a text in a language.
 pub fn label(text: &str, language: &str) -> Domain {

@@ -4,6 +4,9 @@ use super::prune::{Marks, is_math_script, visible_chars};
 use super::words::Roles;
 use crate::html::{Dom, NodeId, Tag};
 
+/// Greatest share of the page's text in an element whose doubtful name counts.
+const DOUBTFUL_SHARE: f32 = 0.12;
+
 /// A paragraph, heading, list item's line, table cell, ...
 #[derive(Debug, Clone)]
 pub struct Block {
@@ -63,7 +66,11 @@ pub fn segment(dom: &Dom, marks: &Marks) -> Vec<Block> {
             id = dom.node(id).end;
             continue;
         }
-        id = cutter.visit(id, marks.roles[id as usize]);
+        // A doubtful name on an element that holds much of the page says nothing about its text.
+        let doubtful = marks.roles[id as usize].has(Roles::DOUBTFUL)
+            && !marks.roles[id as usize].has(Roles::BODY)
+            && marks.share(dom, id) < DOUBTFUL_SHARE;
+        id = cutter.visit(id, doubtful);
     }
     cutter.finish();
     cutter.blocks
@@ -114,7 +121,7 @@ impl Cutter<'_, '_> {
     }
 
     /// Takes in one node; returns the next to visit.
-    fn visit(&mut self, id: NodeId, roles: Roles) -> NodeId {
+    fn visit(&mut self, id: NodeId, doubtful: bool) -> NodeId {
         let node = self.dom.node(id);
         match node.tag {
             Tag::Text => {
@@ -146,7 +153,7 @@ impl Cutter<'_, '_> {
                 }
             }
             tag if tag.is_inline() => {}
-            tag => self.enter(id, tag, roles),
+            tag => self.enter(id, tag, doubtful),
         }
         id + 1
     }
@@ -164,7 +171,7 @@ impl Cutter<'_, '_> {
         false
     }
 
-    fn enter(&mut self, id: NodeId, tag: Tag, roles: Roles) {
+    fn enter(&mut self, id: NodeId, tag: Tag, doubtful: bool) {
         self.finish();
         let outer = self.level();
         let kind = match tag {
@@ -181,7 +188,7 @@ impl Cutter<'_, '_> {
             _ if matches!(outer.kind, Kind::Item | Kind::Cell | Kind::Heading(_)) => outer.kind,
             _ => Kind::Text,
         };
-        let doubtful = outer.doubtful || (roles.has(Roles::DOUBTFUL) && !roles.has(Roles::BODY));
+        let doubtful = outer.doubtful || doubtful;
         if self.dom.node(id).end > id + 1 {
             self.open.push(Level { id, kind, doubtful });
         }

@@ -20,7 +20,8 @@ impl Marks {
         self.chars_before[dom.node(id).end as usize] - self.chars_before[id as usize]
     }
 
-    fn share(&self, dom: &Dom, id: NodeId) -> f32 {
+    /// Share of the page's visible characters below a node.
+    pub fn share(&self, dom: &Dom, id: NodeId) -> f32 {
         let total = self.chars_before.last().copied().unwrap_or(0).max(1);
         self.chars(dom, id) as f32 / total as f32
     }
@@ -126,6 +127,9 @@ fn is_out(dom: &Dom, marks: &Marks, id: NodeId, strictness: Strictness) -> bool 
         return true;
     }
     let share = || marks.share(dom, id);
+    if tag == Tag::A && is_anchor_sign(dom, marks, id) {
+        return true;
+    }
     if hidden(dom, id) && share() < 0.5 {
         return true;
     }
@@ -152,7 +156,7 @@ fn is_out(dom: &Dom, marks: &Marks, id: NodeId, strictness: Strictness) -> bool 
         return true;
     }
     let roles = marks.roles[id as usize];
-    if matches!(tag, Tag::Body | Tag::Main | Tag::Html) || roles == Roles::default() {
+    if matches!(tag, Tag::Body | Tag::Main | Tag::Html | Tag::Blockquote) || roles == Roles::default() {
         return false;
     }
     if roles.has(Roles::HIDDEN) && share() < 0.3 {
@@ -169,6 +173,12 @@ fn is_out(dom: &Dom, marks: &Marks, id: NodeId, strictness: Strictness) -> bool 
         _ => 0.4,
     };
     roles.has(Roles::BOILERPLATE) && share() < bound
+}
+
+/// The signs that documentation sets behind headings to link to them or to the source.
+fn is_anchor_sign(dom: &Dom, marks: &Marks, id: NodeId) -> bool {
+    marks.chars(dom, id) <= 8
+        && matches!(dom.text_content(id).trim(), "¶" | "#" | "§" | "🔗" | "[source]" | "[src]" | "[edit]")
 }
 
 fn hidden(dom: &Dom, id: NodeId) -> bool {

@@ -10,13 +10,13 @@ use std::ops::Range;
 const KEEP_SHARE: f32 = 0.80;
 /// The same for an element that says by its name that it is the text.
 const NAMED_SHARE: f32 = 0.50;
+/// The hint from which an element counts as named so.
+const NAMED_HINT: f32 = 1.25;
 
 /// The main text of a page.
 pub struct Selection {
     /// For each block whether it is in.
     pub keep: Vec<bool>,
-    /// The element chosen.
-    pub root: NodeId,
 }
 
 /// How much a block speaks for the element that holds it: characters of prose count for, links and scraps against.
@@ -95,9 +95,9 @@ pub fn select(dom: &Dom, marks: &Marks, blocks: &[Block]) -> Selection {
     for n in range.clone() {
         keep[n] &= !is_scrap(dom, &blocks[n]);
     }
-    trim_ends(blocks, range.clone(), &mut keep);
+    trim_ends(dom, blocks, range.clone(), &mut keep);
     drop_bare_headings(blocks, range, &mut keep);
-    Selection { keep, root }
+    Selection { keep }
 }
 
 /// A factor for elements that say what they are.
@@ -122,39 +122,78 @@ fn hint(dom: &Dom, marks: &Marks, id: NodeId) -> f32 {
     factor
 }
 
+/// Elements that hold a text rather than a piece of it.
+fn is_container(tag: Tag) -> bool {
+    use Tag::*;
+    matches!(
+        tag,
+        Document
+            | Html
+            | Body
+            | Main
+            | Article
+            | Section
+            | Div
+            | Center
+            | Td
+            | Table
+            | Form
+            | Details
+            | Header
+            | Other
+            | Fieldset
+    )
+}
+
+/// An element with the sum of its blocks.
+struct Candidate {
+    id: NodeId,
+    sum: f32,
+    named: bool,
+}
+
 fn root(dom: &Dom, marks: &Marks, blocks: &[Block], sums: &Sums) -> NodeId {
     let mut seen = vec![false; dom.nodes.len()];
     let mut candidates = Vec::new();
     for block in blocks.iter().filter(|b| value(b) > 0.0) {
-        let mut id = block.container;
-        while !seen[id as usize] {
-            seen[id as usize] = true;
-            let sum = sums.value(&range_of(dom, blocks, id));
-            candidates.push((id, sum));
-            if id == 0 {
+        for id in std::iter::once(block.container).chain(dom.ancestors(block.container)) {
+            if std::mem::replace(&mut seen[id as usize], true) {
                 break;
             }
-            id = dom.node(id).parent;
+            if is_container(dom.tag(id)) {
+                let sum = sums.value(&range_of(dom, blocks, id));
+                candidates.push(Candidate { id, sum, named: hint(dom, marks, id) >= NAMED_HINT });
+            }
         }
     }
-    candidates.sort_by_key(|(id, _)| *id);
-    let best = candidates.iter().map(|(_, sum)| *sum).fold(0.0, f32::max);
-    // The element with the largest sum; of nested ones the innermost that still has nearly all of it.
-    let mut chosen: Option<(NodeId, f32)> = None;
-    for &(id, sum) in &candidates {
-        let factor = hint(dom, marks, id);
-        let named = factor >= 1.25;
-        let enough = sum >= best * if named { NAMED_SHARE } else { KEEP_SHARE };
-        if enough && sum > 0.0 {
-            chosen = match chosen {
-                Some((outer, outer_factor)) if outer_factor >= 1.25 && !named && dom.node(outer).end > id => {
-                    Some((outer, outer_factor))
-                }
-                _ => Some((id, factor)),
-            };
+    candidates.sort_by_key(|c| c.id);
+    let best = candidates.iter().map(|c| c.sum).fold(0.0, f32::max);
+    // The innermost element that still has nearly all of the largest sum.
+    let chosen = candidates.iter().rfind(|c| c.sum > 0.0 && c.sum >= best * KEEP_SHARE).map_or(0, |c| c.id);
+    let Some((named, sum)) = named_root(dom, &candidates, best) else { return chosen };
+    if sum >= best * NAMED_SHARE { named } else { chosen }
+}
+
+/// The element that holds all that say by their names that they are the text, if there are any.
+fn named_root(dom: &Dom, candidates: &[Candidate], best: f32) -> Option<(NodeId, f32)> {
+    let mut outermost: Vec<&Candidate> = Vec::new();
+    for candidate in candidates.iter().filter(|c| c.named && c.sum >= best * 0.08 && c.sum > 0.0) {
+        let nested = outermost.iter().any(|o| candidate.id < dom.node(o.id).end);
+        if !nested {
+            outermost.push(candidate);
         }
     }
-    chosen.map_or(0, |(id, _)| id)
+    // Of nested ones the innermost with nearly all of the outer one's sum: `article` around `entry-content`.
+    let (first, last) = (outermost.first()?, outermost.last()?);
+    if outermost.len() == 1 {
+        let inner = candidates.iter().rfind(|c| {
+            c.named && c.id >= first.id && c.id < dom.node(first.id).end && c.sum >= first.sum * KEEP_SHARE
+        })?;
+        return Some((inner.id, inner.sum));
+    }
+    let common = dom.ancestors(first.id).find(|n| dom.node(*n).end > last.id)?;
+    let sum = candidates.iter().find(|c| c.id == common).map_or(0.0, |c| c.sum);
+    Some((common, sum))
 }
 
 /// Drops lists, tables and boxes inside the root that are mostly links.
@@ -197,7 +236,7 @@ fn is_scrap(dom: &Dom, block: &Block) -> bool {
         Kind::Pre => false,
         Kind::Heading(_) => density > 0.8 && block.chars > 60,
         Kind::Cell => density > 0.8,
-        _ if block.doubtful => block.chars < 200,
+        _ if block.doubtful => block.chars < 80 || density > 0.3,
         _ => {
             let linky = density > 0.66 && (block.chars < 160 || density > 0.9);
             let label = block.chars < 12 && !block.ends_sentence && block.kind == Kind::Text;
@@ -211,17 +250,26 @@ fn only_address(dom: &Dom, block: &Block) -> bool {
 }
 
 /// Drops short blocks before the first and after the last block of prose.
-fn trim_ends(blocks: &[Block], range: Range<usize>, keep: &mut [bool]) {
+fn trim_ends(dom: &Dom, blocks: &[Block], range: Range<usize>, keep: &mut [bool]) {
     let solid = |n: &usize| keep[*n] && value(&blocks[*n]) >= 25.0;
     let Some(first) = range.clone().find(solid) else { return };
     let last = range.clone().rev().find(solid).unwrap_or(first);
+    let parent = |n: usize| dom.node(blocks[n].container).parent;
+    // A short line beside the prose, such as a greeting, belongs to it; one in another box does not.
+    let beside = |n: usize, solid: usize| {
+        let block = &blocks[n];
+        let plain = block.links == 0 && block.chars >= 12 && !block.doubtful;
+        plain && block.kind == Kind::Text && parent(n) == parent(solid)
+    };
     for n in range.start..first {
-        keep[n] &= matches!(blocks[n].kind, Kind::Heading(_));
+        keep[n] &= matches!(blocks[n].kind, Kind::Heading(_)) || beside(n, first);
     }
     for n in last + 1..range.end {
-        let block = &blocks[n];
-        keep[n] &=
-            block.kind == Kind::Pre || (block.kind != Kind::Text && !matches!(block.kind, Kind::Heading(_)));
+        keep[n] &= match blocks[n].kind {
+            Kind::Pre | Kind::Item | Kind::Cell => true,
+            Kind::Heading(_) => false,
+            Kind::Text => beside(n, last),
+        };
     }
 }
 

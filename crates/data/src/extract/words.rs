@@ -70,7 +70,7 @@ pub fn roles(class: &str, id: &str) -> Roles {
 /// The roles of a single class name, such as `article-share-buttons`.
 fn of_name(name: &str) -> Roles {
     let mut roles = Roles::default();
-    let (mut first, mut body_of, mut is_state) = (true, false, false);
+    let (mut first, mut body_of, mut is_state, mut embedded) = (true, false, false, false);
     words(name, |word| {
         if first && STATE_WORDS.contains(&word) {
             is_state = true; // `has-sidebar`, `with-ads`, `no-comments` describe a page, not the element
@@ -96,10 +96,12 @@ fn of_name(name: &str) -> Roles {
         if (body_of && part) || WHOLE_BODY_WORDS.contains(&word) {
             roles.add(Roles::BODY);
         }
+        embedded |= matches!(word, "embed" | "embedded" | "tweet");
         body_of |= matches!(word, "article" | "post" | "entry" | "story" | "blog" | "news");
         first = false;
     });
-    if is_state { Roles::default() } else { roles }
+    // What another site says, shown inside an article, is quoted.
+    if is_state || embedded { Roles::default() } else { roles }
 }
 
 const STATE_WORDS: &[&str] =
@@ -194,8 +196,6 @@ const BOILERPLATE_WORDS: &[&str] = &[
     "footer",
     "gdpr",
     "getsocial",
-    "jumbotron",
-    "keywords",
     "linkedin",
     "linklist",
     "links",
@@ -211,12 +211,10 @@ const BOILERPLATE_WORDS: &[&str] = &[
     "offcanvas",
     "overlay",
     "pager",
-    "partner",
     "paywall",
     "pinterest",
     "popular",
     "popup",
-    "premium",
     "print",
     "promo",
     "promotion",
@@ -261,8 +259,6 @@ const BOILERPLATE_WORDS: &[&str] = &[
     "upsell",
     "voting",
     "whatsapp",
-    "widget",
-    "widgets",
 ];
 
 /// Sorted, for the binary search.
@@ -277,7 +273,6 @@ const DOUBTFUL_WORDS: &[&str] = &[
     "copyright",
     "credit",
     "credits",
-    "date",
     "dateline",
     "editsection",
     "factbox",
@@ -292,11 +287,10 @@ const DOUBTFUL_WORDS: &[&str] = &[
     "rating",
     "readmore",
     "slideshow",
-    "source",
-    "tag",
     "timestamp",
     "tooltip",
-    "video",
+    "widget",
+    "widgets",
 ];
 
 #[cfg(test)]

@@ -1,9 +1,11 @@
 use super::{Filter, Reason, Verdict, words};
 use crate::documents::Document;
+use crate::label::is_code_line;
 use std::collections::HashMap;
 
 /// Drops documents that say the same words again and again (SPEC DATA-4): logs, error messages, generated lists, whose
-/// lines are long and unique, so that line de-duplication misses them.
+/// lines are long and unique, so that line de-duplication misses them. Lines of code are left out: code repeats by
+/// nature (SPEC DATA-6).
 pub struct Repetition {
     /// Words per n-gram.
     pub ngram: usize,
@@ -50,7 +52,9 @@ impl Filter for Repetition {
     }
 
     fn apply(&self, document: &mut Document) -> Verdict {
-        let (share, place) = repeated_share(&document.text, self.ngram);
+        let prose: Vec<&str> = document.text.lines().filter(|line| !is_code_line(line)).collect();
+        let prose = prose.join("\n");
+        let (share, place) = repeated_share(&prose, self.ngram);
         if share <= self.max_share {
             return Verdict::Keep;
         }

@@ -1,0 +1,146 @@
+//! Input that is damaged, empty or hostile: counted and reported with its place, and nothing else is lost.
+
+use herd_data::extract::extract;
+use herd_data::{Error, Settings, run};
+use herd_run::Context;
+use std::path::{Path, PathBuf};
+
+fn crawl() -> Vec<u8> {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../examples/quickstart/crawl/quickstart-00000.warc.gz");
+    std::fs::read(file).unwrap()
+}
+
+/// Offsets of the gzip members: one for each record.
+fn members(bytes: &[u8]) -> Vec<usize> {
+    memchr::memmem::find_iter(bytes, b"\x1f\x8b\x08\x00\x00\x00\x00\x00").collect()
+}
+
+/// The first hundred records; small enough for a quick test.
+fn some() -> Vec<u8> {
+    let bytes = crawl();
+    let end = members(&bytes)[100];
+    bytes[..end].to_vec()
+}
+
+fn settings(file: &Path) -> Settings {
+    Settings { input: vec![file.display().to_string()], ..Settings::default() }
+}
+
+fn write(folder: &Path, bytes: &[u8]) -> PathBuf {
+    let file = folder.join("crawl.warc.gz");
+    std::fs::write(&file, bytes).unwrap();
+    file
+}
+
+#[test]
+fn a_truncated_archive_gives_all_that_is_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let bytes = some();
+    let whole =
+        run(&settings(&write(folder.path(), &bytes)), &folder.path().join("whole"), &Context::quiet())
+            .unwrap();
+    assert!(whole.damage.is_empty());
+    let last = *members(&bytes).last().unwrap();
+    let cut = write(folder.path(), &bytes[..last + (bytes.len() - last) / 2]);
+    let part = run(&settings(&cut), &folder.path().join("cut"), &Context::quiet()).unwrap();
+    assert!(part.responses >= whole.responses - 1 && part.responses <= whole.responses);
+    assert_eq!(part.damage.len(), 1, "{:?}", part.damage);
+    assert_eq!((part.damage[0].file.as_str(), part.damage[0].offset), ("crawl.warc.gz", last as u64));
+}
+
+#[test]
+fn a_corrupt_record_costs_only_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut bytes = some();
+    let whole =
+        run(&settings(&write(folder.path(), &bytes)), &folder.path().join("whole"), &Context::quiet())
+            .unwrap();
+    let starts = members(&bytes);
+    let widest = (20..80).max_by_key(|n| starts[n + 1] - starts[*n]).unwrap();
+    let middle = (starts[widest] + starts[widest + 1]) / 2;
+    bytes[middle..middle + 40].fill(0xA5);
+    let part = run(&settings(&write(folder.path(), &bytes)), &folder.path().join("part"), &Context::quiet())
+        .unwrap();
+    assert_eq!(part.responses, whole.responses - 1, "{:?}", part.damage);
+    assert_eq!(part.damage.len(), 1, "{:?}", part.damage);
+    assert_eq!(part.damage[0].offset, starts[widest] as u64);
+}
+
+#[test]
+fn an_empty_or_foreign_file_is_a_clear_error() {
+    let folder = tempfile::tempdir().unwrap();
+    for content in [
+        &b"this is no archive, only some text that goes on for a while"[..],
+        b"\x1f\x8b",
+        b"WARC/1.0\r\n\r\n",
+    ] {
+        let file = write(folder.path(), content);
+        let error = run(&settings(&file), &folder.path().join("out"), &Context::quiet()).unwrap_err();
+        assert!(matches!(error, Error::EmptyCrawl { .. }), "{error}");
+        assert!(!folder.path().join("out/documents.parquet").exists());
+    }
+}
+
+#[test]
+fn a_pattern_without_files_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = Settings { input: vec!["none/such-*.warc.gz".into()], ..Settings::default() };
+    let error = run(&settings, folder.path(), &Context::quiet()).unwrap_err().to_string();
+    assert!(error.contains("none/such-*.warc.gz") && error.contains("input"), "{error}");
+}
+
+#[test]
+fn when_a_rule_drops_everything_the_error_shows_which() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut settings = settings(&write(folder.path(), &some()));
+    settings.min_chars = 100_000_000;
+    let out = folder.path().join("out");
+    let error = run(&settings, &out, &Context::quiet()).unwrap_err();
+    let message = error.to_string();
+    assert!(
+        matches!(error, Error::NothingLeft { .. })
+            && message.contains("too short")
+            && message.contains("rejects.parquet"),
+        "{message}"
+    );
+    assert!(out.join("rejects.parquet").exists() && out.join("funnel.json").exists());
+}
+
+#[test]
+fn an_interrupted_run_continues_to_the_same_bits() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = settings(&write(folder.path(), &some()));
+    run(&settings, &folder.path().join("once"), &Context::quiet()).unwrap();
+    let out = folder.path().join("twice");
+    let context = Context::quiet();
+    context.stop.request();
+    assert!(matches!(run(&settings, &out, &context).unwrap_err(), Error::Interrupted(_)));
+    run(&settings, &out, &Context::quiet()).unwrap();
+    let hash = |name: &str| herd_run::hash::of_path(&folder.path().join(name)).unwrap();
+    assert_eq!(hash("once"), hash("twice"));
+}
+
+#[test]
+fn hostile_pages_are_bounded() {
+    let nested = "<div>".repeat(100_000)
+        + "<p>The text at the bottom of a hundred thousand boxes is still found, and nothing overflows.</p>";
+    assert!(extract(&nested).text.contains("at the bottom"));
+    let unclosed = "<a href=x><b><i><table><tr><td>".repeat(20_000);
+    extract(&unclosed);
+    extract(&"<!--".repeat(200_000));
+    extract(&"</p></div></x>".repeat(100_000));
+    extract(&"<p a=\"".repeat(100_000));
+    extract(&"&#".repeat(200_000));
+    extract("\0\u{fffd}<p>\0</p>\u{202e}<");
+    extract("");
+}
+
+#[test]
+fn a_page_of_fifty_megabytes_is_read() {
+    let paragraph =
+        "<p>Every line of this very long page is like the others, with commas, and a full stop.</p>\n";
+    let page = paragraph.repeat(50_000_000 / paragraph.len());
+    let text = extract(&page).text;
+    assert!(text.len() > 40_000_000, "{}", text.len());
+}
