@@ -28,6 +28,12 @@ impl Key {
         Self { low: kept as u64, high: (kept >> 64) as u64 }
     }
 
+    /// Equality without a branch.
+    #[inline]
+    fn is(self, other: Self) -> bool {
+        (self.low ^ other.low) | (self.high ^ other.high) == 0
+    }
+
     #[inline]
     pub(crate) fn hash(self) -> u64 {
         mix(self.low ^ self.high.rotate_left(23).wrapping_mul(0xa076_1d64_78bd_642f))
@@ -91,8 +97,8 @@ impl Cache {
     pub(crate) fn get(&self, key: Key, hash: u64, out: &mut Vec<u32>) -> bool {
         let Pair(slots) = &self.pairs[Self::place(hash)];
         // Chosen without a branch: which of the two it is, nobody can predict.
-        let slot = &slots[usize::from(slots[1].key == key)];
-        if slot.key != key {
+        let slot = &slots[usize::from(slots[1].key.is(key))];
+        if !slot.key.is(key) {
             return false;
         }
         match slot.count {
