@@ -1,9 +1,16 @@
 //! The files of a run folder that the report reads. A file that is missing or broken is noted and left out.
 
 use crate::json::Json;
+use herd_data::rejects::{self, Reject};
 use herd_run::atomic;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
+
+/// Rejects kept of each rule, as samples.
+const SAMPLES: usize = 3;
+
+/// Rejects that are looked through for samples at most.
+const MOST_REJECTS: usize = 1_000_000;
 
 /// Lines of a JSON Lines file that are read at most (one a training step).
 const MOST_LINES: usize = 2_000_000;
@@ -30,6 +37,8 @@ pub struct Folder {
     pub align_metrics: Vec<(String, Vec<Value>)>,
     /// Instruction examples answered by the base and by the chat model.
     pub answers: [Vec<Value>; 2],
+    /// Dropped documents, the first few of every rule.
+    pub rejects: Vec<Reject>,
     /// Files that exist and cannot be read, each with the reason.
     pub problems: Vec<String>,
 }
@@ -41,6 +50,7 @@ impl Folder {
         folder.manifest = folder.json("manifest.json");
         folder.funnel = folder.json("data/funnel.json");
         folder.data = folder.json("data/summary.json");
+        folder.rejects = folder.sample_rejects();
         folder.tokenizer = folder.json("tokenizer/summary.json");
         folder.index = folder.json("shards/index.json");
         folder.pretrain = folder.json("pretrain/summary.json");
@@ -82,6 +92,29 @@ impl Folder {
             self.problems.push(format!("{}: {broken} lines are not JSON and were left out", path.display()));
         }
         values
+    }
+
+    fn sample_rejects(&mut self) -> Vec<Reject> {
+        let path = self.path.join("data/rejects.parquet");
+        if !path.exists() {
+            return Vec::new();
+        }
+        let mut samples: Vec<Reject> = Vec::new();
+        let read = rejects::read(&path).map(|all| all.take(MOST_REJECTS));
+        let outcome = read.and_then(|mut all| {
+            all.try_for_each(|reject| {
+                let reject = reject?;
+                let known = samples.iter().filter(|sample| sample.reason.rule == reject.reason.rule).count();
+                if known < SAMPLES {
+                    samples.push(reject);
+                }
+                Ok(())
+            })
+        });
+        if let Err(error) = outcome {
+            self.problems.push(error.to_string());
+        }
+        samples
     }
 
     /// Names of the folders in a folder, sorted.

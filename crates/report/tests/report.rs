@@ -1,5 +1,7 @@
 //! The report of a run folder with all stages, with none, and with broken files.
 
+use herd_data::filters::Reason;
+use herd_data::rejects::Reject;
 use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -52,6 +54,31 @@ fn every_section_is_drawn_and_nothing_is_loaded() {
     }
     assert!(html.contains("&lt;script&gt;alert"), "an answer of the model is text, not markup");
     assert!(!html.contains("NaN") && !html.contains("inf\"") && html.len() < 1_500_000, "{}", html.len());
+}
+
+#[test]
+fn dropped_documents_are_shown_with_rule_and_measure() {
+    let dir = tempfile::tempdir().unwrap();
+    copy(&fixture(), dir.path());
+    let path = dir.path().join("data/rejects.parquet");
+    let mut writer = herd_data::rejects::Writer::new(fs::File::create(&path).unwrap(), &path).unwrap();
+    for i in 0..5 {
+        let reason = Reason::new("kl_divergence", 7.25, 5.5, "<b>0x00 0x01</b> 0x02");
+        writer.push(Reject { url: format!("https://log.example/{i}?a=1&b=2"), reason }).unwrap();
+    }
+    writer.finish().unwrap();
+    let out = dir.path().join("report.html");
+    herd_report::write(dir.path(), &out).unwrap();
+    let html = fs::read_to_string(&out).unwrap();
+    assert!(html.contains("<b>kl_divergence</b> measured 7.25, bound 5.5"));
+    assert!(html.contains("&lt;b&gt;0x00") && html.contains("log.example/2?a=1&amp;b=2"));
+    assert!(!html.contains("log.example/3"), "a few of each rule are enough");
+    // Cut short: named, and everything else is drawn.
+    let bytes = fs::read(&path).unwrap();
+    fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
+    herd_report::write(dir.path(), &out).unwrap();
+    let html = fs::read_to_string(&out).unwrap();
+    assert!(html.contains("rejects.parquet") && html.contains("What remains after each step"));
 }
 
 #[test]

@@ -6,6 +6,7 @@ use crate::folder::Folder;
 use crate::html::{escape, facts, fold, shorten, table};
 use crate::json::Json;
 use crate::number;
+use herd_data::rejects::Reject;
 use std::fmt::Write;
 
 /// Languages with a part of their own; the others share one.
@@ -13,6 +14,9 @@ const SHOWN: usize = 7;
 
 /// Characters shown of a dropped document.
 const SAMPLE: usize = 220;
+
+/// Characters shown of its address.
+const LINK: usize = 110;
 
 pub fn body(folder: &Folder) -> String {
     let steps: Vec<Json> = folder.funnel().at("steps").items().collect();
@@ -29,7 +33,7 @@ pub fn body(folder: &Folder) -> String {
     let languages = mix(folder, "languages", "Documents by language", |_, place| place);
     html.push_str(&pair([domains, languages]));
     html.push_str(&totals(folder));
-    html.push_str(&rejects(&steps));
+    html.push_str(&rejects(folder, &steps));
     html
 }
 
@@ -118,36 +122,34 @@ fn totals(folder: &Folder) -> String {
     format!("<div class=\"card\">{}</div>", facts(&pairs))
 }
 
-fn rejects(steps: &[Json]) -> String {
+/// For every step that dropped something: its rules with their counts, and a few of the dropped documents.
+fn rejects(folder: &Folder, steps: &[Json]) -> String {
     let mut html = String::new();
     for step in steps.iter().filter(|step| dropped(**step) > 0.0) {
+        let rules = reasons(*step);
         let rows: Vec<_> =
-            reasons(*step).into_iter().map(|(rule, count)| vec![rule, number::whole(count)]).collect();
-        let mut content = if rows.is_empty() { String::new() } else { table(&["Rule", "Documents"], &rows) };
-        for sample in step.any(&["samples", "rejects", "examples"]).items() {
-            let place = sample.any(&["url", "id", "title"]).text().unwrap_or("");
-            let rule = sample.any(&["rule", "reason"]).text().unwrap_or("");
-            let measured = match (sample.at("value").show(), sample.at("threshold").show()) {
-                (Some(value), Some(threshold)) => format!(" · {value} against {threshold}"),
-                (Some(value), None) => format!(" · {value}"),
-                _ => String::new(),
-            };
-            let text = sample.any(&["text", "excerpt", "start"]).text().or(sample.text()).unwrap_or("");
+            rules.iter().map(|(rule, count)| vec![rule.clone(), number::whole(*count)]).collect();
+        let mut content = table(&["Rule", "Documents"], &rows);
+        let of_step = |sample: &&Reject| rules.iter().any(|(rule, _)| *rule == sample.reason.rule);
+        for sample in folder.rejects.iter().filter(of_step) {
             let _ = write!(
                 content,
-                "<p><b>{}</b>{} <span class=\"tick\">{}</span></p><pre>{}</pre>",
-                escape(rule),
-                escape(&measured),
-                escape(place),
-                escape(&shorten(text, SAMPLE))
+                "<p class=\"reject\"><b>{}</b> measured {}, bound {}<br><span>{}</span></p><pre>{}</pre>",
+                escape(&sample.reason.rule),
+                number::significant(sample.reason.value.into()),
+                number::significant(sample.reason.threshold.into()),
+                escape(&shorten(&sample.url, LINK)),
+                escape(&shorten(&sample.reason.excerpt, SAMPLE))
             );
         }
-        if !content.is_empty() {
-            html.push_str(&fold(
-                &format!("{}: {} removed", name(*step), number::whole(dropped(*step))),
-                &content,
-            ));
-        }
+        html.push_str(&fold(
+            &format!("{}: {} removed", name(*step), number::whole(dropped(*step))),
+            &content,
+        ));
     }
-    if html.is_empty() { html } else { format!("<h3>What was removed, with samples</h3>{html}") }
+    if html.is_empty() {
+        html
+    } else {
+        format!("<div class=\"card\"><h3>What was removed, with samples</h3>{html}</div>")
+    }
 }

@@ -63,9 +63,7 @@ fn curves(folder: &Folder) -> String {
     let mut norm = chart("Gradient norm", "before clipping; logarithmic", "grad_norm", 4);
     norm.log = true;
     let settings = folder.settings("pretrain");
-    if let Some(clip) =
-        settings.any(&["clip", "grad_clip", "clip_norm", "optimizer.clip_norm", "optimizer.clip"]).number()
-    {
+    if let Some(clip) = settings.at("pretrain.optimizer.clip").number() {
         norm.reference = Some((clip, format!("clipped above {}", number::significant(clip))));
     }
     let mut speed = chart("Throughput", "tokens a second", "tokens_per_second", 1);
