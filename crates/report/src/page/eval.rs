@@ -16,6 +16,9 @@ const SYSTEMS: [(&str, &str, usize); 4] = [
     ("unigram", "unigram", 3),
 ];
 
+/// Kinds of instructions drawn.
+const KINDS: usize = 9;
+
 /// Bits per byte over all domains.
 pub struct Overall {
     /// The base model.
@@ -38,14 +41,34 @@ pub fn body(folder: &Folder) -> String {
     }
     let mut html = String::new();
     let base = folder.base_eval();
-    let needle = heat(base);
-    html.push_str(&pair([bits_per_byte(base), needle.or_else(|| choices(&models))]));
+    html.push_str(&pair([bits_per_byte(base), choices(&models)]));
     html.push_str(&comparison(base));
-    if base.at("needle.cells").items().next().is_some() {
-        html.push_str(&pair([choices(&models), exact(&models)]));
-    } else if let Some(exact) = exact(&models) {
-        html.push_str(&exact);
-    }
+    html.push_str(&pair([
+        heat(base, "recall", "total", "Needle in a haystack", "greedy answer right, percent"),
+        heat(
+            base,
+            "ranked",
+            "ranked",
+            "Needle, likeliest of ten",
+            "true answer before nine others, percent; chance 10",
+        ),
+    ]));
+    html.push_str(&pair([
+        answers(
+            &models,
+            "exact",
+            "wilson",
+            "Instructions answered exactly",
+            "share equal to the expected answer",
+        ),
+        answers(
+            &models,
+            "f1",
+            "interval",
+            "Instructions, overlap of words",
+            "mean F1 with the expected answer",
+        ),
+    ]));
     let rows = choice_rows(folder);
     if !rows.is_empty() {
         let heads =
@@ -142,7 +165,8 @@ fn comparison(model: Json) -> String {
     format!("<div class=\"card\">{}</div>", table(&heads, &rows))
 }
 
-fn heat(model: Json) -> Option<String> {
+/// Recall by depth and length. `measure` is that of a cell, `total` of all cells together.
+fn heat(model: Json, measure: &str, total: &str, title: &str, what: &str) -> Option<String> {
     let cells: Vec<Json> = model.at("needle.cells").items().collect();
     let axis = |key: &str| {
         let mut values: Vec<f64> = cells.iter().filter_map(|cell| cell.at(key).number()).collect();
@@ -155,7 +179,7 @@ fn heat(model: Json) -> Option<String> {
         let found = cells
             .iter()
             .find(|c| c.at("depth").number() == Some(depth) && c.at("length").number() == Some(length))?;
-        let recall = found.at("recall");
+        let recall = found.at(measure);
         let (low, high) = recall.at("wilson").interval().unwrap_or((0.0, 1.0));
         let score = recall.at("score").number()?;
         let n = recall.at("n").number().unwrap_or(0.0);
@@ -168,18 +192,18 @@ fn heat(model: Json) -> Option<String> {
         );
         Some((score, tip))
     };
-    let total = model.at("needle.total");
+    let total = model.at("needle").at(total);
     let note = match (total.at("score").number(), total.at("wilson").interval(), total.at("n").number()) {
         (Some(score), Some((low, high)), Some(n)) => format!(
-            "percent found; all: {} of {n:.0} (95% {} to {})",
+            "{what}; all: {} of {n:.0} (95% {} to {})",
             number::percent(score),
             number::percent(low),
             number::percent(high)
         ),
-        _ => "percent found".into(),
+        _ => what.into(),
     };
     Heat {
-        title: "Needle in a haystack".into(),
+        title: title.into(),
         note,
         x: "context length, tokens".into(),
         y: "depth".into(),
@@ -250,10 +274,17 @@ fn choice_rows(folder: &Folder) -> Vec<Vec<String>> {
     rows
 }
 
-fn exact(models: &[(&str, Json)]) -> Option<String> {
+/// Scores on held-out instructions, over all and for the most frequent kinds.
+fn answers(
+    models: &[(&str, Json)],
+    measure: &str,
+    interval: &str,
+    title: &str,
+    what: &str,
+) -> Option<String> {
     let mut rows: Vec<DotRow> = Vec::new();
     let mut add = |model: &str, colour: usize, name: &str, score: Json| {
-        let Some(dot) = dot(model, colour, score, "wilson") else { return };
+        let Some(dot) = dot(model, colour, score, interval) else { return };
         match rows.iter_mut().find(|row| row.name == name) {
             Some(row) => row.dots.push(dot),
             None => {
@@ -264,15 +295,15 @@ fn exact(models: &[(&str, Json)]) -> Option<String> {
     };
     for (m, (model, results)) in models.iter().enumerate() {
         let instructions = results.at("instructions");
-        add(model, m, "all", instructions.at("exact"));
-        for task in instructions.at("tasks").items().take(9) {
-            add(model, m, task.at("task").text().unwrap_or("?"), task.at("exact"));
+        add(model, m, "all", instructions.at(measure));
+        for task in instructions.at("tasks").items().take(KINDS) {
+            add(model, m, task.at("task").text().unwrap_or("?"), task.at(measure));
         }
     }
     Dots {
-        title: "Instructions answered exactly".into(),
-        note: "held-out examples, greedy; share equal to the expected answer".into(),
-        x: "exact".into(),
+        title: title.into(),
+        note: format!("held-out examples, greedy; {what}"),
+        x: measure.into(),
         range: Some((0.0, 1.0)),
         percent: true,
         rows,
