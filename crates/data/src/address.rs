@@ -50,9 +50,8 @@ pub fn normalize(address: &str) -> Option<String> {
     pairs.sort();
     for (n, (key, value)) in pairs.iter().enumerate() {
         out.push(if n == 0 { '?' } else { '&' });
-        out.extend(
-            url::form_urlencoded::Serializer::new(String::new()).append_pair(key, value).finish().chars(),
-        );
+        let pair = url::form_urlencoded::Serializer::new(String::new()).append_pair(key, value).finish();
+        out.push_str(&pair);
     }
     Some(out)
 }

@@ -336,7 +336,7 @@ mod tests {
             language: "de".into(),
             language_score: 0.5 + n as f32 / 4096.0,
             domain: Domain::ALL[n % 4],
-            license: (n % 3 == 0).then(|| "CC-BY-SA-4.0".to_string()),
+            license: n.is_multiple_of(3).then(|| "CC-BY-SA-4.0".to_string()),
             source: "a.warc.gz".into(),
             text: format!("Zeile eins\nZeile {n} \u{1f980}"),
         }

@@ -53,7 +53,7 @@ impl Hasher for Same {
     }
 
     fn write(&mut self, bytes: &[u8]) {
-        self.0 = of_bytes(bytes) ^ self.0;
+        self.0 ^= of_bytes(bytes);
     }
 
     fn write_u64(&mut self, value: u64) {

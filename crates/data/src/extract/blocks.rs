@@ -199,11 +199,9 @@ impl Cutter<'_, '_> {
         let bytes = text.as_bytes();
         for (at, &b) in bytes.iter().enumerate() {
             chars += (b > b' ' && b & 0xC0 != 0x80) as u32;
-            if matches!(b, b',' | b'.' | b'!' | b'?' | b';' | b':') {
-                marks += 1;
-            } else if b >= 0xE0 && is_wide_mark(&bytes[at..]) {
-                marks += 1;
-            }
+            let mark = matches!(b, b',' | b'.' | b'!' | b'?' | b';' | b':')
+                || (b >= 0xE0 && is_wide_mark(&bytes[at..]));
+            marks = marks.saturating_add(mark as u16);
         }
         if chars == 0 && self.current.is_none() {
             return;
@@ -223,7 +221,7 @@ impl Cutter<'_, '_> {
 
     fn extend(&mut self, first: NodeId, end: NodeId, chars: u32) {
         let level = self.level();
-        let block = self.current.get_or_insert_with(|| Block {
+        let block = self.current.get_or_insert(Block {
             container: level.id,
             first,
             end,

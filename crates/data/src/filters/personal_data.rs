@@ -51,6 +51,9 @@ pub struct Found {
     pub end: usize,
 }
 
+/// A kind, the pattern that proposes it, and the check that decides.
+type Proposal = (Kind, &'static str, fn(&str) -> bool);
+
 struct Rule {
     kind: Kind,
     pattern: Regex,
@@ -61,7 +64,7 @@ struct Rule {
 fn rules() -> &'static [Rule] {
     static RULES: OnceLock<Vec<Rule>> = OnceLock::new();
     RULES.get_or_init(|| {
-        let rules: &[(Kind, &str, fn(&str) -> bool)] = &[
+        let rules: &[Proposal] = &[
             (Kind::Email, r"[A-Za-z0-9][A-Za-z0-9._%+\-]{0,63}@[A-Za-z0-9](?:[A-Za-z0-9\-]{0,62}\.){1,6}[A-Za-z]{2,18}", |_| true),
             (Kind::Iban, r"\b[A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3}\b)?", iban),
             (Kind::Card, r"[3-6][0-9]{3}(?:[ -]?[0-9]{4}){3}|3[47][0-9]{2}[ -]?[0-9]{6}[ -]?[0-9]{5}", card),

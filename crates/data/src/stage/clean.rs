@@ -88,7 +88,7 @@ fn count_lines(pages: &[Part], fates: &Fates, tools: &Tools, ctx: &Context) -> R
             for keys in keys {
                 counted.extend(keys);
                 ordinal += 1;
-                if ordinal % buckets.size == 0 {
+                if ordinal.is_multiple_of(buckets.size) {
                     buckets
                         .frequent
                         .push(lines::frequent(std::mem::take(&mut counted), settings.max_occurrences));

@@ -68,7 +68,7 @@ fn luhn(digits: &[u32]) -> bool {
         .enumerate()
         .map(|(n, d)| if n % 2 == 1 { if d * 2 > 9 { d * 2 - 9 } else { d * 2 } } else { *d })
         .sum();
-    sum % 10 == 0
+    sum.is_multiple_of(10)
 }
 
 /// Luhn, and not one digit repeated.
@@ -221,7 +221,7 @@ pub fn india_aadhaar(text: &str) -> bool {
 pub fn poland_pesel(text: &str) -> bool {
     let d = digits(text);
     let sum: u32 = d.iter().zip([1, 3, 7, 9, 1, 3, 7, 9, 1, 3, 1]).map(|(x, w)| x * w).sum();
-    d.len() == 11 && sum % 10 == 0
+    d.len() == 11 && sum.is_multiple_of(10)
 }
 
 /// The eleven test.
