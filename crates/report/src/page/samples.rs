@@ -4,6 +4,7 @@ use super::absent;
 use crate::folder::Folder;
 use crate::html::{escape, shorten};
 use crate::json::Json;
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 /// Prompts shown.
@@ -26,7 +27,7 @@ pub struct Sample<'a> {
     pub right: bool,
 }
 
-/// Prompts of different tasks in the order of the file, those that the chat model answers exactly first.
+/// Prompts of different tasks in turn, each task's in the order of the file.
 pub fn samples(folder: &Folder) -> Vec<Sample<'_>> {
     let [base, chat] = &folder.answers;
     if base.is_empty() {
@@ -46,26 +47,16 @@ pub fn samples(folder: &Folder) -> Vec<Sample<'_>> {
         };
         found.push((line.at("task").text().unwrap_or(""), sample));
     }
-    // One of each task before a second of any: rank within the task, then right answers first.
-    let mut seen: Vec<(&str, bool, usize)> = Vec::new();
-    let mut ranked: Vec<(usize, bool, usize)> = Vec::new();
-    for (i, (task, sample)) in found.iter().enumerate() {
-        let family = task.split('/').next().unwrap_or(task);
-        let rank = match seen.iter_mut().find(|(name, right, _)| *name == family && *right == sample.right) {
-            Some((_, _, count)) => {
-                *count += 1;
-                *count
-            }
-            None => {
-                seen.push((family, sample.right, 0));
-                0
-            }
-        };
-        ranked.push((rank, !sample.right, i));
+    // One of each task before a second of any, right or wrong.
+    let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut ranked: Vec<(usize, Sample)> = Vec::new();
+    for (task, sample) in found {
+        let count = seen.entry(task.split('/').next().unwrap_or(task)).or_default();
+        ranked.push((*count, sample));
+        *count += 1;
     }
-    ranked.sort_unstable();
-    let mut slots: Vec<Option<Sample>> = found.into_iter().map(|(_, sample)| Some(sample)).collect();
-    ranked.into_iter().filter_map(|(_, _, i)| slots[i].take()).collect()
+    ranked.sort_by_key(|(rank, _)| *rank);
+    ranked.into_iter().map(|(_, sample)| sample).collect()
 }
 
 /// The samples that alignment itself kept, for a run whose models were not evaluated on instructions.
@@ -103,7 +94,7 @@ pub fn body(folder: &Folder) -> String {
             expected(sample.expected),
         );
     }
-    html.push_str("<p class=\"note\">Chosen by rule, not by taste: prompts of each kind in turn, exact answers first. All are in <code>eval/MODEL/instructions.jsonl</code>.</p>");
+    html.push_str("<p class=\"note\">Chosen by rule, not by taste: prompts of each kind in turn, in the order of the file. All are in <code>eval/MODEL/instructions.jsonl</code>.</p>");
     html
 }
 
