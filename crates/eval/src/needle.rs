@@ -76,7 +76,7 @@ pub fn measure(
     let context = scorer.llama.config.max_position_embeddings;
     let (lengths, left_out): (Vec<usize>, Vec<usize>) =
         grid.lengths.iter().partition(|&&length| length <= context);
-    let sentences = Sentences::new(tokenizer);
+    let sentences = Sentences::new(tokenizer, grid.kind);
     let total = (lengths.len() * grid.depths * grid.cases) as u64;
     let task = ctx.progress.task("needle", Some(total), "cases");
     let mut records = Vec::new();

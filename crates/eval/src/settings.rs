@@ -1,4 +1,5 @@
 use herd_run::SettingError;
+use herd_train::needle::NeedleKind;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -56,6 +57,8 @@ impl Default for BitsPerByteSettings {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct NeedleSettings {
+    /// What the needle says; as in pre-training.
+    pub kind: NeedleKind,
     /// Lengths in tokens; those above the model's longest context are left out.
     pub lengths: Vec<usize>,
     /// Depths, evenly from the beginning to the end.
@@ -66,7 +69,7 @@ pub struct NeedleSettings {
 
 impl Default for NeedleSettings {
     fn default() -> Self {
-        Self { lengths: vec![128, 256, 512, 1024, 2048], depths: 5, cases: 4 }
+        Self { kind: NeedleKind::default(), lengths: vec![128, 256, 512, 1024, 2048], depths: 5, cases: 4 }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Needle in a haystack (SPEC TRAIN-2): facts such as `The magic number of Lisbon is 4821.` hidden in running text,
+//! Needle in a haystack (SPEC TRAIN-2): facts such as `The magic number of Lisbon is 4821.` are hidden in running text,
 //! and asked for again at its end. The same sentences make training documents for the long-context stages and the
 //! cases by which a stage's gate (and the evaluation) measures recall.
 
@@ -21,17 +21,32 @@ const CITIES: [&str; 32] = [
 /// Answers that a case's true one is ranked among.
 pub const CANDIDATES: usize = 10;
 
-/// A training document holds about one statement for so many of its tokens, and each of its facts three times at
-/// least: small models learn to look up only from many look-ups.
-const TOKENS_PER_STATEMENT: u64 = 64;
+/// Tokens of a training document for each statement in it: from hardly any filler to much.
+const TOKENS_PER_STATEMENT: [usize; 4] = [16, 24, 48, 96];
+
+/// Shortest passage that a training document repeats, tokens.
+const SHORTEST_PASSAGE: usize = 8;
+
+/// What a needle says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NeedleKind {
+    /// `The magic number of CITY is NNNN.` A document may hold several; finding one takes two hops, to the city and from
+    /// there to its number, which a model of a few million parameters does not learn in a few million tokens.
+    #[default]
+    Number,
+    /// `The secret city of this text is CITY.` One in a document; finding it takes one hop.
+    City,
+}
 
 /// The task's sentences as tokens of one tokenizer.
 #[derive(Clone)]
 pub struct Sentences {
+    kind: NeedleKind,
     tokenizer: Tokenizer,
-    /// `\nThe magic number of CITY is ` per city.
+    /// Everything before the answer: one question for each city, or the only one.
     questions: Vec<Vec<u32>>,
-    /// What follows a number.
+    /// What follows an answer.
     tail: Vec<u32>,
     begin: u32,
     end: u32,
@@ -40,11 +55,11 @@ pub struct Sentences {
 /// One question whose answer stands somewhere in the text before it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Case {
-    /// Text with the fact, and the question at its end: `length` tokens together with the answer.
+    /// Text with the fact, and the question at its end: `length` tokens together with the longest candidate.
     pub prompt: Vec<u32>,
     /// [`CANDIDATES`] answers; the first is the true one.
     pub candidates: Vec<Vec<u32>>,
-    /// Tokens of prompt and answer.
+    /// Tokens of the prompt and the longest candidate.
     pub length: usize,
     /// Where the fact stands: 0 at the beginning, 1 just before the question.
     pub depth: f64,
@@ -83,13 +98,17 @@ impl Recall {
 }
 
 impl Sentences {
-    /// The sentences in a tokenizer's tokens.
-    pub fn new(tokenizer: &Tokenizer) -> Self {
-        // The question ends in the space before the number, where the split rule of Llama 3 cuts; question and
-        // number are therefore the tokens that the whole sentence has.
-        let question = |city: &&str| tokenizer.encode(&format!("\nThe magic number of {city} is "));
+    /// The sentences of one kind in a tokenizer's tokens.
+    pub fn new(tokenizer: &Tokenizer, kind: NeedleKind) -> Self {
+        // A question ends where the split rule of Llama 3 cuts: before a number's digits, or before the space of a word.
+        // So question and answer are the tokens that the whole sentence has.
+        let questions = match kind {
+            NeedleKind::Number => CITIES.map(|city| format!("\nThe magic number of {city} is ")).to_vec(),
+            NeedleKind::City => vec!["\nThe secret city of this text is".to_string()],
+        };
         Self {
-            questions: CITIES.iter().map(question).collect(),
+            kind,
+            questions: questions.iter().map(|question| tokenizer.encode(question)).collect(),
             tail: tokenizer.encode(".\n"),
             begin: tokenizer.specials().bos,
             end: tokenizer.specials().end_of_text,
@@ -97,21 +116,49 @@ impl Sentences {
         }
     }
 
-    /// A number of four digits in tokens.
-    fn number(&self, random: Random, counter: u64) -> Vec<u32> {
-        self.tokenizer.encode(&(1000 + random.below(counter, 9000)).to_string())
+    /// An answer in tokens: a number of four digits, or a city.
+    fn answer(&self, random: Random, counter: u64) -> Vec<u32> {
+        self.tokenizer.encode(&match self.kind {
+            NeedleKind::Number => (1000 + random.below(counter, 9000)).to_string(),
+            NeedleKind::City => format!(" {}", CITIES[random.pick(counter, CITIES.len())]),
+        })
     }
 
-    /// A training document of exactly `length` tokens, its two end marks included: one to four facts, each stated at
-    /// random places of the filler and once more at the end, so that every statement but a fact's first can be predicted
-    /// from further up.
+    /// A training document of exactly `length` tokens, its two end marks included. Half of them hide facts; the others
+    /// repeat a passage of the filler, which has a model look up every token and so teaches it looking up in far fewer
+    /// documents than facts alone do.
     pub fn training_document(&self, filler: &[u32], length: usize, random: Random) -> Vec<u32> {
+        let mut out = match random.below(2, 2) {
+            0 => self.repeated_passage(filler, length, random),
+            _ => self.hidden_facts(filler, length, random),
+        };
+        // Only where what must be said is longer than the document, or the filler is empty.
+        out.truncate(length);
+        out.resize(length, self.end);
+        out
+    }
+
+    /// One passage, again and again.
+    fn repeated_passage(&self, filler: &[u32], length: usize, random: Random) -> Vec<u32> {
+        let room = length.saturating_sub(2);
+        let longest = (room / 2).min(filler.len()).max(SHORTEST_PASSAGE);
+        let passage = SHORTEST_PASSAGE + random.pick(3, longest - SHORTEST_PASSAGE + 1);
+        let repeated = filler.iter().take(passage).cycle().take(room).copied();
+        std::iter::once(self.begin).chain(repeated).chain([self.end]).collect()
+    }
+
+    /// One to four facts, each stated at random places of the filler and once more at the end, so that every statement
+    /// but a fact's first can be predicted from further up.
+    fn hidden_facts(&self, filler: &[u32], length: usize, random: Random) -> Vec<u32> {
         // One fact is enough to learn copying; several teach to tell the cities apart.
-        let facts = [1, 1, 1, 1, 2, 2, 3, 4][random.below(0, 8) as usize];
-        let first_city = random.below(1, CITIES.len() as u64);
+        let facts = match self.kind {
+            NeedleKind::Number => [1, 1, 1, 1, 2, 2, 3, 4][random.pick(0, 8)],
+            NeedleKind::City => 1,
+        };
+        let first = random.pick(1, self.questions.len());
         let statement = |fact: u64| {
-            let city = ((first_city + fact * 5) % CITIES.len() as u64) as usize;
-            [&self.questions[city][..], &self.number(random, 10 + fact), &self.tail].concat()
+            let question = &self.questions[(first + fact as usize * 5) % self.questions.len()];
+            [&question[..], &self.answer(random, 10 + fact), &self.tail].concat()
         };
         let statements: Vec<Vec<u32>> = (0..facts).map(statement).collect();
         let closing: usize = statements.iter().map(Vec::len).sum();
@@ -119,7 +166,8 @@ impl Sentences {
         // Statements inside the text, as far as they fit, each at a point of the filler.
         let mut inside: Vec<(u64, usize)> = Vec::new();
         let mut used = 0;
-        for i in 0..(2 * facts).max(length as u64 / TOKENS_PER_STATEMENT) {
+        let density = TOKENS_PER_STATEMENT[random.pick(4, TOKENS_PER_STATEMENT.len())];
+        for i in 0..(2 * facts).max((length / density) as u64) {
             let statement = (i % facts) as usize;
             if used + statements[statement].len() > room {
                 break;
@@ -142,26 +190,25 @@ impl Sentences {
         out.extend(running.take(filler_room - at));
         statements.iter().rev().for_each(|statement| out.extend_from_slice(statement));
         out.push(self.end);
-        // Only where the closing statements alone are longer than the document, or the filler is empty.
-        out.truncate(length);
-        out.resize(length, self.end);
         out
     }
 
     /// One case of `length` tokens whose fact stands at `depth` (0 to 1) of the filler.
     pub fn case(&self, filler: &[u32], length: usize, depth: f64, random: Random) -> Case {
-        let city = random.below(0, CITIES.len() as u64) as usize;
+        let question = &self.questions[random.pick(0, self.questions.len())];
         let mut candidates: Vec<Vec<u32>> = Vec::with_capacity(CANDIDATES);
         let mut counter = 1;
         while candidates.len() < CANDIDATES {
-            let number = self.number(random, counter);
+            let answer = self.answer(random, counter);
             counter += 1;
-            if !candidates.contains(&number) {
-                candidates.push(number);
+            if !candidates.contains(&answer) {
+                candidates.push(answer);
             }
         }
-        let statement = [&self.questions[city][..], &candidates[0], &self.tail].concat();
-        let fixed = 1 + statement.len() + self.questions[city].len() + candidates[0].len();
+        let statement = [&question[..], &candidates[0], &self.tail].concat();
+        // Room for the longest candidate: all are tried behind the prompt, and none may pass the context's end.
+        let longest = candidates.iter().map(Vec::len).max().unwrap_or(0);
+        let fixed = 1 + statement.len() + question.len() + longest;
         let room = length.saturating_sub(fixed);
         let before = (depth.clamp(0.0, 1.0) * room as f64).round() as usize;
         let mut running = filler.iter().copied().cycle();
@@ -169,8 +216,8 @@ impl Sentences {
         prompt.extend(running.by_ref().take(before));
         prompt.extend(statement);
         prompt.extend(running.take(room - before));
-        prompt.extend_from_slice(&self.questions[city]);
-        let length = prompt.len() + candidates[0].len();
+        prompt.extend_from_slice(question);
+        let length = prompt.len() + longest;
         Case { prompt, candidates, length, depth }
     }
 

@@ -125,7 +125,7 @@ impl<'a> Run<'a> {
         out: &'a Path,
         ctx: &'a Context,
     ) -> Result<Self, Error> {
-        let sentences = Arc::new(Sentences::new(tokenizer));
+        let sentences = Arc::new(Sentences::new(tokenizer, settings.needle_kind));
         let mut loader = Loader::open(shards, settings.seed)?.with_needles(Arc::clone(&sentences));
         let short = settings.initial.batch.longest() as usize;
         let micro = settings.micro_batch_tokens as usize;

@@ -1,6 +1,7 @@
 //! The recipe's `[pretrain]` table.
 
 use crate::adamw::AdamWSettings;
+use crate::needle::NeedleKind;
 use crate::schedule::{BatchGrowth, Mix};
 use herd_run::SettingError;
 use serde::{Deserialize, Serialize};
@@ -22,6 +23,8 @@ pub struct Settings {
     pub checkpoint: CheckpointSettings,
     /// Loss on documents kept back.
     pub held_out: HeldOutSettings,
+    /// What the needles of all phases say.
+    pub needle_kind: NeedleKind,
     /// First phase.
     pub initial: Initial,
     /// Second phase: stages of growing context.
@@ -126,9 +129,9 @@ pub struct LongContext {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum NeedleMeasure {
-    /// Greedy continuation gives the number.
+    /// Greedy continuation gives the answer.
     Exact,
-    /// The number is the likeliest of ten.
+    /// The answer is the likeliest of ten.
     Ranked,
 }
 
@@ -161,6 +164,7 @@ impl Default for Settings {
             non_finite: NonFinite::default(),
             checkpoint: CheckpointSettings::default(),
             held_out: HeldOutSettings::default(),
+            needle_kind: NeedleKind::default(),
             initial: Initial::default(),
             long_context: LongContext::default(),
             annealing: Annealing::default(),
