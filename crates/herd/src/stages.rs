@@ -8,6 +8,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+/// What a stage does when it runs.
+type Work<'a> = Box<dyn FnOnce(&Context) -> anyhow::Result<()> + 'a>;
+
 /// One stage of a run, ready to be run.
 pub struct Stage<'a> {
     /// Its name, which is also its subcommand.
@@ -21,7 +24,7 @@ pub struct Stage<'a> {
     /// What it writes. Cleared when settings or inputs change; must all exist for the stage to count as done.
     pub outputs: Vec<PathBuf>,
     /// The work.
-    pub work: Box<dyn FnOnce(&Context) -> anyhow::Result<()> + 'a>,
+    pub work: Work<'a>,
 }
 
 /// What became of a stage.
@@ -36,7 +39,7 @@ pub enum Outcome {
 /// Runs `stage` unless it is done, and records it in the manifest of the run folder.
 pub fn run(stage: Stage, manifest: &mut Manifest, ctx: &Context) -> anyhow::Result<Outcome> {
     let mut inputs = BTreeMap::new();
-    for (name, path) in &stage.inputs {
+    for (i, (name, path)) in stage.inputs.iter().enumerate() {
         let found = path.exists();
         anyhow::ensure!(
             found,
@@ -45,7 +48,7 @@ pub fn run(stage: Stage, manifest: &mut Manifest, ctx: &Context) -> anyhow::Resu
             path.display()
         );
         let file = path.file_name().unwrap_or_default().to_string_lossy();
-        inputs.insert(format!("{name}: {file}"), hash::of_path(path)?);
+        inputs.insert(format!("{i}: {name} {file}"), hash::of_path(path)?);
     }
     // Another version of the program may do the same work differently.
     inputs.insert("herd".to_string(), env!("CARGO_PKG_VERSION").to_string());

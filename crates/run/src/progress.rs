@@ -85,6 +85,7 @@ impl Progress {
             unit: unit.to_string(),
             total,
             done: AtomicU64::new(0),
+            before: AtomicU64::new(0),
             bar,
             plain: self.bars.is_none() && self.verbosity > Verbosity::Quiet,
             started: Instant::now(),
@@ -98,6 +99,8 @@ struct TaskState {
     unit: String,
     total: Option<u64>,
     done: AtomicU64,
+    /// Units that were done before this process started; they say nothing about its rate.
+    before: AtomicU64,
     bar: Option<ProgressBar>,
     plain: bool,
     started: Instant,
@@ -122,6 +125,7 @@ impl Task {
     /// Starts counting from `units`, for work that was done before this process started.
     pub fn resume_from(&self, units: u64) {
         self.0.done.store(units, Ordering::Relaxed);
+        self.0.before.store(units, Ordering::Relaxed);
         if let Some(bar) = &self.0.bar {
             bar.set_position(units);
             bar.reset_eta();
@@ -146,7 +150,8 @@ impl TaskState {
             return;
         }
         slot.0 = Instant::now();
-        let rate = done as f64 / self.started.elapsed().as_secs_f64();
+        let rate = done.saturating_sub(self.before.load(Ordering::Relaxed)) as f64
+            / self.started.elapsed().as_secs_f64();
         let of = self.total.map(|t| format!("/{t}")).unwrap_or_default();
         let left = match self.total {
             Some(total) if rate > 0.0 => {

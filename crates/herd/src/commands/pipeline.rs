@@ -48,12 +48,14 @@ pub fn run_folder(args: &RunArgs, recipe: &Recipe) -> RunFolder {
 /// All stages of a recipe, in the order in which each finds its inputs made.
 fn stages<'a>(recipe: &'a Recipe, folder: &'a RunFolder) -> anyhow::Result<Vec<Stage<'a>>> {
     let crawl = recipe.data.archives()?;
+    let lists = recipe.data.blocked_domains.iter().chain(&recipe.data.dirty_words.list);
+    let lists = lists.map(|path| ("list", path.clone()));
     Ok(vec![
         Stage {
             name: "data",
             title: "clean, de-duplicate and label the crawl",
             settings: json!(recipe.data),
-            inputs: crawl.into_iter().map(|path| ("crawl", path)).collect(),
+            inputs: crawl.into_iter().map(|path| ("crawl", path)).chain(lists).collect(),
             outputs: vec![folder.data()],
             work: Box::new(|ctx| Ok(herd_data::run(&recipe.data, &folder.data(), ctx).map(drop)?)),
         },
