@@ -1,6 +1,6 @@
 //! Progress: bars with rate and time left on a terminal, a plain line now and then when piped, nothing if quiet.
 
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanCount, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use std::io::{IsTerminal, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -72,10 +72,13 @@ impl Progress {
                 None => ProgressBar::no_length(),
             });
             let style = match total {
-                Some(_) => format!("{{prefix:>14}} {{bar:24}} {{human_pos}}/{{human_len}} {unit}  {{per_sec}}  {{eta}} left  {{msg}}"),
-                None => format!("{{prefix:>14}} {{spinner}} {{human_pos}} {unit}  {{per_sec}}  {{msg}}"),
+                Some(_) => format!("{{prefix:>14}} {{bar:24}} {{human_pos}}/{{human_len}} {unit}  {{rate}}  {{eta}} left  {{msg}}"),
+                None => format!("{{prefix:>14}} {{spinner}} {{human_pos}} {unit}  {{rate}}  {{msg}}"),
             };
-            bar.set_style(ProgressStyle::with_template(&style).unwrap_or(ProgressStyle::default_bar()));
+            let style = ProgressStyle::with_template(&style).unwrap_or(ProgressStyle::default_bar());
+            bar.set_style(style.with_key("rate", |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+                let _ = out.write_str(&rate(state.per_sec()));
+            }));
             bar.set_prefix(name.to_string());
             bar.enable_steady_tick(Duration::from_millis(250));
             bar
@@ -91,6 +94,14 @@ impl Progress {
             started: Instant::now(),
             message: Mutex::new((Instant::now(), String::new())),
         }))
+    }
+}
+
+/// Units per second: whole above 10, one digit below.
+fn rate(per_second: f64) -> String {
+    match per_second {
+        r if r < 10.0 => format!("{r:.1}/s"),
+        r => format!("{}/s", HumanCount(r as u64)),
     }
 }
 
@@ -150,20 +161,21 @@ impl TaskState {
             return;
         }
         slot.0 = Instant::now();
-        let rate = done.saturating_sub(self.before.load(Ordering::Relaxed)) as f64
+        let per_second = done.saturating_sub(self.before.load(Ordering::Relaxed)) as f64
             / self.started.elapsed().as_secs_f64();
         let of = self.total.map(|t| format!("/{t}")).unwrap_or_default();
         let left = match self.total {
-            Some(total) if rate > 0.0 => {
-                format!(", {:.0} s left", total.saturating_sub(done) as f64 / rate)
+            Some(total) if per_second > 0.0 => {
+                format!(", {:.0} s left", total.saturating_sub(done) as f64 / per_second)
             }
             _ => String::new(),
         };
         let _ = writeln!(
             std::io::stderr(),
-            "{}: {done}{of} {} ({rate:.1}/s{left}) {}",
+            "{}: {done}{of} {} ({}{left}) {}",
             self.name,
             self.unit,
+            rate(per_second),
             slot.1
         );
     }

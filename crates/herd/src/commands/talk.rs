@@ -23,10 +23,14 @@ pub fn chat(args: &ChatArgs, ctx: &Context) -> anyhow::Result<()> {
 
 /// Serves a model until Ctrl-C.
 pub fn serve(args: &ServeArgs, ctx: &Context) -> anyhow::Result<()> {
+    // A run's models are all called `base` or `chat`; the name of the run says more.
+    let given = args.model.canonicalize().ok();
+    let given =
+        given.as_deref().and_then(|path| path.file_name()).map(|name| name.to_string_lossy().into_owned());
     let options = herd_serve::Options {
         host: args.host,
         port: args.port,
-        name: args.name.clone(),
+        name: args.name.clone().or(given),
         keys: args.keys.clone(),
         ..herd_serve::Options::default()
     };
