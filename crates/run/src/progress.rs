@@ -91,7 +91,7 @@ impl Progress {
             before: AtomicU64::new(0),
             bar,
             plain: self.bars.is_none() && self.verbosity > Verbosity::Quiet,
-            started: Instant::now(),
+            started: Mutex::new(Instant::now()),
             message: Mutex::new((Instant::now(), String::new())),
         }))
     }
@@ -114,7 +114,8 @@ struct TaskState {
     before: AtomicU64,
     bar: Option<ProgressBar>,
     plain: bool,
-    started: Instant,
+    /// When this process began to count, which a resumption sets anew.
+    started: Mutex<Instant>,
     message: Mutex<(Instant, String)>,
 }
 
@@ -137,6 +138,9 @@ impl Task {
     pub fn resume_from(&self, units: u64) {
         self.0.done.store(units, Ordering::Relaxed);
         self.0.before.store(units, Ordering::Relaxed);
+        if let Ok(mut started) = self.0.started.lock() {
+            *started = Instant::now();
+        }
         if let Some(bar) = &self.0.bar {
             bar.set_position(units);
             bar.reset_eta();
@@ -161,8 +165,9 @@ impl TaskState {
             return;
         }
         slot.0 = Instant::now();
-        let per_second = done.saturating_sub(self.before.load(Ordering::Relaxed)) as f64
-            / self.started.elapsed().as_secs_f64();
+        let Ok(started) = self.started.lock() else { return };
+        let per_second =
+            done.saturating_sub(self.before.load(Ordering::Relaxed)) as f64 / started.elapsed().as_secs_f64();
         let of = self.total.map(|t| format!("/{t}")).unwrap_or_default();
         let left = match self.total {
             Some(total) if per_second > 0.0 => {
