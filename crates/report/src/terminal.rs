@@ -39,9 +39,10 @@ fn bits_per_byte(folder: &Folder, text: &mut String) {
 }
 
 fn sample_chat(folder: &Folder, text: &mut String) {
-    let samples = page::samples(folder);
+    let named = page::recipe_samples(folder);
+    let samples = if named.is_empty() { page::samples(folder) } else { named };
     let chats = samples.iter().filter_map(|sample| Some((sample.prompt, sample.chat?)));
-    for (prompt, answer) in chats.take(2) {
+    for (prompt, answer) in chats.take(3) {
         let _ = writeln!(text, "\n  user       {}", plain(&shorten(prompt, 160)));
         let _ = writeln!(text, "  assistant  {}", plain(&shorten(answer.trim(), 240)));
     }

@@ -11,7 +11,7 @@ mod tokens;
 
 pub use eval::domain_rows;
 pub use head::tiles;
-pub use samples::samples;
+pub use samples::{recipe_samples, samples};
 
 use crate::folder::Folder;
 use crate::html::escape;

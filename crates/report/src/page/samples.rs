@@ -31,7 +31,7 @@ pub struct Sample<'a> {
 pub fn samples(folder: &Folder) -> Vec<Sample<'_>> {
     let [base, chat] = &folder.answers;
     if base.is_empty() {
-        return from_alignment(folder);
+        return recipe_samples(folder);
     }
     let mut found: Vec<(&str, Sample)> = Vec::new();
     for line in base {
@@ -59,8 +59,8 @@ pub fn samples(folder: &Folder) -> Vec<Sample<'_>> {
     ranked.into_iter().map(|(_, sample)| sample).collect()
 }
 
-/// The samples that alignment itself kept, for a run whose models were not evaluated on instructions.
-fn from_alignment(folder: &Folder) -> Vec<Sample<'_>> {
+/// The answers to the prompts that the recipe names, which alignment keeps.
+pub fn recipe_samples(folder: &Folder) -> Vec<Sample<'_>> {
     folder
         .align()
         .at("samples")
