@@ -21,11 +21,17 @@ fn main() -> ExitCode {
             eprintln!("herd: {Interrupted}");
             ExitCode::from(130)
         }
+        // Who reads our output has read enough, as `head` does.
+        Err(error) if error.chain().any(is_broken_pipe) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("herd: {error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+fn is_broken_pipe(error: &(dyn std::error::Error + 'static)) -> bool {
+    error.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 fn start(cli: cli::Cli, ctx: &Context) -> anyhow::Result<()> {
