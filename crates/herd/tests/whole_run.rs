@@ -188,6 +188,9 @@ fn wrong_recipes_are_refused_with_line_and_remedy_before_anything_is_written() {
     let said = refusal(|text| text.replace("seed = ", "seed == "));
     assert!(said.contains("wrong.toml"), "{said}");
 
+    let said = refusal(set("align", "data", "\"examples/none\""));
+    assert!(said.contains(&format!("wrong.toml:{}: examples/none", line(&right, "data = "))), "{said}");
+
     let said = refusal(|text| text.replace(".warc.gz\"", ".nothing\""));
     assert!(said.contains(".nothing"), "{said}");
 }

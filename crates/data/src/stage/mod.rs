@@ -111,6 +111,10 @@ pub fn run(settings: &Settings, out: &Path, ctx: &Context) -> Result<Summary, Er
     let clean_parts = clean::map(&page_parts, &fates, &work, &tools, ctx)?;
     let summary = finish::write(&page_parts, &clean_parts, &fates, out, &tools, ctx)?;
 
+    for place in &summary.damage {
+        let Damage { file, offset, problem } = place;
+        ctx.progress.line(format!("{file}: damaged at byte {offset}: {problem}; the rest was read"));
+    }
     std::fs::remove_dir_all(&work).map_err(FileError::at("clear", &work))?;
     Ok(summary)
 }

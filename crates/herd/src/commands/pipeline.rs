@@ -7,18 +7,20 @@ use crate::stages::{self, Outcome, Stage, duration};
 use herd_run::{Context, Manifest};
 use herd_tokenizer::Tokenizer;
 use serde_json::json;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// Runs the stages of a recipe in order; with `only`, that stage alone.
 pub fn run(args: &RunArgs, only: Option<&str>, ctx: &Context) -> anyhow::Result<()> {
     let recipe = Recipe::load(&args.recipe)?;
     let folder = run_folder(args, &recipe);
+    let mut worked = false;
+    let stages = stages(&recipe, &folder)?;
+    given_files_exist(&args.recipe, &stages, &folder)?;
     let mut manifest = Manifest::open(folder.root(), &recipe.name)?;
     ctx.progress.line(format!("recipe {} -> {}", args.recipe.display(), folder.root().display()));
     let began = Instant::now();
-    let mut worked = false;
-    for stage in stages(&recipe, &folder)? {
+    for stage in stages {
         // `align` and `eval` stand for all stages whose names begin so.
         if only.is_none_or(|name| stage.name.split('-').next() == Some(name)) {
             worked |= stages::run(stage, &mut manifest, ctx)? == Outcome::Ran;
@@ -37,6 +39,26 @@ pub fn run(args: &RunArgs, only: Option<&str>, ctx: &Context) -> anyhow::Result<
         true => format!("done in {}", duration(began.elapsed().as_secs_f64())),
         false => "nothing to do: every stage was done before".to_string(),
     });
+    Ok(())
+}
+
+/// Refuses a recipe that names files that are not there, before the first stage and not hours later in the last.
+fn given_files_exist(recipe: &Path, stages: &[Stage], folder: &RunFolder) -> anyhow::Result<()> {
+    for stage in stages {
+        let given = stage.inputs.iter().map(|(_, path)| path).filter(|path| !path.starts_with(folder.root()));
+        if let Some(missing) = given.into_iter().find(|path| !path.exists()) {
+            let name = missing.display().to_string();
+            let text = std::fs::read_to_string(recipe)?;
+            let line = text.lines().position(|line| line.contains(&name)).map(|i| format!(":{}", i + 1));
+            anyhow::bail!(
+                "{}{}: {name} does not exist and stage `{}` needs it; paths are relative to the folder in which the \
+                 command is given",
+                recipe.display(),
+                line.unwrap_or_default(),
+                stage.name
+            );
+        }
+    }
     Ok(())
 }
 
