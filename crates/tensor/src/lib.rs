@@ -31,6 +31,8 @@
 //! **Errors.** This crate is called by model code with shapes it has chosen itself, so a wrong shape is a bug of the
 //! caller: it panics with a message that names the operator and both shapes. Nothing here reads outside input.
 
+mod flat;
+mod grads;
 pub mod isa;
 pub mod kernels;
 mod ops;
@@ -43,8 +45,10 @@ mod segments;
 mod tape;
 mod tensor;
 
+pub use flat::Flat;
+pub use grads::{Grads, Rows};
 pub use ops::{Attention, AttentionShape};
-pub use params::{Grads, Init, ParamId, ParamSpec, Params};
+pub use params::{Init, ParamId, ParamSpec, Params};
 pub use random::CounterRng;
 pub use rope::{Llama3Scaling, Rope, RopeTable};
 pub use segments::{Segment, Segments};

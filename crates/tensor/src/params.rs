@@ -1,7 +1,6 @@
-//! Parameters and gradients, each one flat f32 buffer with the same layout, so that the optimizer, clipping,
-//! checkpoints and (later) sharding work on plain slices.
+//! Parameters in one flat f32 buffer, so that the optimizer, checkpoints and (later) sharding work on plain slices.
 
-use crate::pool::Buffer;
+use crate::flat::Flat;
 use crate::random::CounterRng;
 use rayon::prelude::*;
 use std::collections::BTreeMap;
@@ -63,25 +62,25 @@ impl ParamId {
     }
 }
 
-struct LayoutTable {
-    specs: Vec<ParamSpec>,
+pub(crate) struct LayoutTable {
+    pub specs: Vec<ParamSpec>,
     offsets: Vec<usize>,
     by_name: BTreeMap<String, usize>,
 }
 
 impl LayoutTable {
-    fn range(&self, id: ParamId) -> Range<usize> {
+    pub fn range(&self, id: ParamId) -> Range<usize> {
         self.offsets[id.0]..self.offsets[id.0 + 1]
     }
-    fn total(&self) -> usize {
+    pub fn total(&self) -> usize {
         *self.offsets.last().expect("starts with 0")
     }
 }
 
 /// All parameters of a model in one flat buffer.
 pub struct Params {
-    layout: Arc<LayoutTable>,
-    flat: Buffer,
+    pub(crate) layout: Arc<LayoutTable>,
+    flat: Flat,
 }
 
 impl Params {
@@ -95,7 +94,7 @@ impl Params {
             assert!(earlier.is_none(), "params: the name {} occurs twice", spec.name);
         }
         let layout = LayoutTable { specs, offsets, by_name };
-        let flat = Buffer::zeroed(layout.total());
+        let flat = Flat::dense(layout.total());
         Self { layout: Arc::new(layout), flat }
     }
 
@@ -181,55 +180,6 @@ impl Params {
 
 impl Clone for Params {
     fn clone(&self) -> Self {
-        let mut flat = Buffer::stale(self.flat.len());
-        flat.copy_from_slice(&self.flat);
-        Self { layout: Arc::clone(&self.layout), flat }
-    }
-}
-
-/// Gradients with the layout of a [`Params`]; operators add into them.
-pub struct Grads {
-    layout: Arc<LayoutTable>,
-    flat: Buffer,
-}
-
-impl Grads {
-    /// Zero gradients for `params`.
-    pub fn new(params: &Params) -> Self {
-        Self { layout: Arc::clone(&params.layout), flat: Buffer::zeroed(params.count()) }
-    }
-
-    /// Sets all gradients to zero.
-    pub fn zero(&mut self) {
-        self.flat.par_chunks_mut(1 << 18).for_each(|chunk| chunk.fill(0.0));
-    }
-
-    /// Gradient of one parameter.
-    pub fn of(&self, id: ParamId) -> &[f32] {
-        &self.flat[self.layout.range(id)]
-    }
-
-    /// Writable gradient of one parameter.
-    pub fn of_mut(&mut self, id: ParamId) -> &mut [f32] {
-        let range = self.layout.range(id);
-        &mut self.flat[range]
-    }
-
-    /// All gradients in layout order.
-    pub fn flat(&self) -> &[f32] {
-        &self.flat
-    }
-
-    /// All gradients, writable.
-    pub fn flat_mut(&mut self) -> &mut [f32] {
-        &mut self.flat
-    }
-}
-
-impl Clone for Grads {
-    fn clone(&self) -> Self {
-        let mut flat = Buffer::stale(self.flat.len());
-        flat.copy_from_slice(&self.flat);
-        Self { layout: Arc::clone(&self.layout), flat }
+        Self { layout: Arc::clone(&self.layout), flat: self.flat.clone() }
     }
 }

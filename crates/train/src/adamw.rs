@@ -1,12 +1,13 @@
 //! AdamW over the flat parameter buffer in two passes: one reads the gradient for its norm, one updates everything.
 
 use herd_run::SettingError;
-use herd_tensor::{Grads, Params};
+use herd_tensor::kernels::{AdamWRule, adamw, sum_of_squares};
+use herd_tensor::{Flat, Grads, ParamId, Params, Rows};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
-/// Elements per unit of parallel work. Fixed, so that sums are the same bits for any number of threads.
+/// Values per unit of parallel work, about. Fixed, so that sums are the same bits for any number of threads.
 const CHUNK: usize = 1 << 15;
 
 /// Settings of the optimizer; the defaults are the paper's (SPEC TRAIN-1).
@@ -39,7 +40,10 @@ impl AdamWSettings {
                 return Err(SettingError::new(key, format!("{value} must lie in 0 <= {key} < 1")));
             }
         }
-        for (key, value) in [("eps", self.eps), ("weight_decay", self.weight_decay), ("clip", self.clip)] {
+        if !(self.eps.is_finite() && self.eps > 0.0) {
+            return Err(SettingError::new("eps", format!("{} must be a number above 0", self.eps)));
+        }
+        for (key, value) in [("weight_decay", self.weight_decay), ("clip", self.clip)] {
             if !(value.is_finite() && value >= 0.0) {
                 return Err(SettingError::new(key, format!("{value} must be a number from 0 up")));
             }
@@ -69,28 +73,25 @@ pub struct NonFinite {
 /// m = b1 m + (1 - b1) g,  v = b2 v + (1 - b2) g^2,
 /// w = w (1 - lr * decay) - lr * (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps)
 /// ```
+///
+/// Rows that never had a gradient (tokens not met yet) have moments of zero, which take no memory, and only decay.
 pub struct AdamW {
     settings: AdamWSettings,
     /// First moments, laid out as the parameters.
-    first: Vec<f32>,
+    first: Flat,
     /// Second moments.
-    second: Vec<f32>,
+    second: Flat,
     steps: u64,
-    /// Stretches of at most CHUNK parameters with one decay flag, covering the buffer in order.
-    stretches: Vec<(Range<usize>, bool)>,
+    /// For each parameter the rows that ever had a gradient.
+    met: Vec<Rows>,
 }
 
 impl AdamW {
     /// An optimizer for a set of parameters; its moments begin at zero.
     pub fn new(params: &Params, settings: AdamWSettings) -> Self {
-        let size = params.flat().len();
-        Self {
-            settings,
-            first: vec![0.0; size],
-            second: vec![0.0; size],
-            steps: 0,
-            stretches: stretches(params),
-        }
+        let size = params.count();
+        let met = params.specs().iter().map(|spec| Rows::none(spec.shape[0])).collect();
+        Self { settings, first: Flat::sparse(size), second: Flat::sparse(size), steps: 0, met }
     }
 
     /// Steps applied so far.
@@ -106,7 +107,16 @@ impl AdamW {
     /// Moments to be overwritten from a checkpoint of a model with the same parameters, after `steps` steps.
     pub fn restore(&mut self, steps: u64) -> (&mut [f32], &mut [f32]) {
         self.steps = steps;
+        self.met.iter_mut().for_each(Rows::insert_all);
         (&mut self.first, &mut self.second)
+    }
+
+    /// Forgets the moments, as before the first step.
+    pub fn reset(&mut self) {
+        let size = self.first.len();
+        (self.first, self.second) = (Flat::sparse(size), Flat::sparse(size));
+        self.steps = 0;
+        self.met.iter_mut().for_each(Rows::clear);
     }
 
     /// Applies one step with learning rate `lr` and clears the gradients for the next.
@@ -114,7 +124,7 @@ impl AdamW {
     /// If the gradient holds a NaN or an infinity, parameters and moments stay as they were, the gradients are
     /// cleared and [`NonFinite`] is returned.
     pub fn step(&mut self, params: &mut Params, grads: &mut Grads, lr: f64) -> Result<StepStats, NonFinite> {
-        let norm = norm(grads.flat());
+        let norm = norm(params, grads);
         if !norm.is_finite() {
             grads.zero();
             return Err(NonFinite { norm });
@@ -123,7 +133,7 @@ impl AdamW {
         let s = &self.settings;
         let clip = if s.clip > 0.0 && norm > s.clip { s.clip / norm } else { 1.0 };
         let t = self.steps.min(i32::MAX as u64) as i32;
-        let rule = Rule {
+        let rule = AdamWRule {
             clip: clip as f32,
             b1: s.beta1 as f32,
             b2: s.beta2 as f32,
@@ -132,68 +142,85 @@ impl AdamW {
             eps: s.eps as f32,
         };
         let keep = (1.0 - lr * s.weight_decay) as f32;
-        let (mut w, mut g) = (params.flat_mut(), grads.flat_mut());
-        let (mut m, mut v) = (&mut self.first[..], &mut self.second[..]);
-        let pieces = self.stretches.iter().filter_map(|(range, decay)| {
-            let n = range.len();
-            let piece =
-                (w.split_off_mut(..n)?, g.split_off_mut(..n)?, m.split_off_mut(..n)?, v.split_off_mut(..n)?);
-            Some((piece, if *decay { keep } else { 1.0 }))
+        let (mut g, rows) = grads.parts_mut();
+        for ((met, rows), id) in self.met.iter_mut().zip(rows).zip(params.ids()) {
+            if rows.is_all() && !met.is_all() {
+                self.first.expect_writes(params.range(id));
+                self.second.expect_writes(params.range(id));
+            }
+            met.extend(rows);
+            rows.clear();
+        }
+        let pieces = pieces(params);
+        let (mut w, mut m, mut v) = (params.flat_mut(), &mut self.first[..], &mut self.second[..]);
+        let work: Vec<_> = (pieces.iter())
+            .filter_map(|piece| {
+                let n = piece.rows.len() * piece.width;
+                let slices = (
+                    w.split_off_mut(..n)?,
+                    g.split_off_mut(..n)?,
+                    m.split_off_mut(..n)?,
+                    v.split_off_mut(..n)?,
+                );
+                Some((piece, slices))
+            })
+            .collect();
+        work.into_par_iter().for_each(|(piece, (w, g, m, v))| {
+            let keep = if piece.decay { keep } else { 1.0 };
+            for (rows, met) in self.met[piece.param].stretches(piece.rows.clone()) {
+                let at = |row: usize| (row - piece.rows.start) * piece.width;
+                let values = at(rows.start)..at(rows.end);
+                let w = &mut w[values.clone()];
+                if met {
+                    adamw(rule, keep, w, &mut g[values.clone()], &mut m[values.clone()], &mut v[values]);
+                } else {
+                    w.iter_mut().for_each(|w| *w *= keep);
+                }
+            }
         });
-        let work: Vec<_> = pieces.collect();
-        work.into_par_iter().for_each(|((w, g, m, v), keep)| rule.update(w, g, m, v, keep));
         Ok(StepStats { grad_norm: norm })
     }
 }
 
-/// The numbers of one step that are the same for every weight.
-struct Rule {
-    clip: f32,
-    b1: f32,
-    b2: f32,
-    rate: f32,
-    root: f32,
-    eps: f32,
+/// A run of whole rows of one parameter: a unit of parallel work.
+struct Piece {
+    param: usize,
+    rows: Range<usize>,
+    width: usize,
+    decay: bool,
 }
 
-impl Rule {
-    fn update(&self, w: &mut [f32], g: &mut [f32], m: &mut [f32], v: &mut [f32], keep: f32) {
-        for (((w, g), m), v) in w.iter_mut().zip(g).zip(m).zip(v) {
-            let grad = *g * self.clip;
-            *g = 0.0;
-            *m = self.b1 * *m + (1.0 - self.b1) * grad;
-            *v = self.b2 * *v + (1.0 - self.b2) * grad * grad;
-            *w = *w * keep - self.rate * *m / (v.sqrt() * self.root + self.eps);
-        }
+/// Pieces of about [`CHUNK`] values that cover the parameters in layout order.
+fn pieces(params: &Params) -> Vec<Piece> {
+    let mut pieces = Vec::new();
+    for (param, spec) in params.specs().iter().enumerate() {
+        let count = spec.shape[0];
+        let width = spec.count() / count.max(1);
+        let step = (CHUNK / width.max(1)).max(1);
+        pieces.extend((0..count).step_by(step).map(|start| Piece {
+            param,
+            rows: start..(start + step).min(count),
+            width,
+            decay: spec.decay,
+        }));
     }
+    pieces
 }
 
-/// L2 norm of a buffer: squares are summed in f64 per fixed chunk, the chunks in order. Finite unless an element is
-/// not (f32 squares cannot overflow f64).
-pub fn norm(values: &[f32]) -> f64 {
-    let sums: Vec<f64> = values
-        .par_chunks(CHUNK)
-        .map(|chunk| {
-            // Eight running sums let the loop use vector registers; their order is part of the result.
-            let mut lanes = [0f64; 8];
-            let (body, tail) = chunk.as_chunks::<8>();
-            for eight in body {
-                for (lane, &x) in lanes.iter_mut().zip(eight) {
-                    *lane += x as f64 * x as f64;
-                }
-            }
-            lanes.iter().sum::<f64>() + tail.iter().map(|&x| x as f64 * x as f64).sum::<f64>()
+/// L2 norm of all gradients: squares are summed in f64 per fixed piece, the pieces in order. Finite unless a gradient
+/// is not.
+fn norm(params: &Params, grads: &Grads) -> f64 {
+    let sums: Vec<f64> = pieces(params)
+        .into_par_iter()
+        .map(|piece| {
+            let id = ParamId::new(piece.param);
+            let values = grads.of(id);
+            let stretches = grads.rows(id).stretches(piece.rows.clone());
+            let known = stretches.filter(|(_, known)| *known);
+            known
+                .map(|(rows, _)| sum_of_squares(&values[rows.start * piece.width..rows.end * piece.width]))
+                .sum()
         })
         .collect();
     sums.iter().sum::<f64>().sqrt()
-}
-
-fn stretches(params: &Params) -> Vec<(Range<usize>, bool)> {
-    let mut out = Vec::new();
-    for id in params.ids() {
-        let range = params.range(id);
-        let starts = range.clone().step_by(CHUNK);
-        out.extend(starts.map(|at| (at..range.end.min(at + CHUNK), params.spec(id).decay)));
-    }
-    out
 }

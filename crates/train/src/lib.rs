@@ -18,7 +18,7 @@ mod schedule;
 pub mod tensorboard;
 pub mod trainer;
 
-pub use adamw::{AdamW, AdamWSettings, NonFinite, StepStats, norm};
+pub use adamw::{AdamW, AdamWSettings, NonFinite, StepStats};
 pub use average::{Error as AverageError, average};
 pub use pretrain::{Error, Settings, Summary, run};
 pub use schedule::{BatchGrowth, BatchStage, DOMAINS, Mix, MixStage, Schedule};

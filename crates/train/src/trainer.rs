@@ -47,9 +47,7 @@ impl Trainer {
 
     /// Forgets the moments, as before the first step.
     pub fn reset(&mut self) {
-        let (first, second) = self.optimizer.restore(0);
-        first.fill(0.0);
-        second.fill(0.0);
+        self.optimizer.reset();
     }
 
     /// One optimizer step over the micro-batches, with every row weighing the same.

@@ -82,3 +82,30 @@ fn a_gradient_that_is_not_a_number_changes_nothing() {
         assert!(grads.flat().iter().all(|&g| g == 0.0), "the poison does not reach the next step");
     }
 }
+
+#[test]
+fn rows_that_never_had_a_gradient_only_decay() {
+    let settings = AdamWSettings { clip: 0.0, ..AdamWSettings::default() };
+    let run = |dense: bool| {
+        let (mut params, mut grads) = large();
+        let table = params.id("a").unwrap();
+        let mut optimizer = AdamW::new(&params, settings);
+        for step in 0..4usize {
+            let rows = [3 * step, 100 + step, 299];
+            let values = if dense { grads.of_mut(table) } else { grads.rows_mut(table, rows.into_iter()) };
+            for row in rows {
+                for (i, g) in values[row * 333..(row + 1) * 333].iter_mut().enumerate() {
+                    *g = (i % 19) as f32 - step as f32;
+                }
+            }
+            optimizer.step(&mut params, &mut grads, 0.01).unwrap();
+        }
+        assert!(grads.flat().iter().all(|&g| g == 0.0));
+        (params.flat().to_vec(), optimizer.moments().0.to_vec(), optimizer.moments().1.to_vec())
+    };
+    let sparse = run(false);
+    assert_eq!(sparse, run(true));
+    let (start, _) = large();
+    let decayed = start.flat()[50 * 333] * (1.0f32 - 0.001).powi(4);
+    assert!((sparse.0[50 * 333] - decayed).abs() < 1e-6, "{} {decayed}", sparse.0[50 * 333]);
+}

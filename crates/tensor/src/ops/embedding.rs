@@ -33,7 +33,8 @@ const TASK_COLUMNS: usize = 64;
 impl Backward for Embedding {
     fn backward(self: Box<Self>, grad: Tensor, flow: &mut Flow<'_>) {
         let d = grad.row_len();
-        let target = SharedMut::new(flow.grads.of_mut(self.w));
+        let rows = self.ids.iter().map(|id| *id as usize);
+        let target = SharedMut::new(flow.grads.rows_mut(self.w, rows));
         (0..d.div_ceil(TASK_COLUMNS)).into_par_iter().for_each(|task| {
             let columns = task * TASK_COLUMNS..((task + 1) * TASK_COLUMNS).min(d);
             for (row, &id) in grad.as_slice().chunks_exact(d).zip(&self.ids) {
