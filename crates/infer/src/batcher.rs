@@ -13,7 +13,7 @@ type Sink = Box<dyn FnMut(Event) -> bool + Send>;
 
 enum Command {
     Submit {
-        request: Request,
+        request: Box<Request>,
         cancelled: Arc<AtomicBool>,
         sink: Sink,
     },
@@ -102,7 +102,11 @@ impl Batcher {
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |w| (w <= most).then_some(w + 1))
             .map_err(|waiting| Error::Busy { waiting })?;
         let cancelled = Arc::new(AtomicBool::new(false));
-        let command = Command::Submit { request, cancelled: cancelled.clone(), sink: Box::new(sink) };
+        let command = Command::Submit {
+            request: Box::new(request),
+            cancelled: cancelled.clone(),
+            sink: Box::new(sink),
+        };
         self.commands.send(command).map_err(|_| Error::Closed)?;
         Ok(Submitted { cancelled, commands: self.commands.clone() })
     }
@@ -184,7 +188,7 @@ impl Worker {
     fn take(&mut self, command: Command) {
         let Command::Submit { request, cancelled, mut sink } = command else { return };
         let samples = request.samples;
-        match self.engine.submit(request) {
+        match self.engine.submit(*request) {
             Ok(job) => {
                 self.jobs.insert(job, Job { cancelled, sink, samples, finished: 0, started: false });
             }

@@ -32,6 +32,20 @@ pub(crate) fn forward(
     spans: &[Span<'_>],
     wanted: &[usize],
 ) -> Vec<f32> {
+    let last = hidden(weights, cache, tokens, spans, wanted);
+    let mut logits = vec![0.0; wanted.len() * weights.sizes.vocab];
+    weights.head.multiply(weights.isa, &last, &mut logits);
+    logits
+}
+
+/// As [`forward`], but returns the hidden states [wanted, hidden] after the final norm.
+pub(crate) fn hidden(
+    weights: &Weights,
+    cache: &mut KvCache,
+    tokens: &[u32],
+    spans: &[Span<'_>],
+    wanted: &[usize],
+) -> Vec<f32> {
     let (sizes, isa, n) = (weights.sizes, weights.isa, tokens.len());
     let mut x = vec![0.0; n * sizes.hidden];
     for (row, &token) in x.chunks_exact_mut(sizes.hidden).zip(tokens) {
@@ -52,9 +66,7 @@ pub(crate) fn forward(
     }
     let mut normed = vec![0.0; last.len()];
     kernels::rms_norm(isa, &last, &weights.norm, sizes.eps, &mut normed);
-    let mut logits = vec![0.0; wanted.len() * sizes.vocab];
-    weights.head.multiply(isa, &normed, &mut logits);
-    logits
+    normed
 }
 
 /// Buffers of one pass, reused by all layers.

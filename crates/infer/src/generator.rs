@@ -1,6 +1,7 @@
 //! A model ready to answer.
 
 use crate::cache::{CacheShape, KvCache, PAGE};
+use crate::constraint::{Compiler, Constraint, Grammar};
 use crate::engine::{Engine, Event, FinishReason, Request};
 use crate::forward::{Span, forward};
 use crate::sampling::{Sampling, TokenLogprob, log_sum_exp};
@@ -30,11 +31,12 @@ pub struct Completion {
 /// A model, its tokenizer and its limits. Cheap to clone; the weights are shared.
 #[derive(Clone)]
 pub struct Generator {
-    weights: Arc<Weights>,
+    pub(crate) weights: Arc<Weights>,
     config: Arc<LlamaConfig>,
     tokenizer: Tokenizer,
-    settings: Settings,
+    pub(crate) settings: Settings,
     end_tokens: Vec<u32>,
+    compiler: Arc<Compiler>,
 }
 
 impl Generator {
@@ -55,6 +57,7 @@ impl Generator {
         Ok(Self {
             weights: Arc::new(Weights::of(&llama, params)),
             config: Arc::new(llama.config),
+            compiler: Arc::new(Compiler::new(tokenizer.clone(), end_tokens.clone())),
             tokenizer,
             settings,
             end_tokens,
@@ -96,12 +99,21 @@ impl Generator {
         self.weights.sizes.context
     }
 
+    /// Compiles a form for [`Sampling::constraint`]. Takes milliseconds as a rule, and a fraction of a second the
+    /// first time.
+    ///
+    /// # Errors
+    /// [`Error::Grammar`] says what cannot be compiled.
+    pub fn compile(&self, grammar: &Grammar) -> Result<Constraint, Error> {
+        self.compiler.compile(grammar)
+    }
+
     /// Memory of the cache when it is full, bytes.
     pub fn cache_bytes(&self) -> usize {
         self.settings.cache_tokens.div_ceil(PAGE) * self.cache_shape().page_bytes()
     }
 
-    fn cache_shape(&self) -> CacheShape {
+    pub(crate) fn cache_shape(&self) -> CacheShape {
         let s = self.weights.sizes;
         CacheShape { layers: s.layers, kv_heads: s.kv_heads, head_dim: s.head_dim }
     }

@@ -11,6 +11,8 @@
 mod batcher;
 mod cache;
 mod chat;
+mod constraint;
+mod embedding;
 mod engine;
 mod forward;
 mod generator;
@@ -23,6 +25,8 @@ mod weights;
 
 pub use batcher::{Batcher, Submitted};
 pub use chat::{ChatOptions, chat};
+pub use constraint::{Constraint, Grammar};
+pub use embedding::Pooling;
 pub use engine::{Event, FinishReason, Load, Request};
 pub use generator::{Completion, Generator};
 pub use sampling::{MAX_STOP_BYTES, MAX_STOPS, MAX_TOP_LOGPROBS, Sampling, TokenLogprob};
@@ -118,6 +122,9 @@ pub enum Error {
     /// The thread that computes is gone.
     #[error("generation has been shut down")]
     Closed,
+    /// A schema or grammar that cannot be compiled.
+    #[error("the grammar cannot be compiled: {0}")]
+    Grammar(String),
     /// A setting whose value cannot work.
     #[error(transparent)]
     Setting(#[from] SettingError),

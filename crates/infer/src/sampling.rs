@@ -1,6 +1,7 @@
 //! From logits to a token: penalties, temperature, top-k, top-p, min-p, and a draw that depends only on the seed,
 //! the prompt and the position.
 
+use crate::constraint::{Constraint, Follower};
 use crate::random::uniform;
 use herd_run::SettingError;
 use serde::{Deserialize, Serialize};
@@ -13,7 +14,7 @@ pub const MAX_STOP_BYTES: usize = 1024;
 /// Most alternatives per position that `logprobs` gives.
 pub const MAX_TOP_LOGPROBS: usize = 64;
 
-/// How a completion is drawn. The order is that of vLLM and Transformers: penalties, bias, temperature, top-k,
+/// How a completion is drawn. The order is that of vLLM and Transformers: penalties, bias, form, temperature, top-k,
 /// top-p, min-p.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -47,6 +48,9 @@ pub struct Sampling {
     pub ignore_end: bool,
     /// Give the log-probability of each token and of this many likeliest alternatives.
     pub logprobs: Option<usize>,
+    /// The form that the answer must have.
+    #[serde(skip)]
+    pub constraint: Option<Constraint>,
 }
 
 impl Default for Sampling {
@@ -66,6 +70,7 @@ impl Default for Sampling {
             stop_tokens: Vec::new(),
             ignore_end: false,
             logprobs: None,
+            constraint: None,
         }
     }
 }
@@ -135,6 +140,7 @@ pub(crate) struct Sampler {
     prompt: Vec<u32>,
     /// How often each token is in the answer; empty if no penalty asks for it.
     counts: BTreeMap<u32, u32>,
+    form: Option<Follower>,
 }
 
 impl Sampler {
@@ -146,13 +152,17 @@ impl Sampler {
             seen.sort_unstable();
             seen.dedup();
         }
-        Self { stream, drawn: 0, prompt: seen, counts: BTreeMap::new() }
+        let form = sampling.constraint.as_ref().map(Follower::new);
+        Self { stream, drawn: 0, prompt: seen, counts: BTreeMap::new(), form }
     }
 
     /// Draws the next token from `logits` [vocab], which are changed on the way.
     pub(crate) fn draw(&mut self, sampling: &Sampling, logits: &mut [f32]) -> (u32, Option<TokenLogprob>) {
         let before = sampling.logprobs.map(|top| LogProbs::of(logits, top));
         self.penalise(sampling, logits);
+        if let Some(form) = &self.form {
+            form.restrict(logits);
+        }
         let token = if sampling.temperature == 0.0 {
             argmax(logits)
         } else {
@@ -160,6 +170,9 @@ impl Sampler {
             draw_filtered(sampling, logits, u)
         };
         self.drawn += 1;
+        if let Some(form) = &self.form {
+            form.advance(token);
+        }
         if sampling.repetition_penalty != 1.0
             || sampling.frequency_penalty != 0.0
             || sampling.presence_penalty != 0.0
