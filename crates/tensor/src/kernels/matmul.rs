@@ -6,20 +6,27 @@
 //! rows of its batch either.
 
 use super::micro::{Kernels, MAX_ROWS, MAX_WIDTH, kernels};
-use super::pack::pack;
+use super::pack::{pack, pack_across};
 use crate::pool::Buffer;
 use rayon::prelude::*;
 use std::ops::Range;
 
 /// Terms summed in registers before they are added to the output.
-const K_BLOCK: usize = 256;
-/// Values of each packed side that exist at once (8 MB).
+const K_BLOCK: usize = 512;
+/// Values of the packed right-hand side that exist at once (8 MB).
 const PACKED_VALUES: usize = 2 << 20;
 /// Terms of the inner dimension that are packed at once.
 const K_STRIP: usize = 8 * K_BLOCK;
 /// About this many rows and columns make one task: its left-hand block fits the second-level cache.
-const TASK_ROWS: usize = 256;
-const TASK_COLUMNS: usize = 256;
+const TASK_ROWS: usize = 252;
+const TASK_COLUMNS: usize = 512;
+const LEAST_COLUMNS: usize = 128;
+/// Panels packed by one task.
+const PACK_PANELS: usize = 16;
+/// Rows this many values apart (or a multiple) share so few sets of the first-level cache that they drive each other out.
+const CONFLICT: usize = 1024;
+/// Values between copied rows, so that they do not.
+const ROW_GAP: usize = 16;
 /// Up to this many rows, packing the whole right-hand side would cost more than it saves.
 const THIN_ROWS: usize = 4 * MAX_ROWS;
 
@@ -177,70 +184,116 @@ fn pack_side(kernels: &Kernels, side: Side, width: usize, rows: Range<usize>, ks
     let panels = rows.len().div_ceil(width);
     let mut buffer = Buffer::stale(panels * width * ks.len());
     let target = SharedMut::new(&mut buffer);
-    (0..panels).into_par_iter().with_min_len(4).for_each(|panel| {
-        let first = rows.start + panel * width;
-        // Along the whole strip, so that memory is read in long runs.
-        for run in (0..ks.len()).step_by(K_BLOCK) {
-            let length = K_BLOCK.min(ks.len() - run);
-            let at = (run * panels + panel * length) * width;
-            // SAFETY: every run of every panel has its own part of the buffer.
-            let out = unsafe { std::slice::from_raw_parts_mut(target.at(at), width * length) };
-            pack(kernels.isa, side.source, side.rows.min(rows.end), first, ks.start + run, width, out);
-        }
+    let (groups, runs) = (panels.div_ceil(PACK_PANELS), ks.len().div_ceil(K_BLOCK));
+    let end = side.rows.min(rows.end);
+    (0..groups * runs).into_par_iter().for_each(|task| {
+        let (group, run) = (task / runs * PACK_PANELS, task % runs * K_BLOCK);
+        let group = group..(group + PACK_PANELS).min(panels);
+        let length = K_BLOCK.min(ks.len() - run);
+        let at = (run * panels + group.start * length) * width;
+        // SAFETY: every run of every panel has its own part of the buffer.
+        let out = unsafe { std::slice::from_raw_parts_mut(target.at(at), group.len() * width * length) };
+        let first = rows.start + group.start * width;
+        let last = (rows.start + group.end * width).min(end);
+        pack_block(kernels, side.source, first..last, ks.start + run..ks.start + run + length, width, out);
     });
     Packed { buffer, width, panels }
+}
+
+/// Packs rows `rows` of `source` for the terms `ks` into `[panel][p][width]`.
+fn pack_block(
+    kernels: &Kernels,
+    source: Strided,
+    rows: Range<usize>,
+    ks: Range<usize>,
+    width: usize,
+    out: &mut [f32],
+) {
+    if source.row_stride == 1 {
+        return pack_across(source, rows, ks, width, out);
+    }
+    for (index, out) in out.chunks_exact_mut(width * ks.len()).enumerate() {
+        pack(kernels.isa, source, rows.end, rows.start + index * width, ks.start, width, out);
+    }
 }
 
 fn thick((m, n, k): (usize, usize, usize), a: Strided, b: Strided, into: Into, out: &mut [f32]) {
     let kernels = kernels();
     let target = SharedMut::new(out);
-    let (left, right) = (Side { source: a, rows: m }, Side { source: b.t(), rows: n });
-    let strip = |width: usize, k: usize| (PACKED_VALUES / k / width).max(1) * width;
+    let right = Side { source: b.t(), rows: n };
     for k_start in (0..k).step_by(K_STRIP) {
         let ks = k_start..(k_start + K_STRIP).min(k);
-        // Rows that lie in memory as the kernels read them need no packing.
-        let direct = a.col_stride == 1;
-        let rows = if direct { m } else { strip(kernels.rows, ks.len()) };
-        let columns = strip(kernels.width, ks.len());
-        let mut packed_left: Option<Packed> = None;
+        let columns = (PACKED_VALUES / ks.len() / kernels.width).max(1) * kernels.width;
         for n_start in (0..n).step_by(columns) {
             let ns = n_start..(n_start + columns).min(n);
-            let packed_right = pack_side(kernels, right, kernels.width, ns.clone(), ks.clone());
-            for m_start in (0..m).step_by(rows) {
-                let ms = m_start..(m_start + rows).min(m);
-                // The left side is packed once if it fits as a whole.
-                if !direct && (packed_left.is_none() || rows < m) {
-                    drop(packed_left.take());
-                    packed_left = Some(pack_side(kernels, left, kernels.rows, ms.clone(), ks.clone()));
-                }
-                let packed_left = packed_left.as_ref();
-                let panels = ms.len().div_ceil(kernels.rows);
-                let tasks_m = (ms.len() / TASK_ROWS).max(1).min(panels);
-                let tasks_n = (ns.len() / TASK_COLUMNS).max(1).min(packed_right.panels);
-                (0..tasks_m * tasks_n).into_par_iter().for_each(|task| {
-                    let panels_m = part(panels, tasks_m, task % tasks_m);
-                    let panels_n = part(packed_right.panels, tasks_n, task / tasks_m);
-                    let row = ms.start + panels_m.start * kernels.rows;
-                    let row_end = (ms.start + panels_m.end * kernels.rows).min(ms.end);
-                    for run in (0..ks.len()).step_by(K_BLOCK) {
-                        let length = K_BLOCK.min(ks.len() - run);
-                        let left = match packed_left {
-                            Some(packed) => Left::Panels(packed.run(run, length, panels_m.clone())),
-                            None => Left::Rows(&a.data[row * a.row_stride + ks.start + run..], a.row_stride),
-                        };
-                        for panel in panels_n.clone() {
-                            let b = packed_right.run(run, length, panel..panel + 1);
-                            let column = ns.start + panel * kernels.width;
-                            let count = kernels.width.min(ns.end - column);
-                            let add = into == Into::Add || ks.start + run > 0;
-                            let out = target.at(row * n + column);
-                            // SAFETY: tasks write disjoint blocks of `out`.
-                            unsafe { block(kernels, length, left, b, row_end - row, count, out, n, add) };
-                        }
+            let packed = pack_side(kernels, right, kernels.width, ns.clone(), ks.clone());
+            let panels = m.div_ceil(kernels.rows);
+            let (tasks_m, tasks_n) = grid(panels * kernels.rows, packed.panels * kernels.width);
+            (0..tasks_m * tasks_n).into_par_iter().for_each(|task| {
+                let panels_m = part(panels, tasks_m, task % tasks_m);
+                let panels_n = part(packed.panels, tasks_n, task / tasks_m);
+                let rows = panels_m.start * kernels.rows..(panels_m.end * kernels.rows).min(m);
+                let mut stage = Stage::new(kernels, a, rows.clone());
+                for run in (0..ks.len()).step_by(K_BLOCK) {
+                    let length = K_BLOCK.min(ks.len() - run);
+                    let left = stage.load(ks.start + run..ks.start + run + length);
+                    for panel in panels_n.clone() {
+                        let b = packed.run(run, length, panel..panel + 1);
+                        let column = ns.start + panel * kernels.width;
+                        let count = kernels.width.min(ns.end - column);
+                        let add = into == Into::Add || ks.start + run > 0;
+                        let out = target.at(rows.start * n + column);
+                        // SAFETY: tasks write disjoint blocks of `out`.
+                        unsafe { block(kernels, length, left, b, rows.len(), count, out, n, add) };
                     }
-                });
-            }
+                }
+            });
         }
+    }
+}
+
+/// How many parts of the rows and of the columns make tasks: blocks that suit the caches, smaller where some thread
+/// would have none. How the output is cut changes no bit of it.
+fn grid(rows: usize, columns: usize) -> (usize, usize) {
+    let wanted = 3 * rayon::current_num_threads();
+    let tasks_m = (rows / TASK_ROWS).max(1);
+    let most = columns.div_ceil(LEAST_COLUMNS);
+    let tasks_n = (columns / TASK_COLUMNS).max(wanted.div_ceil(tasks_m)).min(most).max(1);
+    (tasks_m, tasks_n)
+}
+
+/// The left-hand rows of one task, brought run by run to where the kernels read them fastest.
+struct Stage<'a> {
+    kernels: &'a Kernels,
+    a: Strided<'a>,
+    rows: Range<usize>,
+    /// A copy that stays in the second-level cache; empty where the rows are read in place.
+    copy: Buffer,
+}
+
+impl<'a> Stage<'a> {
+    fn new(kernels: &'a Kernels, a: Strided<'a>, rows: Range<usize>) -> Self {
+        let in_place = a.col_stride == 1 && !a.row_stride.is_multiple_of(CONFLICT);
+        let values = rows.len().next_multiple_of(kernels.rows) * (K_BLOCK + ROW_GAP);
+        Self { kernels, a, rows, copy: Buffer::stale(if in_place { 0 } else { values }) }
+    }
+
+    /// Terms `ks` of the rows.
+    fn load(&mut self, ks: Range<usize>) -> Left<'_> {
+        let (kernels, a, rows) = (self.kernels, self.a, self.rows.clone());
+        if self.copy.is_empty() {
+            return Left::Rows(&a.data[rows.start * a.row_stride + ks.start..], a.row_stride);
+        }
+        if a.col_stride == 1 {
+            let stride = ks.len() + ROW_GAP;
+            for (row, out) in rows.zip(self.copy.chunks_exact_mut(stride)) {
+                out[..ks.len()].copy_from_slice(&a.data[row * a.row_stride + ks.start..][..ks.len()]);
+            }
+            return Left::Rows(&self.copy, stride);
+        }
+        let values = rows.len().next_multiple_of(kernels.rows) * ks.len();
+        pack_block(kernels, a, rows, ks, kernels.rows, &mut self.copy[..values]);
+        Left::Panels(&self.copy[..values])
     }
 }
 

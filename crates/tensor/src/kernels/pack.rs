@@ -6,6 +6,9 @@
 use super::matmul::Strided;
 use crate::isa::Isa;
 
+/// Rows ahead of use that are asked for.
+const ROWS_AHEAD: usize = 6;
+
 /// Packs element `(first + i, start + p)` of `source` to `panel[p * width + i]` for `p < panel.len() / width`; rows at or
 /// beyond `rows` become 0.
 pub(crate) fn pack(
@@ -44,6 +47,48 @@ pub(crate) fn pack(
         }
         _ => general(data, source, count, width, panel),
     }
+}
+
+/// Packs columns of `source` (rows of its transpose that lie one after the other in memory) for a whole block: element
+/// `(start + p)` of row `first + i` goes to `panels[i / width][p][i % width]`, for `i < rows` and `p < k`, zeros beyond.
+/// Memory is read in long runs, whatever the width of a panel.
+pub(crate) fn pack_across(
+    source: Strided,
+    rows: std::ops::Range<usize>,
+    ks: std::ops::Range<usize>,
+    width: usize,
+    panels: &mut [f32],
+) {
+    assert_eq!(source.row_stride, 1, "pack_across: the rows are not next to each other");
+    let (count, k) = (rows.len(), ks.len());
+    assert!(panels.len() >= count.next_multiple_of(width) * k, "matmul: no room for the panels");
+    if !count.is_multiple_of(width) {
+        let last = count / width * width * k;
+        panels[last..last + width * k].fill(0.0);
+    }
+    for (p, at) in ks.enumerate() {
+        // The hardware follows a row, but not the jump to the next.
+        let ahead = source.data.as_ptr().wrapping_add((at + ROWS_AHEAD) * source.col_stride + rows.start);
+        for line in (0..count).step_by(16) {
+            prefetch(ahead.wrapping_add(line));
+        }
+        let row = &source.data[at * source.col_stride + rows.start..][..count];
+        for (panel, values) in row.chunks(width).enumerate() {
+            panels[(panel * k + p) * width..][..values.len()].copy_from_slice(values);
+        }
+    }
+}
+
+/// Asks for the cache line at `at`, which may lie anywhere.
+#[inline(always)]
+fn prefetch(at: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch of any address is harmless.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(at.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
 }
 
 fn general(data: &[f32], source: Strided, count: usize, width: usize, panel: &mut [f32]) {

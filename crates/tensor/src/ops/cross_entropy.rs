@@ -20,7 +20,7 @@ const ROW_STEP: usize = 84;
 
 /// Rows whose logits are computed together, for a vocabulary size.
 pub(super) fn chunk_rows(vocabulary: usize) -> usize {
-    (CHUNK_VALUES / vocabulary.max(1) / ROW_STEP * ROW_STEP).clamp(ROW_STEP, 24 * ROW_STEP)
+    (CHUNK_VALUES / vocabulary.max(1) / ROW_STEP * ROW_STEP).clamp(2 * ROW_STEP, 24 * ROW_STEP)
 }
 
 /// The rows that count, checked.
