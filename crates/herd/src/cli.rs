@@ -2,6 +2,7 @@
 
 use clap::{Args, Parser, Subcommand};
 use herd_run::Verbosity;
+use herd_train::bench::{WORKLOADS, Workload};
 use std::path::PathBuf;
 
 /// Herd: the complete Llama 3 system as one program.
@@ -83,6 +84,47 @@ pub enum Command {
     Chat(ChatArgs),
     /// Serve a model: OpenAI-compatible API and a chat page.
     Serve(ServeArgs),
+    /// Measure this machine and this program.
+    #[command(subcommand)]
+    Bench(BenchCommand),
+}
+
+/// What `herd bench` measures.
+#[derive(Subcommand)]
+pub enum BenchCommand {
+    /// Training steps of a fixed workload: W1 to W5 (W0 is a tiny one for trying out).
+    ///
+    /// W1: 57M parameters, 4 x 512 tokens. W2: the same with 4,096 tokens of packed documents. W3: a vocabulary of
+    /// 128,256. W4: 254M parameters, every block computed again. W5: one sequence of 16,384 tokens.
+    Train(BenchTrainArgs),
+}
+
+/// Options of `herd bench train`.
+#[derive(Args)]
+pub struct BenchTrainArgs {
+    /// The workload.
+    #[arg(value_parser = workload)]
+    pub workload: Workload,
+    /// Steps to make.
+    #[arg(long, default_value_t = 6, value_name = "N", conflicts_with = "interactive")]
+    pub steps: usize,
+    /// One JSON object a step, and nothing else.
+    #[arg(long)]
+    pub json: bool,
+    /// Make one step for each line `step` of standard input, until it ends.
+    #[arg(long)]
+    pub interactive: bool,
+    /// Other tokens in every step instead of the same.
+    #[arg(long)]
+    pub fresh: bool,
+    /// Write the operators' times for chrome://tracing or ui.perfetto.dev.
+    #[arg(long, value_name = "FILE")]
+    pub trace: Option<PathBuf>,
+}
+
+fn workload(name: &str) -> Result<Workload, String> {
+    let names = WORKLOADS.map(|workload| workload.name).join(", ");
+    Workload::find(name).ok_or_else(|| format!("there are {names}"))
 }
 
 /// Options of `herd chat`.

@@ -8,6 +8,7 @@ pub mod atomic;
 pub mod hash;
 mod interrupt;
 mod manifest;
+pub mod memory;
 mod progress;
 pub mod random;
 mod setting;

@@ -2,7 +2,7 @@
 
 use crate::kernels::matmul::Into;
 use crate::kernels::rows;
-use crate::{Grads, Params, Tensor};
+use crate::{Grads, Params, Tensor, profile};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -11,6 +11,11 @@ pub(crate) trait Backward {
     /// Given the gradient of the output, adds to those of the inputs (`flow.give`, `flow.accumulate`) and of the
     /// parameters (`flow.grads`).
     fn backward(self: Box<Self>, grad: Tensor, flow: &mut Flow<'_>);
+
+    /// Says to whom the time of the walk back belongs.
+    fn span(&self) -> profile::Guard {
+        profile::backward::<Self>()
+    }
 }
 
 /// How to compute an output again from what is stored anyway, cheaply. Consumers save this instead of the output.
@@ -228,6 +233,7 @@ impl<'p> Tape<'p> {
         while let Some(node) = self.nodes.pop() {
             let Some(operator) = node else { continue };
             if let Some(grad) = flow.adjoints[self.nodes.len()].take() {
+                let _span = operator.span();
                 operator.backward(grad, &mut flow);
             }
         }
@@ -240,6 +246,7 @@ impl<'p> Tape<'p> {
     where
         F: Fn(&mut Tape<'p>, &[Var]) -> Var + 'p,
     {
+        let _span = profile::span("segment");
         let mut inner = Tape::no_grad(self.params);
         let constants: Vec<Var> = inputs.iter().map(|var| inner.constant(var.value.clone())).collect();
         let output = block(&mut inner, &constants);

@@ -2,7 +2,7 @@
 
 use herd_run::SettingError;
 use herd_tensor::kernels::{AdamWRule, adamw, sum_of_squares};
-use herd_tensor::{Flat, Grads, ParamId, Params, Rows};
+use herd_tensor::{Flat, Grads, ParamId, Params, Rows, profile};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
@@ -124,7 +124,10 @@ impl AdamW {
     /// If the gradient holds a NaN or an infinity, parameters and moments stay as they were, the gradients are
     /// cleared and [`NonFinite`] is returned.
     pub fn step(&mut self, params: &mut Params, grads: &mut Grads, lr: f64) -> Result<StepStats, NonFinite> {
+        let span = profile::span("gradient norm");
         let norm = norm(params, grads);
+        drop(span);
+        let _span = profile::span("adamw");
         if !norm.is_finite() {
             grads.zero();
             return Err(NonFinite { norm });

@@ -7,6 +7,7 @@
 
 mod adamw;
 mod average;
+pub mod bench;
 pub mod checkpoint;
 pub mod held_out;
 pub mod loader;

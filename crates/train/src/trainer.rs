@@ -4,15 +4,18 @@ use crate::adamw::{AdamW, AdamWSettings};
 use crate::packing::MicroBatch;
 use herd_model::Llama;
 use herd_tensor::{Grads, Params, Tape};
+use std::sync::Arc;
 
 /// A model in training.
 pub struct Trainer {
     /// Which parameters there are and how they are applied.
-    pub llama: Llama,
+    pub llama: Arc<Llama>,
     /// Their values.
     pub params: Params,
     /// The optimizer with its moments.
     pub optimizer: AdamW,
+    /// Whether the insides of every block are computed again in the backward pass instead of kept.
+    pub recompute: bool,
     grads: Grads,
 }
 
@@ -42,7 +45,7 @@ impl Trainer {
     pub fn new(llama: Llama, params: Params, settings: AdamWSettings) -> Self {
         let grads = Grads::new(&params);
         let optimizer = AdamW::new(&params, settings);
-        Self { llama, params, optimizer, grads }
+        Self { llama: Arc::new(llama), params, optimizer, recompute: false, grads }
     }
 
     /// Forgets the moments, as before the first step.
@@ -57,7 +60,10 @@ impl Trainer {
         let mut loss = 0.0;
         for (i, micro) in micro_batches.iter().enumerate() {
             let mut tape = Tape::new(&self.params);
-            let hidden = self.llama.hidden(&mut tape, &micro.batch);
+            let hidden = match self.recompute {
+                true => self.llama.hidden_recomputed(&mut tape, &micro.batch),
+                false => self.llama.hidden(&mut tape, &micro.batch),
+            };
             let weights = vec![weight; micro.targets.len()];
             let head = self.llama.head();
             let value = f64::from(tape.cross_entropy_backward(

@@ -1,10 +1,11 @@
 //! One file for each subcommand that is more than a single call.
 
+mod bench;
 mod check;
 mod pipeline;
 mod talk;
 
-use crate::cli::Command;
+use crate::cli::{BenchCommand, Command};
 use crate::folder::RunFolder;
 use herd_run::Context;
 
@@ -27,5 +28,6 @@ pub fn run(command: Command, ctx: &Context) -> anyhow::Result<()> {
         }
         Command::Chat(args) => talk::chat(&args, ctx),
         Command::Serve(args) => talk::serve(&args, ctx),
+        Command::Bench(BenchCommand::Train(args)) => bench::train(args, ctx),
     }
 }

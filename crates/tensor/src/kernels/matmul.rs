@@ -8,6 +8,7 @@
 use super::micro::{Kernels, MAX_ROWS, MAX_WIDTH, kernels};
 use super::pack::{pack, pack_across};
 use crate::pool::Buffer;
+use crate::profile;
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -150,6 +151,16 @@ pub(crate) fn product((m, n, k): (usize, usize, usize), a: Strided, b: Strided, 
         }
         return;
     }
+    let transposed = |side: Strided| side.col_stride != 1;
+    let _span = profile::product(
+        match (transposed(a), transposed(b)) {
+            (false, false) => "nn",
+            (false, true) => "nt",
+            (true, false) => "tn",
+            (true, true) => "tt",
+        },
+        (m, n, k),
+    );
     if m <= THIN_ROWS {
         thin((m, n, k), a, b, into, out);
     } else {

@@ -2,7 +2,7 @@
 
 use crate::kernels::rows;
 use crate::tape::{Backward, Flow, Slot};
-use crate::{Tape, Tensor, Var};
+use crate::{Tape, Tensor, Var, profile};
 
 struct Add {
     a: Slot,
@@ -13,6 +13,7 @@ impl Tape<'_> {
     /// `a + b`, of the same shape.
     pub fn add(&mut self, a: &Var, b: &Var) -> Var {
         assert_eq!(a.shape(), b.shape(), "add: shapes differ");
+        let _span = profile::span("add");
         let mut out = Tensor::stale(a.shape());
         rows::add(out.make_mut(), a.value().as_slice(), b.value().as_slice());
         let state = Add { a: self.slot(a), b: self.slot(b) };

@@ -9,7 +9,7 @@ use super::select_rows::{gather, scatter};
 use crate::kernels::matmul::{Into, Strided, product};
 use crate::kernels::rows::{loss_gradient, scale};
 use crate::tape::{Backward, Flow, Slot};
-use crate::{Grads, ParamId, Tape, Tensor, Var};
+use crate::{Grads, ParamId, Tape, Tensor, Var, profile};
 use rayon::prelude::*;
 
 /// Floats of logits that exist at once: 32 MB.
@@ -56,6 +56,7 @@ fn counted(operator: &str, x: &Tensor, vocabulary: usize, targets: &[u32], weigh
 
 /// The loss, and with `gradients` also `dx` (overwritten) and `dw` (added to).
 fn run(counted: &Counted, w: &[f32], mut gradients: Option<(&mut [f32], &mut [f32])>) -> f32 {
+    let _span = profile::span("cross_entropy");
     let (n, d) = (counted.x.rows(), counted.x.row_len());
     let vocabulary = w.len() / d;
     let w = Strided::rows(w, d);
@@ -95,6 +96,11 @@ struct CrossEntropy {
 }
 
 impl<'p> Tape<'p> {
+    /// Rows whose logits exist at once, for a vocabulary size: what a loss needs besides its operands.
+    pub fn loss_rows(vocabulary: usize) -> usize {
+        chunk_rows(vocabulary)
+    }
+
     /// `sum_i weights[i] * -log softmax(x w^T)[i, targets[i]]`, a scalar. A weight of 0 leaves the row out (its target
     /// may be anything). When recording, the gradients are computed here, and that of `w` waits in a buffer of its
     /// size: a training step whose only loss this is should call [`Tape::cross_entropy_backward`] instead.

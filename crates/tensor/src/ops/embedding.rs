@@ -2,7 +2,7 @@
 
 use crate::kernels::matmul::SharedMut;
 use crate::tape::{Backward, Flow};
-use crate::{ParamId, Tape, Tensor, Var};
+use crate::{ParamId, Tape, Tensor, Var, profile};
 use rayon::prelude::*;
 
 struct Embedding {
@@ -13,6 +13,7 @@ struct Embedding {
 impl Tape<'_> {
     /// Rows of `w` (`[vocabulary, d]`) for the given ids: `[n, d]`. Panics if an id is outside the vocabulary.
     pub fn embedding(&mut self, w: ParamId, ids: &[u32]) -> Var {
+        let _span = profile::span("embedding");
         let shape = self.params().shape(w);
         assert_eq!(shape.len(), 2, "embedding: the table has shape {shape:?}, not [vocabulary, d]");
         let (vocabulary, d) = (shape[0], shape[1]);

@@ -3,7 +3,7 @@
 
 use crate::kernels::matmul::{Into, Strided, product};
 use crate::tape::{Backward, Flow, Saved, Slot};
-use crate::{ParamId, Tape, Tensor, Var};
+use crate::{ParamId, Tape, Tensor, Var, profile};
 
 struct Linear {
     x: Slot,
@@ -24,6 +24,7 @@ impl<'p> Tape<'p> {
     }
 
     fn linear_into(&mut self, x: &Var, w: ParamId, residual: Option<&Var>) -> Var {
+        let _span = profile::span("linear");
         let (n, inputs) = (x.rows(), x.width());
         let outputs = self.matrix(w, inputs, "linear");
         let mut out = Tensor::stale(&[n, outputs]);

@@ -7,7 +7,7 @@ use super::cross_entropy::chunk_rows;
 use crate::kernels::matmul::{Into, Strided, product};
 use crate::kernels::rows::loss_gradient;
 use crate::tape::{Backward, Flow, Saved, Slot};
-use crate::{ParamId, Tape, Tensor, Var};
+use crate::{ParamId, Tape, Tensor, Var, profile};
 use rayon::prelude::*;
 
 struct LogProbs {
@@ -21,6 +21,7 @@ impl Tape<'_> {
     /// Log-probability of each row's target under `softmax(x w^T)`: `[n]`. Panics if a target is outside the
     /// vocabulary.
     pub fn token_logprobs(&mut self, x: &Var, w: ParamId, targets: &[u32]) -> Var {
+        let _span = profile::span("logprobs");
         let (n, d) = (x.rows(), x.width());
         let vocabulary = self.matrix(w, d, "token_logprobs");
         assert_eq!(targets.len(), n, "token_logprobs: {n} rows, {} targets", targets.len());

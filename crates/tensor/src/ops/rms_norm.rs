@@ -9,7 +9,7 @@ use crate::kernels::matmul::{Into, SharedMut};
 use crate::kernels::rows::{rms_norm_again, rms_norm_rows, task_rows};
 use crate::pool::Buffer;
 use crate::tape::{Again, Backward, Flow, Slot};
-use crate::{ParamId, Params, Tape, Tensor, Var};
+use crate::{ParamId, Params, Tape, Tensor, Var, profile};
 use rayon::prelude::*;
 use std::sync::Arc;
 
@@ -28,6 +28,7 @@ struct RmsNorm {
 impl Tape<'_> {
     /// Root-mean-square normalisation of the rows of `x [n, d]`, times `w [d]`.
     pub fn rms_norm(&mut self, x: &Var, w: ParamId, eps: f32) -> Var {
+        let _span = profile::span("rms_norm");
         let d = x.width();
         let weight = self.params().value(w);
         assert_eq!(weight.len(), d, "rms_norm: {} has another width than x", self.params().spec(w).name);
@@ -48,6 +49,7 @@ impl Tape<'_> {
 
 impl Again for Normed {
     fn compute(&self, params: &Params) -> Tensor {
+        let _span = profile::span("rms_norm again");
         let weight = params.value(self.w);
         let d = weight.len();
         let mut out = Tensor::stale(self.x.shape());

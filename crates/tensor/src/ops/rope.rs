@@ -3,7 +3,7 @@
 
 use crate::kernels::rows::rotate;
 use crate::tape::{Backward, Flow, Slot};
-use crate::{Rope, Tape, Tensor, Var};
+use crate::{Rope, Tape, Tensor, Var, profile};
 use rayon::prelude::*;
 
 struct Rotated {
@@ -28,6 +28,7 @@ impl Tape<'_> {
             rope.rows(),
             rope.head_dim()
         );
+        let _span = profile::span("rope");
         let mut out = Tensor::from_slice(x.value().as_slice(), x.shape());
         rotate_rows(out.make_mut(), x.width(), rope, 1.0);
         let slot = self.slot(x);

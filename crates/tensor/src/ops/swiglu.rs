@@ -6,7 +6,7 @@
 
 use crate::kernels::{rows::swiglu_backward, swiglu};
 use crate::tape::{Again, Backward, Flow, Slot};
-use crate::{Params, Tape, Tensor, Var};
+use crate::{Params, Tape, Tensor, Var, profile};
 use std::sync::Arc;
 
 struct Gated(Tensor);
@@ -31,6 +31,7 @@ impl Tape<'_> {
             "swiglu: {:?} is not gate and up",
             gate_up.shape()
         );
+        let _span = profile::span("swiglu");
         let out = forward(gate_up.value());
         let slot = self.slot(gate_up);
         let state = Arc::new(Gated(gate_up.value().clone()));
@@ -40,6 +41,7 @@ impl Tape<'_> {
 
 impl Again for Gated {
     fn compute(&self, _: &Params) -> Tensor {
+        let _span = profile::span("swiglu again");
         forward(&self.0)
     }
 }

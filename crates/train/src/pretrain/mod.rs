@@ -407,7 +407,8 @@ impl<'a> Run<'a> {
             let before = self.position.step - leg.steps;
             averaging.steps = leg.snapshots(self.settings).iter().map(|step| before + step).collect();
             let paths: Vec<PathBuf> = averaging.steps.iter().map(|&step| self.snapshot(step)).collect();
-            (self.trainer.llama, self.trainer.params) = average(&paths)?;
+            let (llama, params) = average(&paths)?;
+            (self.trainer.llama, self.trainer.params) = (Arc::new(llama), params);
         }
         averaging.held_out = self.held_out.evaluate(&self.trainer.llama, &self.trainer.params, self.ctx)?;
         averaging.loss_final = overall(&averaging.held_out);

@@ -17,7 +17,7 @@ mod panels;
 use crate::kernels::rows::rotate;
 use crate::pool::Buffer;
 use crate::tape::{Backward, Flow, Slot};
-use crate::{Rope, Segment, Segments, Tape, Tensor, Var};
+use crate::{Rope, Segment, Segments, Tape, Tensor, Var, profile};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -157,6 +157,7 @@ impl Tape<'_> {
             assert_eq!(rope.rows(), n, "attention: rows with positions");
             assert_eq!(rope.head_dim(), shape.head_dim, "attention: head_dim of the RoPE table");
         }
+        let _span = profile::span("attention");
         let mut out = Tensor::stale(&[n, shape.heads * shape.head_dim]);
         let mut lse = Buffer::stale(shape.heads * n);
         forward::run(call, qkv.value().as_slice(), n, out.make_mut(), &mut lse);

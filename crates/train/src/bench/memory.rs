@@ -1,0 +1,84 @@
+//! How much memory a training step takes at its peak, known before the first.
+
+use super::Workload;
+use crate::packing::MicroBatch;
+use herd_tensor::Tape;
+use std::collections::BTreeSet;
+use std::fmt;
+
+/// Bytes at the peak of a step, by what they are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Plan {
+    /// Weights.
+    pub weights: u64,
+    /// Gradients; rows of the embedding that no token of the batch names take nothing.
+    pub gradients: u64,
+    /// First and second moments, likewise.
+    pub moments: u64,
+    /// What the forward pass keeps for the backward pass.
+    pub activations: u64,
+    /// What operators need while they run, at the moment when activations and this are largest together.
+    pub workspace: u64,
+    /// The program itself.
+    pub program: u64,
+}
+
+/// Program text, thread stacks, small things.
+const PROGRAM: u64 = 16 << 20;
+
+impl Plan {
+    /// For a step over one micro-batch.
+    pub fn of(workload: &Workload, micro: &MicroBatch) -> Self {
+        let config = workload.config();
+        let (n, d, f) = (micro.targets.len(), config.hidden_size, config.intermediate_size);
+        let (heads, vocabulary) = (config.num_attention_heads, config.vocab_size);
+        let (qkv, mixed) = (config.qkv_width(), heads * config.head_dim);
+        let met = micro.batch.tokens.iter().collect::<BTreeSet<_>>().len();
+        let parameters = config.parameters();
+        let touched = parameters - (vocabulary - met) * d;
+        // Of a layer: the two states of the residual stream, their norms, queries to values, what attention gives with
+        // its sums, gate and up.
+        let inside = n * (d + 2 + qkv + mixed + heads + 2 * f);
+        let layers = config.num_hidden_layers;
+        let (kept, once) = match workload.recompute {
+            true => (layers * n * d, inside + n * d),
+            false => (layers * (inside + n * d), 0),
+        };
+        // The last state, its norm and the gradient of that.
+        let end = n * (3 * d + 1);
+        let loss = Tape::loss_rows(vocabulary).min(n) * vocabulary;
+        // Walking back through the feed-forward network: its activation computed again, the gradient of that and of
+        // the layer's output.
+        let walk = once + n * (2 * f + 2 * d);
+        let bytes = |values: usize| 4 * values as u64;
+        Self {
+            weights: bytes(parameters),
+            gradients: bytes(touched),
+            moments: 2 * bytes(touched),
+            activations: bytes(kept + end),
+            workspace: bytes(loss.max(walk)),
+            program: PROGRAM,
+        }
+    }
+
+    /// All together.
+    pub fn total(&self) -> u64 {
+        self.weights + self.gradients + self.moments + self.activations + self.workspace + self.program
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mb = |bytes: u64| bytes as f64 / 1e6;
+        write!(
+            out,
+            "weights {:.0}, gradients {:.0}, moments {:.0}, activations {:.0}, workspace {:.0}, program {:.0}",
+            mb(self.weights),
+            mb(self.gradients),
+            mb(self.moments),
+            mb(self.activations),
+            mb(self.workspace),
+            mb(self.program)
+        )
+    }
+}

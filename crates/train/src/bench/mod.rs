@@ -1,0 +1,192 @@
+//! `herd bench train`: training steps of a fixed [`Workload`], timed one by one.
+
+mod memory;
+mod operators;
+mod workload;
+
+pub use memory::Plan;
+pub use operators::{Line, table, trace};
+pub use workload::{LEARNING_RATE, WORKLOADS, Workload, hash, initialize, number};
+
+use crate::trainer::NotFinite;
+use herd_run::atomic::{self, FileError};
+use herd_run::{Context, Interrupted, memory::peak_resident};
+use herd_tensor::{isa, peak, profile};
+use serde::Serialize;
+use std::io::{self, BufRead, Write};
+use std::path::PathBuf;
+use std::time::Instant;
+
+/// What to measure and how to say it.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The workload.
+    pub workload: Workload,
+    /// Steps; read from the input instead if interactive.
+    pub steps: usize,
+    /// One JSON object a step instead of text.
+    pub json: bool,
+    /// One step for each line `step` of the input, until it ends.
+    pub interactive: bool,
+    /// Other tokens in every step, instead of the same.
+    pub fresh: bool,
+    /// Where to write a Chrome trace of the operators.
+    pub trace: Option<PathBuf>,
+}
+
+/// A step as JSON tells it.
+#[derive(Debug, Clone, Serialize)]
+pub struct Step {
+    /// Name of the workload.
+    pub workload: &'static str,
+    /// From 1.
+    pub step: u64,
+    /// Wall time of forward, loss, backward, clipping and update.
+    pub seconds: f64,
+    /// Mean loss over the tokens before the update, nats.
+    pub loss: f64,
+    /// Tokens per second.
+    pub tokens_per_s: f64,
+    /// Operations of the model per second, 10^9 (causal attention counted once, recomputation not).
+    pub gflops: f64,
+    /// The most memory the process has had so far, 10^6 bytes; absent where the system does not tell.
+    pub peak_rss_mb: Option<f64>,
+}
+
+/// Why the measurement ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The user asked to stop.
+    #[error(transparent)]
+    Interrupted(#[from] Interrupted),
+    /// Standard input or output is gone.
+    #[error("standard input or output: {0}")]
+    Stream(#[from] io::Error),
+    /// A line of the input is no command.
+    #[error("the input says `{0}`; it may only say `step`, once for each step to make")]
+    Command(String),
+    /// The trace cannot be written.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The step's numbers broke: a bug.
+    #[error("{workload} step {step}: {problem}; report this as a bug")]
+    NotFinite {
+        /// Name of the workload.
+        workload: &'static str,
+        /// From 1.
+        step: u64,
+        /// What was not a number.
+        problem: NotFinite,
+    },
+}
+
+/// Makes the steps and says how long they took.
+pub fn run(
+    options: &Options,
+    mut input: impl BufRead,
+    mut output: impl Write,
+    ctx: &Context,
+) -> Result<(), Error> {
+    let workload = options.workload;
+    let mut micro = workload.micro_batch(0);
+    let plan = Plan::of(&workload, &micro);
+    let peak = (!options.json).then(peak::measured_flops);
+    if let Some(peak) = peak {
+        writeln!(output, "{}: {}", workload.name, workload.title)?;
+        let threads = rayon::current_num_threads();
+        writeln!(output, "{threads} threads, {:?}, measured peak {:.1} GFLOP/s", isa::active(), peak / 1e9)?;
+        writeln!(output, "planned peak memory {:.0} MB: {plan}", plan.total() as f64 / 1e6)?;
+    }
+    let mut trainer = workload.trainer();
+    let flops = workload.tokens as f64 * trainer.llama.config.flops_per_token(micro.mean_context());
+    let mut steps: Vec<Step> = Vec::new();
+    let mut spans = Vec::new();
+    while options.interactive || steps.len() < options.steps {
+        if options.interactive && !told(&mut input)? {
+            break;
+        }
+        ctx.stop.check()?;
+        let number = steps.len() as u64 + 1;
+        if options.fresh {
+            micro = workload.micro_batch(steps.len());
+        }
+        // The first step asks the system for memory and says nothing about the others.
+        let recorded = number > 1 && (peak.is_some() || options.trace.is_some());
+        if recorded {
+            profile::record();
+        }
+        let started = Instant::now();
+        let outcome = trainer.step(std::slice::from_ref(&micro), LEARNING_RATE);
+        let seconds = started.elapsed().as_secs_f64();
+        if recorded {
+            spans.push(profile::take());
+        }
+        let outcome =
+            outcome.map_err(|problem| Error::NotFinite { workload: workload.name, step: number, problem })?;
+        let step = Step {
+            workload: workload.name,
+            step: number,
+            seconds,
+            loss: outcome.loss,
+            tokens_per_s: workload.tokens as f64 / seconds,
+            gflops: flops / seconds / 1e9,
+            peak_rss_mb: peak_resident().map(|bytes| bytes as f64 / 1e6),
+        };
+        match peak {
+            None => writeln!(output, "{}", serde_json::to_string(&step).map_err(io::Error::other)?)?,
+            Some(peak) => writeln!(output, "{}", sentence(&step, peak))?,
+        }
+        output.flush()?;
+        steps.push(step);
+    }
+    if let (Some(peak), true) = (peak, steps.len() > 1) {
+        summary(&mut output, &steps[1..], peak)?;
+        writeln!(output, "\nwhere the time of a step goes (mean of {} steps)", spans.len())?;
+        write!(output, "{}", table(&spans))?;
+    }
+    if let Some(path) = &options.trace {
+        atomic::write_json(path, &trace(&spans))?;
+    }
+    Ok(())
+}
+
+/// Waits for a command; `false` at the end of the input.
+fn told(input: &mut impl BufRead) -> Result<bool, Error> {
+    let mut line = String::new();
+    if input.read_line(&mut line)? == 0 {
+        return Ok(false);
+    }
+    match line.trim() {
+        "step" => Ok(true),
+        other => Err(Error::Command(other.to_string())),
+    }
+}
+
+fn sentence(step: &Step, peak: f64) -> String {
+    format!(
+        "step {}: {:.3} s, loss {:.4}, {:.0} tokens/s, {:.1} GFLOP/s ({:.0}% of peak), {:.0} MB",
+        step.step,
+        step.seconds,
+        step.loss,
+        step.tokens_per_s,
+        step.gflops,
+        100.0 * step.gflops * 1e9 / peak,
+        step.peak_rss_mb.unwrap_or(0.0),
+    )
+}
+
+/// Median of the steps.
+fn summary(output: &mut impl Write, steps: &[Step], peak: f64) -> io::Result<()> {
+    let mut sorted: Vec<&Step> = steps.iter().collect();
+    sorted.sort_by(|a, b| a.seconds.total_cmp(&b.seconds));
+    let median = sorted[sorted.len() / 2];
+    writeln!(output, "\nmedian of {} steps after the first", steps.len())?;
+    writeln!(output, "  step        {:.3} s", median.seconds)?;
+    writeln!(output, "  speed       {:.0} tokens/s", median.tokens_per_s)?;
+    let share = 100.0 * median.gflops * 1e9 / peak;
+    writeln!(output, "  operations  {:.1} GFLOP/s, {share:.1}% of the measured peak", median.gflops)?;
+    if let Some(memory) = steps.last().and_then(|step| step.peak_rss_mb) {
+        writeln!(output, "  memory      {memory:.0} MB at the peak")?;
+    }
+    Ok(())
+}
