@@ -117,11 +117,11 @@ struct Hay<'s> {
     shards: &'s Shards,
     /// Domain and number of every document that has text.
     documents: Vec<(usize, usize)>,
-    first_special: u32,
+    tokenizer: &'s Tokenizer,
 }
 
 impl<'s> Hay<'s> {
-    fn new(shards: &'s Shards, tokenizer: &Tokenizer) -> Self {
+    fn new(shards: &'s Shards, tokenizer: &'s Tokenizer) -> Self {
         let documents = shards
             .held_out
             .iter()
@@ -129,7 +129,7 @@ impl<'s> Hay<'s> {
             .flat_map(|(domain, shard)| (0..shard.documents()).map(move |number| (domain, number)))
             .filter(|&(domain, number)| shards.held_out[domain].document_bytes(number) > 0)
             .collect();
-        Self { shards, documents, first_special: tokenizer.first_special() }
+        Self { shards, documents, tokenizer }
     }
 
     /// `length` tokens of running text from documents one after the other, from a place drawn at random.
@@ -139,7 +139,7 @@ impl<'s> Hay<'s> {
         for i in 0..self.documents.len() {
             let (domain, number) = self.documents[(first + i) % self.documents.len()];
             let ids = self.shards.held_out[domain].document(number).ids;
-            text.extend(ids.into_iter().filter(|&id| id < self.first_special));
+            text.extend(ids.into_iter().filter(|&id| !self.tokenizer.is_special(id)));
             if text.len() >= length {
                 break;
             }

@@ -130,7 +130,7 @@ fn workload(name: &str) -> Result<Workload, String> {
 /// Options of `herd chat`.
 #[derive(Args)]
 pub struct ChatArgs {
-    /// A run folder, or a Hugging Face model folder.
+    /// A GGUF file, a Hugging Face model folder, or a run folder.
     pub model: PathBuf,
     /// Instructions that the model is given first.
     #[arg(long, value_name = "TEXT")]
@@ -152,7 +152,7 @@ pub struct ChatArgs {
 /// Options of `herd serve`.
 #[derive(Args)]
 pub struct ServeArgs {
-    /// A run folder, or a Hugging Face model folder.
+    /// A GGUF file, a Hugging Face model folder, or a run folder.
     pub model: PathBuf,
     /// Address to listen on. Anything but loopback is reachable by others.
     #[arg(long, default_value = "127.0.0.1", value_name = "ADDRESS")]

@@ -57,9 +57,12 @@ impl RunFolder {
     }
 }
 
-/// The model that `path` means: a model folder as it is, or the most finished model of a run folder.
+/// The model that `path` means: a GGUF file or model folder as it is, or the most finished model of a run folder.
 pub fn model_folder(path: &Path) -> anyhow::Result<PathBuf> {
-    if path.join("config.json").exists() {
+    if !path.exists() {
+        anyhow::bail!("{} does not exist", path.display());
+    }
+    if herd_infer::gguf::is_gguf(path) || path.join("config.json").exists() {
         return Ok(path.to_path_buf());
     }
     let run = RunFolder::at(path);
@@ -70,8 +73,8 @@ pub fn model_folder(path: &Path) -> anyhow::Result<PathBuf> {
         }
     }
     anyhow::bail!(
-        "{} is neither a model (a folder with config.json, model.safetensors and tokenizer.json) nor a run folder \
-         with a finished model",
+        "{} is neither a model (a .gguf file, or a folder with config.json, model.safetensors and tokenizer.json) \
+         nor a run folder with a finished model",
         path.display()
     )
 }

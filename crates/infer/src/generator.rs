@@ -52,6 +52,7 @@ impl Generator {
         let specials = tokenizer.specials();
         let mut end_tokens = llama.config.eos_token_ids.clone();
         end_tokens.extend([specials.end_of_text, specials.eot, specials.eom]);
+        end_tokens.retain(|&token| (token as usize) < llama.config.vocab_size);
         end_tokens.sort_unstable();
         end_tokens.dedup();
         Ok(Self {
@@ -64,12 +65,10 @@ impl Generator {
         })
     }
 
-    /// Opens a model folder (`config.json`, `model.safetensors` and `tokenizer.json`), or a GGUF file with a
-    /// `tokenizer.json` beside it.
+    /// Opens a model folder (`config.json`, `model.safetensors` and `tokenizer.json`), or a GGUF file.
     pub fn open(path: &Path, settings: Settings) -> Result<Self, Error> {
-        if path.extension().is_some_and(|e| e == "gguf") {
-            let tokenizer = Tokenizer::load(path.parent().unwrap_or(Path::new(".")))?;
-            let (llama, params) = gguf::load(path)?;
+        if gguf::is_gguf(path) || path.extension().is_some_and(|e| e == "gguf") {
+            let (llama, params, tokenizer) = gguf::open(path)?;
             return Self::new(llama, params, tokenizer, settings);
         }
         let folder = path;

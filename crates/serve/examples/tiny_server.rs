@@ -24,7 +24,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     });
     let mut params = llama.params();
     params.initialize(11);
-    let special = tokenizer.first_special() as usize * llama.config.hidden_size;
+    let special = tokenizer.specials().bos as usize * llama.config.hidden_size;
     params.value_mut(llama.head())[special..].fill(0.0);
     let mut options = Options { port, ..Options::default() };
     if let Some(most) = arguments.next().transpose()? {

@@ -91,8 +91,12 @@ fn prompts(app: &App, value: &Value) -> Result<Vec<Vec<u32>>, ApiError> {
     };
     let text = |text: &str| {
         let tokenizer = app.generator.tokenizer();
-        let mut ids = vec![tokenizer.specials().bos];
+        let mut ids = Vec::from_iter(tokenizer.begin());
         tokenizer.encode_into(text, &mut ids);
+        if ids.is_empty() {
+            // Something must stand before the first token that is drawn.
+            ids.extend(tokenizer.bos());
+        }
         ids
     };
     match value {

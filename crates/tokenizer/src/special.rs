@@ -25,7 +25,7 @@ pub fn special_names() -> Vec<String> {
         .collect()
 }
 
-/// Ids of the special tokens that have a meaning of their own.
+/// Ids of the special tokens that have a meaning of their own; [`Specials::NONE`] where a vocabulary lacks one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Specials {
     /// `<|begin_of_text|>`, the first token of a document or dialog.
@@ -47,20 +47,26 @@ pub struct Specials {
 }
 
 impl Specials {
-    /// Looks the names up; `Err` is the first name that is missing.
-    pub(crate) fn find(id: impl Fn(&str) -> Option<u32>) -> Result<Self, String> {
-        let get = |name: &str| id(name).ok_or_else(|| name.to_string());
-        Ok(Self {
-            bos: get("<|begin_of_text|>")?,
-            end_of_text: get("<|end_of_text|>")?,
-            start_header: get("<|start_header_id|>")?,
-            end_header: get("<|end_header_id|>")?,
-            eot: get("<|eot_id|>")?,
+    /// No token at all.
+    pub const NONE: u32 = u32::MAX;
+
+    /// Looks the names up, those of Llama 3.1 first, then what other models call the same.
+    pub(crate) fn find(id: impl Fn(&str) -> Option<u32>, bos: Option<u32>, eos: Option<u32>) -> Self {
+        let first = |names: &[&str]| names.iter().find_map(|name| id(name));
+        let or_none = |found: Option<u32>| found.unwrap_or(Self::NONE);
+        let end_of_text = first(&["<|end_of_text|>", "<|endoftext|>", "</s>"]).or(eos);
+        let eot = first(&["<|eot_id|>", "<|im_end|>"]).or(eos);
+        Self {
+            bos: or_none(first(&["<|begin_of_text|>"]).or(bos)),
+            end_of_text: or_none(end_of_text),
+            start_header: or_none(first(&["<|start_header_id|>"])),
+            end_header: or_none(first(&["<|end_header_id|>"])),
+            eot: or_none(eot),
             // Llama 3.0 had no names for these yet: its files call them reserved tokens.
-            eom: get("<|eom_id|>").or_else(|_| get("<|eot_id|>"))?,
-            python_tag: get("<|python_tag|>").or_else(|_| get("<|reserved_special_token_5|>"))?,
-            pad: get("<|finetune_right_pad_id|>").or_else(|_| get("<|end_of_text|>"))?,
-        })
+            eom: or_none(first(&["<|eom_id|>"]).or(eot)),
+            python_tag: or_none(first(&["<|python_tag|>", "<|reserved_special_token_5|>"])),
+            pad: or_none(first(&["<|finetune_right_pad_id|>"]).or(end_of_text)),
+        }
     }
 }
 

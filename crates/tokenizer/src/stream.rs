@@ -5,11 +5,14 @@ pub struct TokenStream {
     tokenizer: Tokenizer,
     /// Bytes of a character whose end has not come yet; at most 3.
     pending: Vec<u8>,
+    /// Whether a space at the beginning is still to be taken away.
+    strip: bool,
 }
 
 impl TokenStream {
     pub(crate) fn new(tokenizer: Tokenizer) -> Self {
-        Self { tokenizer, pending: Vec::new() }
+        let strip = tokenizer.strips_space();
+        Self { tokenizer, pending: Vec::new(), strip }
     }
 
     /// Takes the next token. Returns the text that became certain, `None` if there is none yet.
@@ -38,6 +41,12 @@ impl TokenStream {
             }
         }
         self.pending = rest.to_vec();
+        if self.strip && !text.is_empty() {
+            self.strip = false;
+            if text.starts_with(' ') {
+                text.remove(0);
+            }
+        }
         (!text.is_empty()).then_some(text)
     }
 

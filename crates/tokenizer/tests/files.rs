@@ -25,16 +25,24 @@ fn a_broken_tokenizer_json_is_refused_with_the_place() {
         refused(value.to_string().as_bytes())
     };
     type Change<'a> = (&'a str, &'a dyn Fn(&mut Value));
-    let cases: [Change; 9] = [
+    let cases: [Change; 12] = [
         ("model.type", &|v| v["model"]["type"] = json!("Unigram")),
         ("normalizer", &|v| v["normalizer"] = json!({"type": "NFC"})),
-        ("Llama 3 rule", &|v| v["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = json!(r"\w+")),
-        ("ByteLevel", &|v| v["pre_tokenizer"]["pretokenizers"][1]["use_regex"] = json!(true)),
+        ("normalizer: {\"type\"", &|v| {
+            v["model"]["byte_fallback"] = json!(true);
+            v["normalizer"] = json!({"type": "Prepend", "prepend": "#"});
+        }),
+        ("look-around", &|v| v["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = json!(r"\w+(?=x)")),
+        ("possessive", &|v| v["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = json!(r"\w++|.")),
+        ("\"Removed\"", &|v| v["pre_tokenizer"]["pretokenizers"][0]["behavior"] = json!("Removed")),
+        ("\"BertPreTokenizer\" is not", &|v| v["pre_tokenizer"] = json!({"type": "BertPreTokenizer"})),
+        ("ByteLevel with add_prefix_space", &|v| {
+            v["pre_tokenizer"]["pretokenizers"][1]["add_prefix_space"] = json!(true);
+        }),
         ("model.merges[3]", &|v| v["model"]["merges"][3] = json!(["zq", "qz"])),
         ("model.vocab: \"!\" has id 90000", &|v| v["model"]["vocab"]["!"] = json!(90000)),
-        ("two tokens have the same id", &|v| v["model"]["vocab"]["!"] = json!(7)),
-        ("without a gap", &|v| v["added_tokens"][9]["id"] = json!(99999)),
-        ("<|eot_id|>", &|v| v["added_tokens"][9]["content"] = json!("<|end|>")),
+        ("two tokens have the id 7", &|v| v["model"]["vocab"]["!"] = json!(7)),
+        ("added_tokens: \"<|eot_id|>\" has id 99999", &|v| v["added_tokens"][9]["id"] = json!(99999)),
     ];
     for (expected, change) in cases {
         let message = with(change);

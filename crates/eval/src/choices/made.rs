@@ -37,12 +37,11 @@ struct Maker<'a> {
 
 impl<'a> Maker<'a> {
     fn new(settings: &'a Settings, tokenizer: &'a Tokenizer, shards: &Shards, task: &'static str) -> Self {
-        let first_special = tokenizer.first_special();
         let mut documents = Vec::new();
         for (domain, shard) in shards.held_out.iter().enumerate() {
             for number in 0..shard.documents() {
                 let mut ids = shard.document(number).ids;
-                ids.retain(|&id| id < first_special);
+                ids.retain(|&id| !tokenizer.is_special(id));
                 if ids.len() >= settings.choices.continuation {
                     documents.push((domain, ids));
                 }

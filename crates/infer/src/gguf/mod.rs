@@ -5,17 +5,28 @@
 
 mod blocks;
 mod container;
+mod tokenizer;
 
 use crate::Error;
 use blocks::BlockType;
 use container::{Container, Value};
 use herd_model::{Layer, Llama, LlamaConfig, RopeScaling, TorchDtype};
 use herd_tensor::{ParamId, Params};
+use herd_tokenizer::Tokenizer;
 use rayon::prelude::*;
 use std::path::Path;
 
 /// Longest context that is believed; a larger one comes from a damaged file.
 const MAX_CONTEXT: usize = 1 << 20;
+
+/// Whether a file begins as GGUF files do, whatever its name.
+pub fn is_gguf(path: &Path) -> bool {
+    use std::io::Read;
+    let mut magic = [0; 4];
+    path.is_file()
+        && std::fs::File::open(path).is_ok_and(|mut f| f.read_exact(&mut magic).is_ok())
+        && &magic == b"GGUF"
+}
 
 /// Reads a model of architecture `llama`.
 ///
@@ -23,11 +34,36 @@ const MAX_CONTEXT: usize = 1 << 20;
 /// A file that is cut off, of another architecture, or in a format that is not read; the message names the tensor or
 /// the metadata key.
 pub fn load(path: &Path) -> Result<(Llama, Params), Error> {
+    load_weights(&Container::open(path)?)
+}
+
+/// Reads a model with its tokenizer: the one inside the file, or a `tokenizer.json` beside a file without one.
+///
+/// # Errors
+/// As [`load`], and a tokenizer that is missing or of a kind that is not supported.
+pub fn open(path: &Path) -> Result<(Llama, Params, Tokenizer), Error> {
     let file = Container::open(path)?;
-    let config = config(&file)?;
+    let beside = path.with_file_name("tokenizer.json");
+    let tokenizer = match file.metadata.contains_key("tokenizer.ggml.model") || !beside.exists() {
+        true => tokenizer::read(&file)?,
+        false => Tokenizer::load(&beside)?,
+    };
+    let (llama, params) = load_weights(&file)?;
+    if tokenizer.vocab_size() > llama.config.vocab_size {
+        return Err(file.problem(format!(
+            "the tokenizer has {} tokens, the model only {}",
+            tokenizer.vocab_size(),
+            llama.config.vocab_size
+        )));
+    }
+    Ok((llama, params, tokenizer))
+}
+
+fn load_weights(file: &Container) -> Result<(Llama, Params), Error> {
+    let config = config(file)?;
     // All sizes are checked against the file before memory is taken for them.
     for piece in pieces(&config) {
-        locate(&file, &piece.name, piece.shape)?;
+        locate(file, &piece.name, piece.shape)?;
     }
     if let Some(name) = file.tensors.keys().find(|name| name.ends_with(".bias")) {
         return Err(file.problem(format!("tensor `{name}`: projections with a bias are not supported")));
@@ -38,7 +74,7 @@ pub fn load(path: &Path) -> Result<(Llama, Params), Error> {
         let [rows, columns] = piece.shape;
         let whole = params.value_mut(piece.place.id(&llama));
         let out = &mut whole[piece.first_row * columns..(piece.first_row + rows) * columns];
-        tensor(&file, &piece.name, piece.shape, out)?;
+        tensor(file, &piece.name, piece.shape, out)?;
         if let Some(heads) = piece.heads {
             unpermute(out, heads, columns);
         }

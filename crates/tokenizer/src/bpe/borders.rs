@@ -1,5 +1,5 @@
-use crate::classes::{code_point, length};
 use crate::hashing::mix;
+use crate::split::characters::{code_point, length};
 
 /// Where a long piece may be cut without changing its tokens: between two characters that no token spans. No merge
 /// can cross such a place, so both sides encode on their own, and the short sides are found in the cache. Chinese

@@ -12,8 +12,8 @@ pub(crate) struct Merge {
     pub(crate) rank: u32,
 }
 
-/// No merge: loses against every rank.
-const NONE: u32 = u32::MAX;
+/// No token, or no merge: loses against every rank.
+pub(crate) const NONE: u32 = u32::MAX;
 
 /// Longest piece for which scanning all pairs for the lowest rank beats a heap, bytes.
 const SCAN_LIMIT: usize = 64;

@@ -6,55 +6,74 @@ mod merge;
 mod vocabulary;
 
 pub(crate) use cache::Cache;
-pub(crate) use merge::{Merge, Scratch};
+pub(crate) use merge::{Merge, NONE, Scratch};
 pub(crate) use vocabulary::Vocabulary;
 
-use crate::classes::Classes;
-use crate::split::piece_end;
-use crate::{Error, classes};
-use borders::Borders;
+use crate::split::{CLASSES, Classes, Split, llama3_piece_end};
+use crate::vocabulary::{Entry, EntryKind};
+pub(crate) use borders::Borders;
 use cache::{KEY_BYTES, Key};
 use merge::MergeTable;
 
 /// Pieces that are looked up together.
 const BATCH: usize = 64;
 
+/// What becomes of bytes that the vocabulary has no token for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum MissingBytes {
+    /// They are left out before merging, so what stands around them may merge (Hugging Face).
+    Skipped,
+    /// They are left out after merging (llama.cpp).
+    Dropped,
+    /// Each is this token, with `fuse` each run of them (Hugging Face's `unk_token`).
+    Unknown { id: u32, fuse: bool },
+}
+
+/// Rules of encoding besides the merges.
+#[derive(Debug, Clone)]
+pub(crate) struct Rules {
+    pub(crate) split: Split,
+    /// A piece that is a token is that token, whatever the merges would make of it (as Llama 3 and tiktoken do).
+    pub(crate) whole_pieces: bool,
+    pub(crate) missing: MissingBytes,
+}
+
+impl Rules {
+    /// Those of Llama 3.
+    pub(crate) fn llama3() -> Self {
+        Self { split: Split::Llama3, whole_pieces: true, missing: MissingBytes::Skipped }
+    }
+}
+
 /// The merges of a vocabulary, ready to encode.
 pub(crate) struct Bpe {
     vocabulary: Vocabulary,
     merges: MergeTable,
-    /// A piece that is a token is that token, whatever the merges would make of it (as Llama 3 and tiktoken do).
-    whole_pieces: bool,
+    rules: Rules,
     /// Tokens that merging their bytes does not make; only `whole_pieces` gives them. In ascending order.
     irregular: Vec<u32>,
+    /// Bytes without a token; none in most vocabularies.
+    missing: Vec<u8>,
     borders: Borders,
     classes: &'static Classes,
 }
 
 impl Bpe {
-    /// # Errors
-    /// A byte that is no token.
-    pub(crate) fn new(vocabulary: Vocabulary, merges: Vec<Merge>, whole_pieces: bool) -> Result<Self, Error> {
-        let mut byte_ids = [0; 256];
-        for byte in 0..=u8::MAX {
-            byte_ids[usize::from(byte)] = vocabulary.id(&[byte]).ok_or_else(|| {
-                Error::Vocabulary(format!(
-                    "no token for byte 0x{byte:02x}; a byte-level vocabulary has all 256"
-                ))
-            })?;
-        }
+    pub(crate) fn new(entries: &[Entry], vocabulary: Vocabulary, merges: Vec<Merge>, rules: Rules) -> Self {
+        let byte_ids = std::array::from_fn(|byte| vocabulary.id(&[byte as u8]).unwrap_or(merge::NONE));
+        let missing = (0..=u8::MAX).filter(|&byte| byte_ids[usize::from(byte)] == merge::NONE).collect();
         let merges = MergeTable::new(merges, byte_ids);
         let mut scratch = Scratch::default();
         let mut merged = Vec::new();
-        let irregular = (0..vocabulary.len() as u32).filter(|&id| {
+        let text = || (0u32..).zip(entries).filter(|(_, entry)| entry.kind == EntryKind::Text);
+        let irregular = text().filter(|(id, entry)| {
             merged.clear();
-            merges.encode(vocabulary.bytes(id), &mut scratch, &mut merged);
-            merged != [id]
+            merges.encode(&entry.bytes, &mut scratch, &mut merged);
+            merged != [*id]
         });
-        let irregular = irregular.collect();
-        let borders = Borders::new((0..vocabulary.len() as u32).map(|id| vocabulary.bytes(id)));
-        let classes = &classes::CLASSES;
-        Ok(Self { vocabulary, merges, whole_pieces, irregular, borders, classes })
+        let irregular = irregular.map(|(id, _)| id).collect();
+        let borders = Borders::new(text().map(|(_, entry)| entry.bytes.as_slice()));
+        Self { vocabulary, merges, rules, irregular, missing, borders, classes: &CLASSES }
     }
 
     pub(crate) fn vocabulary(&self) -> &Vocabulary {
@@ -65,16 +84,42 @@ impl Bpe {
         &self.merges
     }
 
-    pub(crate) fn whole_pieces(&self) -> bool {
-        self.whole_pieces
+    /// Whether some tokens are found only as whole pieces.
+    pub(crate) fn has_irregular(&self) -> bool {
+        !self.irregular.is_empty()
+    }
+
+    pub(crate) fn rules(&self) -> &Rules {
+        &self.rules
     }
 
     /// Appends the tokens of a text.
+    pub(crate) fn encode(&self, text: &str, cache: &mut Cache, out: &mut Vec<u32>) {
+        match &self.rules.split {
+            Split::Llama3 => {
+                let classes = self.classes;
+                let bytes = text.as_bytes();
+                self.encode_pieces(bytes, |at| llama3_piece_end(classes, bytes, at), cache, out);
+            }
+            split => {
+                let mut ends = split.ends(text).into_iter();
+                self.encode_pieces(text.as_bytes(), |_| ends.next().unwrap_or(text.len()), cache, out);
+            }
+        }
+    }
+
+    /// Appends the tokens of the pieces of a text; `piece_end` gives the end of each, in order.
     ///
     /// In batches and three steps, so that the processor waits for many places of the cache at once instead of for
     /// one after the other.
-    pub(crate) fn encode(&self, text: &str, cache: &mut Cache, out: &mut Vec<u32>) {
-        let text = text.as_bytes();
+    #[inline(always)]
+    fn encode_pieces(
+        &self,
+        text: &[u8],
+        mut piece_end: impl FnMut(usize) -> usize,
+        cache: &mut Cache,
+        out: &mut Vec<u32>,
+    ) {
         let mut ends = [0; BATCH];
         let mut keys = [(Key::default(), 0); BATCH];
         let mut start = 0;
@@ -82,7 +127,7 @@ impl Bpe {
             let mut count = 0;
             let mut at = start;
             while count < BATCH && at < text.len() {
-                at = piece_end(self.classes, text, at);
+                at = piece_end(at);
                 ends[count] = at;
                 count += 1;
             }
@@ -120,16 +165,53 @@ impl Bpe {
         match self.vocabulary.short_id(key, hash) {
             Some(id) if self.irregular.binary_search(&id).is_err() => out.push(id),
             // As a piece it is this token, as a part of one it is not: the cache cannot tell, so it is not asked.
-            Some(id) if whole && self.whole_pieces => return out.push(id),
-            Some(_) => return self.merges.encode(piece, &mut cache.scratch, out),
-            None => self.merges.encode(piece, &mut cache.scratch, out),
+            Some(id) if whole && self.rules.whole_pieces => return out.push(id),
+            Some(_) => return self.merge(piece, &mut cache.scratch, out),
+            None => self.merge(piece, &mut cache.scratch, out),
         }
         cache.insert(key, hash, &out[from..]);
+    }
+
+    /// Appends what merging the bytes of a piece gives.
+    fn merge(&self, piece: &[u8], scratch: &mut Scratch, out: &mut Vec<u32>) {
+        if !self.lacks_tokens_for(piece) {
+            return self.merges.encode(piece, scratch, out);
+        }
+        let from = out.len();
+        match self.rules.missing {
+            MissingBytes::Skipped => {
+                let kept: Vec<u8> = piece.iter().copied().filter(|b| !self.missing.contains(b)).collect();
+                if !kept.is_empty() {
+                    self.merges.encode(&kept, scratch, out);
+                }
+            }
+            MissingBytes::Dropped => {
+                self.merges.encode(piece, scratch, out);
+                let merged = out.split_off(from);
+                out.extend(merged.into_iter().filter(|&id| id != merge::NONE));
+            }
+            MissingBytes::Unknown { id, fuse } => {
+                self.merges.encode(piece, scratch, out);
+                let mut merged = out.split_off(from);
+                if fuse {
+                    merged.dedup_by(|b, a| *a == merge::NONE && *b == merge::NONE);
+                }
+                out.extend(merged.into_iter().map(|found| if found == merge::NONE { id } else { found }));
+            }
+        }
+    }
+
+    fn lacks_tokens_for(&self, piece: &[u8]) -> bool {
+        !self.missing.is_empty() && piece.iter().any(|b| self.missing.contains(b))
     }
 
     /// A piece that fits no key: cut at its borders.
     #[inline(never)]
     fn encode_long(&self, text: &[u8], start: usize, end: usize, cache: &mut Cache, out: &mut Vec<u32>) {
+        if self.lacks_tokens_for(&text[start..end]) {
+            // What stands on both sides of such a byte may merge: borders say nothing about that.
+            return self.merge(&text[start..end], &mut cache.scratch, out);
+        }
         let mut from = start;
         while from < end {
             let to = self.borders.next(text, from, end);
@@ -145,12 +227,12 @@ impl Bpe {
                 let at = out.len();
                 match self.vocabulary.id(part) {
                     Some(id) if self.irregular.binary_search(&id).is_err() => out.push(id),
-                    Some(id) if whole && self.whole_pieces => {
+                    Some(id) if whole && self.rules.whole_pieces => {
                         out.push(id);
                         from = to;
                         continue;
                     }
-                    _ => self.merges.encode(part, &mut cache.scratch, out),
+                    _ => self.merge(part, &mut cache.scratch, out),
                 }
                 cache.insert_long(part, &out[at..]);
             }

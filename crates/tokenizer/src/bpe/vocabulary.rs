@@ -1,58 +1,51 @@
 use super::cache::{KEY_BYTES, Key};
 use crate::Error;
 use crate::hashing::FastMap;
+use crate::vocabulary::{Entry, EntryKind, Strings};
 
-/// The byte strings of all BPE tokens by id, and back.
+/// The byte strings of all tokens by id, and from the byte strings of those that are text to the id.
 pub(crate) struct Vocabulary {
-    /// All tokens one after the other.
-    bytes: Vec<u8>,
-    /// Token `i` is `bytes[ends[i]..ends[i + 1]]`.
-    ends: Vec<u32>,
+    strings: Strings,
     short: ShortTokens,
     /// Tokens that are too long for a key.
     long: FastMap<Box<[u8]>, u32>,
 }
 
 impl Vocabulary {
-    /// A vocabulary from its tokens in the order of their ids.
-    pub(crate) fn new<T: AsRef<[u8]>>(tokens: &[T]) -> Result<Self, Error> {
-        let short = ShortTokens::new(tokens.len());
-        let mut vocabulary = Self { bytes: Vec::new(), ends: vec![0], short, long: FastMap::default() };
-        for token in tokens {
-            let token = token.as_ref();
-            let id = vocabulary.len() as u32;
-            let text = String::from_utf8_lossy(token);
-            if token.is_empty() {
+    /// A vocabulary from its entries in the order of their ids. Only text is found by its bytes.
+    ///
+    /// # Errors
+    /// Two tokens of text with the same bytes, or one with none.
+    pub(crate) fn new(entries: &[Entry]) -> Result<Self, Error> {
+        let strings = Strings::new(entries.iter().map(|e| e.bytes.as_slice()));
+        let short = ShortTokens::new(entries.len());
+        let mut vocabulary = Self { strings, short, long: FastMap::default() };
+        for (id, Entry { bytes, .. }) in
+            entries.iter().enumerate().filter(|(_, entry)| entry.kind == EntryKind::Text)
+        {
+            if bytes.is_empty() {
                 return Err(Error::Vocabulary(format!("token {id} is empty")));
             }
-            if let Some(other) = vocabulary.id(token) {
+            if let Some(other) = vocabulary.id(bytes) {
+                let text = String::from_utf8_lossy(bytes);
                 return Err(Error::Vocabulary(format!("tokens {other} and {id} are both {text:?}")));
             }
-            if token.len() <= KEY_BYTES {
-                vocabulary.short.insert(Key::new(token, 0, token.len()), id);
+            if bytes.len() <= KEY_BYTES {
+                vocabulary.short.insert(Key::new(bytes, 0, bytes.len()), id as u32);
             } else {
-                vocabulary.long.insert(token.into(), id);
+                vocabulary.long.insert(bytes.as_slice().into(), id as u32);
             }
-            vocabulary.bytes.extend_from_slice(token);
-            vocabulary.ends.push(vocabulary.bytes.len() as u32);
         }
         Ok(vocabulary)
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.ends.len() - 1
-    }
-
-    /// The bytes of a token; empty if there is no such token.
+    /// What a token decodes to; empty if there is no such token.
     #[inline]
     pub(crate) fn bytes(&self, id: u32) -> &[u8] {
-        match self.ends.get(id as usize..id as usize + 2) {
-            Some(ends) => &self.bytes[ends[0] as usize..ends[1] as usize],
-            None => &[],
-        }
+        self.strings.get(id)
     }
 
-    /// The token of some bytes.
+    /// The token whose text these bytes are.
     pub(crate) fn id(&self, bytes: &[u8]) -> Option<u32> {
         match bytes.len() {
             0 => None,

@@ -108,20 +108,28 @@ pub fn encode_dialog(
 }
 
 /// As [`encode_dialog`], for messages with tool calls, tools and further variables of the template.
+///
+/// What a token is for is known for templates in Llama 3's format; in others all of a prompt is [`TokenKind::Header`].
 pub fn encode_rich_dialog(tokenizer: &Tokenizer, dialog: &Dialog) -> Result<ChatTokens, Error> {
     let mut guarded = dialog.clone();
     let matches = |text: &str| tokenizer.special_ranges(text);
     let strings = guarded.messages.iter_mut().chain(guarded.tools.iter_mut().flatten());
     strings.chain(guarded.variables.values_mut()).for_each(|value| guard(value, &matches));
+    for (variable, token) in [("bos_token", tokenizer.bos()), ("eos_token", tokenizer.eos())] {
+        if let Some(id) = token {
+            let name = String::from_utf8_lossy(tokenizer.token_bytes(id)).into_owned();
+            guarded.variables.entry(variable).or_insert_with(|| name.into());
+        }
+    }
     let text = tokenizer.compiled_template()?.render(&guarded)?;
 
     let specials = *tokenizer.specials();
     let mut out = ChatTokens::default();
     let mut state = State::Header;
-    tokenizer.for_each_segment(&text, |segment, special| {
+    tokenizer.for_each_segment(&text, |segment, first, special| {
         let plain = unguard(segment);
         let start = out.tokens.len();
-        tokenizer.encode_into(&plain, &mut out.tokens);
+        tokenizer.encode_segment(&plain, first, &mut out.tokens);
         match &mut state {
             State::Header => {
                 out.kinds.resize(out.tokens.len(), TokenKind::Header);

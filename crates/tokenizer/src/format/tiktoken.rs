@@ -1,9 +1,10 @@
-use crate::bpe::{Bpe, Merge, Vocabulary};
+use super::Companions;
+use crate::bpe::{Merge, Vocabulary};
 use crate::{Error, Tokenizer, special_names};
 use std::path::Path;
 
 /// Reads lines of `base64(token) rank`. The file has no special tokens; Llama 3.1's 256 are put after it.
-pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Tokenizer, Error> {
+pub(super) fn parse(path: &Path, bytes: &[u8], companions: Companions) -> Result<Tokenizer, Error> {
     let wrong = |problem: String| Error::format(path, problem);
     let mut tokens = Vec::new();
     for (number, line) in bytes.split(|&b| b == b'\n').enumerate().filter(|(_, line)| !line.is_empty()) {
@@ -22,10 +23,10 @@ pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Tokenizer, Error> {
             }
         }
     }
-    let vocabulary = Vocabulary::new(&tokens).map_err(|e| wrong(e.to_string()))?;
-    let merges = merges(&tokens, &vocabulary);
-    let bpe = Bpe::new(vocabulary, merges, true).map_err(|e| wrong(e.to_string()))?;
-    Tokenizer::new(bpe, special_names(), None).map_err(|e| wrong(e.to_string()))
+    let all = tokens.clone();
+    let template = companions.chat_template;
+    Tokenizer::llama3(tokens, |vocabulary| merges(&all, vocabulary), special_names(), template)
+        .map_err(|e| wrong(e.to_string()))
 }
 
 /// tiktoken merges any two neighbours whose concatenation is a token, lowest rank of the concatenation first: every

@@ -3,7 +3,7 @@
 
 mod learn;
 
-use crate::bpe::{Bpe, Merge, Vocabulary};
+use crate::bpe::Merge;
 use crate::chat::TemplateKind;
 use crate::format::byte_order;
 use crate::hashing::FastMap;
@@ -120,8 +120,8 @@ impl Trainer {
             tokens.push([tokens[left as usize].as_slice(), tokens[right as usize].as_slice()].concat());
             merges.push(Merge { left, right, result, rank: rank as u32 });
         }
-        let bpe = Bpe::new(Vocabulary::new(&tokens)?, merges, true)?;
-        Tokenizer::new(bpe, special_names(), Some(self.settings.chat_template.text().to_string()))
+        let template = self.settings.chat_template.text().to_string();
+        Tokenizer::llama3(tokens, |_| merges, special_names(), Some(template))
     }
 }
 

@@ -7,9 +7,9 @@
 //! Alternatives are tried in this order at each position (leftmost-first), and together they match every
 //! character, so the pieces cover the text.
 
-use crate::classes::{CLASSES, Class, Classes};
+use super::classes::{CLASSES, Class, Classes};
 
-/// The rule as Hugging Face and tiktoken write it; goes into `tokenizer.json`.
+/// The rule as Hugging Face and tiktoken write it.
 pub(crate) const LLAMA3_PATTERN: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 /// Iterator over the pieces of a text; see [`pieces`].

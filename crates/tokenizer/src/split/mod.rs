@@ -1,0 +1,123 @@
+//! Rules by which a text is cut into pieces before its bytes are merged.
+
+mod classes;
+mod gpt2;
+mod llama3;
+mod pattern;
+
+pub(crate) use classes::{CLASSES, Classes};
+pub(crate) use gpt2::GPT2_PATTERN;
+pub(crate) use llama3::{LLAMA3_PATTERN, piece_end as llama3_piece_end};
+pub use llama3::{Pieces, pieces};
+pub(crate) use pattern::Pattern;
+
+use classes::Class;
+
+/// Character helpers for modules that look at texts byte by byte.
+pub(crate) mod characters {
+    pub(crate) use super::classes::{code_point, length};
+}
+
+/// A whole rule: steps, each of which cuts the pieces of the one before.
+#[derive(Debug, Clone)]
+pub(crate) enum Split {
+    /// The rule of Llama 3, which has a path of its own through the encoder.
+    Llama3,
+    /// Any other.
+    Steps(Vec<Step>),
+}
+
+/// One cut.
+#[derive(Debug, Clone)]
+pub(crate) enum Step {
+    /// [`LLAMA3_PATTERN`]
+    Llama3,
+    /// [`GPT2_PATTERN`]
+    Gpt2,
+    /// Numbers on their own: every digit, or runs of them.
+    Digits { individual: bool },
+    /// A regular expression; what stands between the matches is a piece also.
+    Pattern(Pattern),
+}
+
+impl Split {
+    /// The simplest form of a list of steps.
+    pub(crate) fn of(steps: Vec<Step>) -> Self {
+        if matches!(steps.as_slice(), [Step::Llama3]) { Split::Llama3 } else { Split::Steps(steps) }
+    }
+
+    /// The steps.
+    pub(crate) fn steps(&self) -> &[Step] {
+        match self {
+            Split::Llama3 => &[Step::Llama3],
+            Split::Steps(steps) => steps,
+        }
+    }
+
+    /// The ends of all pieces of a text, ascending.
+    pub(crate) fn ends(&self, text: &str) -> Vec<usize> {
+        let mut ends = if text.is_empty() { Vec::new() } else { vec![text.len()] };
+        let mut finer = Vec::new();
+        for step in self.steps() {
+            finer.clear();
+            let mut start = 0;
+            for &end in &ends {
+                step.split(text, start, end, &mut finer);
+                start = end;
+            }
+            std::mem::swap(&mut ends, &mut finer);
+        }
+        ends
+    }
+}
+
+impl Step {
+    /// The step that does what a regular expression says.
+    ///
+    /// # Errors
+    /// What in it is not understood.
+    pub(crate) fn of_pattern(pattern: &str) -> Result<Self, String> {
+        // Without the last alternative a lone blank before a word matches nothing, and is a piece all the same.
+        let trimmed = pattern.strip_suffix(r"|\s+").unwrap_or(pattern);
+        Ok(if LLAMA3_PATTERN.strip_suffix(r"|\s+") == Some(trimmed) {
+            Step::Llama3
+        } else if GPT2_PATTERN.strip_suffix(r"|\s+") == Some(trimmed) {
+            Step::Gpt2
+        } else {
+            Step::Pattern(Pattern::new(pattern)?)
+        })
+    }
+
+    /// Appends the ends of the pieces of `text[start..end]`.
+    fn split(&self, text: &str, start: usize, end: usize, ends: &mut Vec<usize>) {
+        let classes = &*CLASSES;
+        let bytes = &text.as_bytes()[..end];
+        let mut at = start;
+        match self {
+            Step::Pattern(pattern) => return pattern.split(text, start, end, ends),
+            Step::Llama3 => {
+                while at < end {
+                    at = llama3_piece_end(classes, bytes, at);
+                    ends.push(at);
+                }
+            }
+            Step::Gpt2 => {
+                while at < end {
+                    at = gpt2::piece_end(classes, bytes, at);
+                    ends.push(at);
+                }
+            }
+            Step::Digits { individual } => {
+                while at < end {
+                    let (class, length) = classes.at(bytes, at);
+                    at = match (class, individual) {
+                        (Class::Number, true) => at + length,
+                        (Class::Number, false) => gpt2::run_end(classes, bytes, at, |c| c == Class::Number),
+                        _ => gpt2::run_end(classes, bytes, at, |c| c != Class::Number),
+                    };
+                    ends.push(at);
+                }
+            }
+        }
+    }
+}
