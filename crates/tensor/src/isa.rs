@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicU8, Ordering};
 
 /// An instruction set that has its own compiled kernels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Isa {
     /// What every machine of the target architecture has.
@@ -15,52 +15,60 @@ pub enum Isa {
     Avx2 = 2,
     /// AVX-512 F, BW, DQ, VL.
     Avx512 = 3,
+    /// Arm's Advanced SIMD.
+    Neon = 4,
 }
+
+/// All of them, each better than those before it where both exist.
+pub const ALL: [Isa; 4] = [Isa::Portable, Isa::Avx2, Isa::Avx512, Isa::Neon];
 
 static ACTIVE: AtomicU8 = AtomicU8::new(0);
 
-/// The best instruction set of this machine.
-pub fn best() -> Isa {
-    #[cfg(target_arch = "x86_64")]
-    {
-        let fma = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
-        if fma
-            && is_x86_feature_detected!("avx512f")
-            && is_x86_feature_detected!("avx512bw")
-            && is_x86_feature_detected!("avx512dq")
-            && is_x86_feature_detected!("avx512vl")
-        {
-            return Isa::Avx512;
-        }
-        if fma {
-            return Isa::Avx2;
+impl Isa {
+    /// Whether this machine has it.
+    pub fn is_present(self) -> bool {
+        match self {
+            Isa::Portable => true,
+            Isa::Neon => cfg!(target_arch = "aarch64"),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => {
+                Isa::Avx2.is_present()
+                    && is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512dq")
+                    && is_x86_feature_detected!("avx512vl")
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            Isa::Avx2 | Isa::Avx512 => false,
         }
     }
-    Isa::Portable
 }
 
-/// The instruction set in use: [`best`], or a lower one named by `HERD_ISA` (`portable`, `avx2`, `avx512`) when the
-/// process started.
+/// The best instruction set of this machine.
+pub fn best() -> Isa {
+    ALL.into_iter().rfind(|isa| isa.is_present()).unwrap_or(Isa::Portable)
+}
+
+/// The instruction set in use: [`best`], or another one named by `HERD_ISA` (`portable`, `avx2`, `avx512`, `neon`)
+/// when the process started.
 pub fn active() -> Isa {
-    match ACTIVE.load(Ordering::Relaxed) {
-        1 => Isa::Portable,
-        2 => Isa::Avx2,
-        3 => Isa::Avx512,
-        _ => {
-            let asked = match std::env::var("HERD_ISA").as_deref() {
-                Ok("portable") => Isa::Portable,
-                Ok("avx2") => Isa::Avx2,
-                _ => Isa::Avx512,
-            };
-            force(asked)
+    let set = ACTIVE.load(Ordering::Relaxed);
+    ALL.into_iter().find(|isa| *isa as u8 == set).unwrap_or_else(|| {
+        match std::env::var("HERD_ISA").as_deref() {
+            Ok("portable") => force(Isa::Portable),
+            Ok("avx2") => force(Isa::Avx2),
+            Ok("avx512") => force(Isa::Avx512),
+            _ => force(best()),
         }
-    }
+    })
 }
 
 /// Uses `isa` from now on in the whole process, or the best one if this machine lacks it; returns what was set. For
 /// tests and benchmarks.
 pub fn force(isa: Isa) -> Isa {
-    let set = isa.min(best());
+    let set = if isa.is_present() { isa } else { best() };
     ACTIVE.store(set as u8, Ordering::Relaxed);
     set
 }
@@ -88,7 +96,7 @@ macro_rules! by_isa {
                     $crate::isa::Isa::Avx512 => return unsafe { avx512($($arg),*) },
                     // SAFETY: as above.
                     $crate::isa::Isa::Avx2 => return unsafe { avx2($($arg),*) },
-                    $crate::isa::Isa::Portable => {}
+                    $crate::isa::Isa::Portable | $crate::isa::Isa::Neon => {}
                 }
             }
             $body::<{ $crate::isa::PORTABLE_FMA }>($($arg),*)

@@ -1,7 +1,7 @@
 //! Matrix products of random shapes, all layouts and instruction sets, against f64; and what does not change their bits.
 
 use herd_tensor::CounterRng;
-use herd_tensor::isa::{Isa, force};
+use herd_tensor::isa::{self, force};
 use herd_tensor::kernels::{matmul_nn, matmul_nt, matmul_nt_add, matmul_tn_add};
 use std::sync::Mutex;
 
@@ -42,7 +42,7 @@ fn random_shapes_on_every_instruction_set() {
     let _turn = TURN.lock().unwrap();
     let primes = [1, 2, 3, 5, 7, 11, 13, 14, 15, 16, 17, 31, 32, 33, 61, 127, 257, 300, 521];
     let rng = CounterRng::new(1, "shapes");
-    for isa in [Isa::Portable, Isa::Avx2, Isa::Avx512] {
+    for isa in isa::ALL {
         let isa = force(isa);
         for case in 0..150u64 {
             let pick = |i: u64| primes[(rng.bits(3 * case + i) % primes.len() as u64) as usize];

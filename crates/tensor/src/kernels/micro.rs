@@ -38,6 +38,8 @@ pub(crate) fn kernels() -> &'static Kernels {
         Isa::Avx512 => &x86::AVX512,
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => &x86::AVX2,
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon => &arm::NEON,
         _ => &PORTABLE,
     }
 }
@@ -201,6 +203,59 @@ mod x86 {
                     let c = c.add(8 * half);
                     let value = if add { _mm256_add_ps(_mm256_loadu_ps(c), *sum) } else { *sum };
                     _mm256_storeu_ps(c, value);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+mod arm {
+    use super::{Isa, Kernel, Kernels};
+    use std::arch::aarch64::*;
+
+    pub(super) static NEON: Kernels = Kernels {
+        isa: Isa::Neon,
+        rows: 6,
+        width: 16,
+        packed: table!(neon, true, [1, 2, 3, 4, 5, 6]),
+        strided: table!(neon, false, [1, 2, 3, 4, 5, 6]),
+    };
+
+    /// See [`Kernel`]. 6 rows take 24 of the 32 registers, the right-hand side 4.
+    #[target_feature(enable = "neon")]
+    #[allow(clippy::too_many_arguments)]
+    unsafe fn neon<const R: usize, const PACKED: bool>(
+        k: usize,
+        a: *const f32,
+        a_row: usize,
+        a_k: usize,
+        b: *const f32,
+        c: *mut f32,
+        c_row: usize,
+        add: bool,
+    ) {
+        let (a_row, a_k) = if PACKED { (1, NEON.rows) } else { (a_row, a_k) };
+        // SAFETY: all offsets are within what the caller promises.
+        unsafe {
+            let mut sums = [[vdupq_n_f32(0.0); 4]; R];
+            let (mut a, mut b) = (a, b);
+            for _ in 0..k {
+                let right = [vld1q_f32(b), vld1q_f32(b.add(4)), vld1q_f32(b.add(8)), vld1q_f32(b.add(12))];
+                for (i, sums) in sums.iter_mut().enumerate() {
+                    let x = vld1q_dup_f32(a.add(i * a_row));
+                    for (sum, right) in sums.iter_mut().zip(right) {
+                        *sum = vfmaq_f32(*sum, x, right);
+                    }
+                }
+                a = a.add(a_k);
+                b = b.add(16);
+            }
+            for (i, sums) in sums.iter().enumerate() {
+                for (quarter, sum) in sums.iter().enumerate() {
+                    let c = c.add(i * c_row + 4 * quarter);
+                    let value = if add { vaddq_f32(vld1q_f32(c), *sum) } else { *sum };
+                    vst1q_f32(c, value);
                 }
             }
         }
