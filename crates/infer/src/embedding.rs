@@ -2,6 +2,7 @@
 
 use crate::cache::{KvCache, PAGE};
 use crate::forward::{Span, hidden};
+use crate::team::Team;
 use crate::{Error, Generator};
 
 /// How the hidden states of a text become one vector.
@@ -36,6 +37,7 @@ impl Generator {
             return Err(Error::UnknownToken { token, vocab: sizes.vocab });
         }
         let pages = tokens.len().div_ceil(PAGE);
+        let team = Team::of_pool();
         let mut cache = KvCache::new(self.cache_shape(), pages);
         let Some((mut table, mut reservation)) = cache.admit(&[], pages) else { return Ok(Vec::new()) };
         let mut sum = vec![0f64; sizes.hidden];
@@ -48,7 +50,9 @@ impl Generator {
                 Pooling::Mean => (0..chunk.len()).collect(),
                 Pooling::Last => end.then(|| chunk.len() - 1).into_iter().collect(),
             };
-            for row in hidden(&self.weights, &mut cache, chunk, &[span], &wanted).chunks_exact(sizes.hidden) {
+            for row in
+                hidden(&self.weights, &team, &mut cache, chunk, &[span], &wanted).chunks_exact(sizes.hidden)
+            {
                 sum.iter_mut().zip(row).for_each(|(s, &x)| *s += f64::from(x));
             }
             cache.advance(&mut table, &tokens[..start + chunk.len()]);

@@ -5,6 +5,7 @@ use crate::cache::{CacheShape, KvCache, PAGE, PageTable, Reservation};
 use crate::forward::{Span, forward};
 use crate::random::stream_of;
 use crate::sampling::{Sampler, Sampling, TokenLogprob};
+use crate::team::Team;
 use crate::text::TextStream;
 use crate::weights::Weights;
 use crate::{Error, Settings};
@@ -116,6 +117,7 @@ pub struct Load {
 /// The scheduler; it does nothing by itself, [`Engine::step`] moves it.
 pub(crate) struct Engine {
     weights: Arc<Weights>,
+    team: Team,
     tokenizer: Tokenizer,
     end_tokens: Vec<u32>,
     settings: Settings,
@@ -138,6 +140,7 @@ impl Engine {
         let cache = KvCache::new(shape, settings.cache_tokens.div_ceil(PAGE));
         Self {
             weights,
+            team: Team::of_pool(),
             tokenizer,
             end_tokens,
             settings,
@@ -301,7 +304,7 @@ impl Engine {
                 pages: &running.table.pages,
             })
             .collect();
-        let logits = forward(&self.weights, &mut self.cache, &tokens, &spans, &wanted);
+        let logits = forward(&self.weights, &self.team, &mut self.cache, &tokens, &spans, &wanted);
         for (running, &rows) in self.running.iter_mut().zip(&rows) {
             let length = running.table.length + rows;
             self.cache.advance(&mut running.table, &running.tokens[..length]);

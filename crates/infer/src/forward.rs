@@ -4,9 +4,9 @@
 //! depends only on that row and its own past, so it has the same bits in any batch (see [`crate::kernels`]).
 
 use crate::cache::{KvCache, PAGE, PageId};
-use crate::kernels::{self, AttentionTask};
+use crate::kernels::{self, Activations, AttentionTask};
+use crate::team::Team;
 use crate::weights::{Layer, Weights};
-use rayon::prelude::*;
 use std::cell::RefCell;
 use std::ops::Range;
 
@@ -27,20 +27,22 @@ pub(crate) struct Span<'a> {
 /// wanted rows.
 pub(crate) fn forward(
     weights: &Weights,
+    team: &Team,
     cache: &mut KvCache,
     tokens: &[u32],
     spans: &[Span<'_>],
     wanted: &[usize],
 ) -> Vec<f32> {
-    let last = hidden(weights, cache, tokens, spans, wanted);
+    let last = hidden(weights, team, cache, tokens, spans, wanted);
     let mut logits = vec![0.0; wanted.len() * weights.sizes.vocab];
-    weights.head.multiply(weights.isa, &last, &mut logits);
+    weights.head.multiply(weights.isa, team, &last, &mut Activations::default(), &mut logits);
     logits
 }
 
 /// As [`forward`], but returns the hidden states [wanted, hidden] after the final norm.
 pub(crate) fn hidden(
     weights: &Weights,
+    team: &Team,
     cache: &mut KvCache,
     tokens: &[u32],
     spans: &[Span<'_>],
@@ -53,19 +55,20 @@ pub(crate) fn hidden(
     }
     let mut scratch = Scratch::new(weights, n);
     for (index, layer) in weights.layers.iter().enumerate() {
-        attention_block(weights, cache, (index, layer), spans, &mut x, &mut scratch);
-        kernels::rms_norm(isa, &x, &layer.ffn_norm, sizes.eps, &mut scratch.normed);
-        layer.gate_up.multiply(isa, &scratch.normed, &mut scratch.gate_up);
-        kernels::swiglu(isa, &scratch.gate_up, sizes.ffn, &mut scratch.gated);
-        layer.down.multiply(isa, &scratch.gated, &mut scratch.normed);
-        add(&mut x, &scratch.normed);
+        attention_block(weights, team, cache, (index, layer), spans, &mut x, &mut scratch);
+        let s = &mut scratch;
+        kernels::rms_norm(isa, team, &x, &layer.ffn_norm, sizes.eps, &mut s.normed);
+        layer.gate_up.multiply(isa, team, &s.normed, &mut s.bytes, &mut s.gate_up);
+        kernels::swiglu(isa, team, &s.gate_up, sizes.ffn, &mut s.gated);
+        layer.down.multiply(isa, team, &s.gated, &mut s.bytes, &mut s.normed);
+        add(&mut x, &s.normed);
     }
     let mut last = Vec::with_capacity(wanted.len() * sizes.hidden);
     for &row in wanted {
         last.extend_from_slice(&x[row * sizes.hidden..(row + 1) * sizes.hidden]);
     }
     let mut normed = vec![0.0; last.len()];
-    kernels::rms_norm(isa, &last, &weights.norm, sizes.eps, &mut normed);
+    kernels::rms_norm(isa, team, &last, &weights.norm, sizes.eps, &mut normed);
     normed
 }
 
@@ -81,6 +84,8 @@ struct Scratch {
     gate_up: Vec<f32>,
     /// [n, ffn]
     gated: Vec<f32>,
+    /// What a quantised matrix is multiplied with.
+    bytes: Activations,
 }
 
 impl Scratch {
@@ -92,6 +97,7 @@ impl Scratch {
             mixed: vec![0.0; n * s.heads * s.head_dim],
             gate_up: vec![0.0; n * 2 * s.ffn],
             gated: vec![0.0; n * s.ffn],
+            bytes: Activations::default(),
         }
     }
 }
@@ -123,6 +129,7 @@ thread_local! {
 /// `x += output(attention(norm(x)))`; writes the rows' keys and values first.
 fn attention_block(
     weights: &Weights,
+    team: &Team,
     cache: &mut KvCache,
     (index, layer): (usize, &Layer),
     spans: &[Span<'_>],
@@ -132,8 +139,8 @@ fn attention_block(
     let (s, isa) = (weights.sizes, weights.isa);
     let (q_size, kv_size) = (s.heads * s.head_dim, s.kv_heads * s.head_dim);
     let row_size = q_size + 2 * kv_size;
-    kernels::rms_norm(isa, x, &layer.attn_norm, s.eps, &mut scratch.normed);
-    layer.qkv.multiply(isa, &scratch.normed, &mut scratch.qkv);
+    kernels::rms_norm(isa, team, x, &layer.attn_norm, s.eps, &mut scratch.normed);
+    layer.qkv.multiply(isa, team, &scratch.normed, &mut scratch.bytes, &mut scratch.qkv);
     for span in spans {
         for (row, position) in span.rows.clone().zip(span.start..) {
             let qkv = &mut scratch.qkv[row * row_size..(row + 1) * row_size];
@@ -144,54 +151,49 @@ fn attention_block(
     }
     let cache = &*cache;
     let qkv = &scratch.qkv;
-    // Rows of one sequence in groups of QUERY_ROWS, each with its part of the output.
+    // A unit of work is QUERY_ROWS rows of one sequence and one key/value head.
     let mut groups = Vec::new();
-    let mut rest = scratch.mixed.as_mut_slice();
     for span in spans {
-        let mut row = span.rows.start;
-        while row < span.rows.end {
-            let end = (row + QUERY_ROWS).min(span.rows.end);
-            let (out, after) = rest.split_at_mut((end - row) * q_size);
-            rest = after;
-            groups.push((span, row..end, out));
-            row = end;
+        for first in span.rows.clone().step_by(QUERY_ROWS) {
+            groups.push((span, first..(first + QUERY_ROWS).min(span.rows.end)));
         }
     }
-    groups.into_par_iter().for_each(|(span, rows, out)| {
+    let mixed = kernels::SharedOut::new(&mut scratch.mixed);
+    let group = s.heads / s.kv_heads;
+    team.run(groups.len() * s.kv_heads, |unit| {
+        let (span, rows) = &groups[groups.len() - 1 - unit / s.kv_heads];
+        let kv_head = unit % s.kv_heads;
         let first = span.start + rows.start - span.rows.start;
-        let group = s.heads / s.kv_heads;
         let pages = &span.pages[..(first + rows.len()).div_ceil(PAGE)];
-        let visible: Vec<usize> = (0..rows.len()).flat_map(|r| vec![first + r + 1; group]).collect();
-        for kv_head in 0..s.kv_heads {
-            let (keys, values): (Vec<&[f32]>, Vec<&[f32]>) =
-                pages.iter().map(|&page| cache.read(page, index, kv_head)).unzip();
-            let head_of = |i: usize| (rows.start + i / group, kv_head * group + i % group);
-            let queries: Vec<&[f32]> = (0..rows.len() * group)
-                .map(|i| {
-                    let (row, head) = head_of(i);
-                    &qkv[row * row_size + head * s.head_dim..][..s.head_dim]
-                })
-                .collect();
-            let value_stride = cache.shape().value_stride();
-            let task = AttentionTask {
-                queries: &queries,
-                visible: &visible,
-                keys: &keys,
-                values: &values,
-                value_stride,
-                scale: 1.0 / (s.head_dim as f32).sqrt(),
-            };
-            ATTENTION_SCRATCH.with_borrow_mut(|(scores, mixed)| {
-                mixed.resize(queries.len() * value_stride, 0.0);
-                kernels::attention(isa, task, scores, mixed);
-                for (i, mixed) in mixed.chunks_exact(value_stride).enumerate() {
-                    let (row, head) = head_of(i);
-                    let at = (row - rows.start) * q_size + head * s.head_dim;
-                    out[at..at + s.head_dim].copy_from_slice(&mixed[..s.head_dim]);
-                }
-            });
-        }
+        let visible: Vec<usize> = (0..rows.len() * group).map(|i| first + i / group + 1).collect();
+        let (keys, values): (Vec<&[f32]>, Vec<&[f32]>) =
+            pages.iter().map(|&page| cache.read(page, index, kv_head)).unzip();
+        let head_of = |i: usize| (rows.start + i / group, kv_head * group + i % group);
+        let queries: Vec<&[f32]> = (0..rows.len() * group)
+            .map(|i| {
+                let (row, head) = head_of(i);
+                &qkv[row * row_size + head * s.head_dim..][..s.head_dim]
+            })
+            .collect();
+        let value_stride = cache.shape().value_stride();
+        let task = AttentionTask {
+            queries: &queries,
+            visible: &visible,
+            keys: &keys,
+            values: &values,
+            value_stride,
+            scale: 1.0 / (s.head_dim as f32).sqrt(),
+        };
+        ATTENTION_SCRATCH.with_borrow_mut(|(scores, out)| {
+            out.resize(queries.len() * value_stride, 0.0);
+            kernels::attention(isa, task, scores, out);
+            for (i, out) in out.chunks_exact(value_stride).enumerate() {
+                let (row, head) = head_of(i);
+                // SAFETY: row and head lie in `mixed`, and no other unit has them.
+                unsafe { mixed.write(row * q_size + head * s.head_dim, &out[..s.head_dim]) };
+            }
+        });
     });
-    layer.output.multiply(isa, &scratch.mixed, &mut scratch.normed);
+    layer.output.multiply(isa, team, &scratch.mixed, &mut scratch.bytes, &mut scratch.normed);
     add(x, &scratch.normed);
 }

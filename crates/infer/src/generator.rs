@@ -5,6 +5,7 @@ use crate::constraint::{Compiler, Constraint, Grammar};
 use crate::engine::{Engine, Event, FinishReason, Request};
 use crate::forward::{Span, forward};
 use crate::sampling::{Sampling, TokenLogprob, log_sum_exp};
+use crate::team::Team;
 use crate::weights::Weights;
 use crate::{Error, Settings, gguf};
 use herd_model::{Llama, LlamaConfig};
@@ -48,16 +49,26 @@ impl Generator {
         tokenizer: Tokenizer,
         settings: Settings,
     ) -> Result<Self, Error> {
+        let weights = Weights::of(&llama, params);
+        Self::of(llama.config, weights, tokenizer, settings)
+    }
+
+    fn of(
+        config: LlamaConfig,
+        weights: Weights,
+        tokenizer: Tokenizer,
+        settings: Settings,
+    ) -> Result<Self, Error> {
         settings.validate()?;
         let specials = tokenizer.specials();
-        let mut end_tokens = llama.config.eos_token_ids.clone();
+        let mut end_tokens = config.eos_token_ids.clone();
         end_tokens.extend([specials.end_of_text, specials.eot, specials.eom]);
-        end_tokens.retain(|&token| (token as usize) < llama.config.vocab_size);
+        end_tokens.retain(|&token| (token as usize) < config.vocab_size);
         end_tokens.sort_unstable();
         end_tokens.dedup();
         Ok(Self {
-            weights: Arc::new(Weights::of(&llama, params)),
-            config: Arc::new(llama.config),
+            weights: Arc::new(weights),
+            config: Arc::new(config),
             compiler: Arc::new(Compiler::new(tokenizer.clone(), end_tokens.clone())),
             tokenizer,
             settings,
@@ -68,8 +79,8 @@ impl Generator {
     /// Opens a model folder (`config.json`, `model.safetensors` and `tokenizer.json`), or a GGUF file.
     pub fn open(path: &Path, settings: Settings) -> Result<Self, Error> {
         if gguf::is_gguf(path) || path.extension().is_some_and(|e| e == "gguf") {
-            let (llama, params, tokenizer) = gguf::open(path)?;
-            return Self::new(llama, params, tokenizer, settings);
+            let (config, weights, tokenizer) = gguf::open(path)?;
+            return Self::of(config, weights, tokenizer, settings);
         }
         let folder = path;
         let tokenizer = Tokenizer::load(folder)?;
@@ -218,6 +229,7 @@ impl Generator {
         if let Some(&token) = tokens.iter().find(|&&t| t as usize >= sizes.vocab) {
             return Err(Error::UnknownToken { token, vocab: sizes.vocab });
         }
+        let team = Team::of_pool();
         let pages = tokens.len().div_ceil(PAGE);
         let mut cache = KvCache::new(self.cache_shape(), pages);
         let Some((mut table, mut reservation)) = cache.admit(&[], pages) else { return Ok(()) };
@@ -226,7 +238,7 @@ impl Generator {
             cache.grow(&mut table, start + chunk.len(), &mut reservation);
             let span = Span { rows: 0..chunk.len(), start, pages: &table.pages };
             let wanted: Vec<usize> = (0..chunk.len()).collect();
-            let logits = forward(&self.weights, &mut cache, chunk, &[span], &wanted);
+            let logits = forward(&self.weights, &team, &mut cache, chunk, &[span], &wanted);
             for (i, logits) in logits.chunks_exact(sizes.vocab).enumerate() {
                 row(start + i, logits);
             }

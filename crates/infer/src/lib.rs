@@ -20,6 +20,7 @@ pub mod gguf;
 mod kernels;
 mod random;
 mod sampling;
+mod team;
 mod text;
 mod weights;
 

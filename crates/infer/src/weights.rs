@@ -1,7 +1,9 @@
 //! The weights of one Llama as the forward pass reads them, whatever file they came from.
 
-use crate::kernels::{self, Isa};
-use herd_model::Llama;
+use crate::kernels::{self, Activations, Isa, Planes, Stored};
+use crate::team::Team;
+use half::{bf16, f16};
+use herd_model::{Llama, LlamaConfig};
 use herd_tensor::{ParamId, Params, RopeTable};
 use std::ops::Range;
 use std::sync::Arc;
@@ -24,35 +26,131 @@ impl FloatSource for Params {
     }
 }
 
+/// Where half-precision floats lie.
+pub(crate) trait HalfSource: Send + Sync {
+    /// All numbers of the source, as bits.
+    fn halves(&self) -> &[u16];
+}
+
 /// A weight matrix [rows, columns] that a row of activations is multiplied with from the right, transposed.
-/// Quantised forms are further variants; the callers do not know which one they have.
 #[derive(Clone)]
 pub(crate) enum Matrix {
     /// Row-major `f32`, a range of a shared source, never copied.
     F32 { source: Arc<dyn FloatSource>, range: Range<usize>, columns: usize },
+    /// Row-major half-precision floats, or brain floats.
+    Halves { source: Arc<dyn HalfSource>, brain: bool, columns: usize },
+    /// Quantised.
+    Planes(Planes),
+    /// Matrices with the same columns above each other.
+    Stacked(Vec<Matrix>),
 }
 
 impl Matrix {
-    /// `out[m, rows] = x[m, columns] self^T`; every row of `out` has the same bits for every `m`.
-    pub(crate) fn multiply(&self, isa: Isa, x: &[f32], out: &mut [f32]) {
+    /// Matrices above each other.
+    pub(crate) fn stacked(mut parts: Vec<Matrix>) -> Matrix {
+        if parts.len() == 1 { parts.remove(0) } else { Matrix::Stacked(parts) }
+    }
+
+    fn parts(&self) -> &[Matrix] {
         match self {
-            Matrix::F32 { source, range, columns } => {
-                kernels::linear(isa, x, &source.floats()[range.clone()], *columns, out);
+            Matrix::Stacked(parts) => parts,
+            one => std::slice::from_ref(one),
+        }
+    }
+
+    pub(crate) fn rows(&self) -> usize {
+        match self {
+            Matrix::F32 { range, columns, .. } => range.len() / columns,
+            Matrix::Halves { source, columns, .. } => source.halves().len() / columns,
+            Matrix::Planes(planes) => planes.rows,
+            Matrix::Stacked(parts) => parts.iter().map(Matrix::rows).sum(),
+        }
+    }
+
+    fn columns(&self) -> usize {
+        match self {
+            Matrix::F32 { columns, .. } | Matrix::Halves { columns, .. } => *columns,
+            Matrix::Planes(planes) => planes.columns,
+            Matrix::Stacked(parts) => parts.first().map_or(0, Matrix::columns),
+        }
+    }
+
+    /// Whether any of it is quantised.
+    pub(crate) fn is_quantised(&self) -> bool {
+        self.parts().iter().any(|part| matches!(part, Matrix::Planes(_)))
+    }
+
+    /// `out[m, rows] = x[m, columns] self^T`; every row of `out` has the same bits for every `m`. `bytes` is scratch.
+    pub(crate) fn multiply(
+        &self,
+        isa: Isa,
+        team: &Team,
+        x: &[f32],
+        bytes: &mut Activations,
+        out: &mut [f32],
+    ) {
+        if self.is_quantised() {
+            bytes.quantise(isa, team, x, self.columns());
+        }
+        let stride = self.rows();
+        let mut out = out;
+        let mut parts = self.parts();
+        while let Some(part) = parts.first() {
+            let mut taken = 1;
+            match part {
+                Matrix::Planes(_) => {
+                    // Neighbours share one parallel region.
+                    let planes =
+                        parts.iter().map_while(|p| if let Matrix::Planes(p) = p { Some(p) } else { None });
+                    let planes: Vec<&Planes> = planes.collect();
+                    taken = planes.len();
+                    kernels::multiply(isa, team, &planes, bytes, out, stride);
+                }
+                Matrix::F32 { source, range, columns } => {
+                    let w = Stored::F32(&source.floats()[range.clone()]);
+                    kernels::linear(isa, team, x, w, *columns, out, stride);
+                }
+                Matrix::Halves { source, brain, columns } => {
+                    let w = if *brain { Stored::Bf16(source.halves()) } else { Stored::F16(source.halves()) };
+                    kernels::linear(isa, team, x, w, *columns, out, stride);
+                }
+                // A stack is made of plain parts.
+                Matrix::Stacked(_) => {}
             }
+            let (these, rest) = parts.split_at(taken);
+            let width = these.iter().map(Matrix::rows).sum::<usize>().min(out.len());
+            out = &mut out[width..];
+            parts = rest;
         }
     }
 
     /// Copies row `index`, or zeros if there is no such row.
-    pub(crate) fn copy_row(&self, index: usize, out: &mut [f32]) {
-        match self {
-            Matrix::F32 { source, range, columns } => {
-                let row = source.floats()[range.clone()].chunks_exact(*columns).nth(index);
-                match row {
-                    Some(row) => out.copy_from_slice(row),
-                    None => out.fill(0.0),
-                }
+    pub(crate) fn copy_row(&self, mut index: usize, out: &mut [f32]) {
+        for part in self.parts() {
+            if index >= part.rows() {
+                index -= part.rows();
+                continue;
             }
+            let range = index * out.len()..(index + 1) * out.len();
+            match part {
+                Matrix::F32 { source, range: all, .. } => {
+                    out.copy_from_slice(&source.floats()[all.clone()][range]);
+                }
+                Matrix::Halves { source, brain, .. } => {
+                    for (out, &bits) in out.iter_mut().zip(&source.halves()[range]) {
+                        *out = if *brain {
+                            bf16::from_bits(bits).to_f32()
+                        } else {
+                            f16::from_bits(bits).to_f32()
+                        };
+                    }
+                }
+                Matrix::Planes(planes) => planes.copy_row(index, out),
+                Matrix::Stacked(_) => {}
+            }
+            return;
         }
+        out.fill(0.0);
     }
 }
 
@@ -69,6 +167,23 @@ pub(crate) struct Sizes {
     /// Longest sequence.
     pub context: usize,
     pub eps: f32,
+}
+
+impl Sizes {
+    /// The sizes of a model.
+    pub(crate) fn of(c: &LlamaConfig) -> Self {
+        Self {
+            hidden: c.hidden_size,
+            ffn: c.intermediate_size,
+            layers: c.num_hidden_layers,
+            heads: c.num_attention_heads,
+            kv_heads: c.num_key_value_heads,
+            head_dim: c.head_dim,
+            vocab: c.vocab_size,
+            context: c.max_position_embeddings,
+            eps: c.rms_norm_eps as f32,
+        }
+    }
 }
 
 /// One block: attention, then the feed-forward layer.
@@ -103,18 +218,7 @@ pub(crate) struct Weights {
 impl Weights {
     /// The weights of a model as training holds them; the matrices are not copied.
     pub(crate) fn of(llama: &Llama, params: Params) -> Self {
-        let c = &llama.config;
-        let sizes = Sizes {
-            hidden: c.hidden_size,
-            ffn: c.intermediate_size,
-            layers: c.num_hidden_layers,
-            heads: c.num_attention_heads,
-            kv_heads: c.num_key_value_heads,
-            head_dim: c.head_dim,
-            vocab: c.vocab_size,
-            context: c.max_position_embeddings,
-            eps: c.rms_norm_eps as f32,
-        };
+        let sizes = Sizes::of(&llama.config);
         let source = Arc::new(params);
         let vector = |id: ParamId| source.value(id).to_vec();
         let matrix = |id: ParamId, columns: usize| {
@@ -129,14 +233,19 @@ impl Weights {
             gate_up: matrix(layer.w_gate_up, sizes.hidden),
             down: matrix(layer.w_down, sizes.ffn),
         });
-        Self {
-            sizes,
-            embed: matrix(llama.embed, sizes.hidden),
-            layers: layers.collect(),
-            norm: vector(llama.norm),
-            head: matrix(llama.head(), sizes.hidden),
-            rope: llama.rope.clone(),
-            isa: Isa::best(),
-        }
+        let (embed, head) = (matrix(llama.embed, sizes.hidden), matrix(llama.head(), sizes.hidden));
+        Self::new(sizes, embed, layers.collect(), vector(llama.norm), head, llama.rope.clone())
+    }
+
+    /// A model of its parts, with the kernels of this machine.
+    pub(crate) fn new(
+        sizes: Sizes,
+        embed: Matrix,
+        layers: Vec<Layer>,
+        norm: Vec<f32>,
+        head: Matrix,
+        rope: RopeTable,
+    ) -> Self {
+        Self { sizes, embed, layers, norm, head, rope, isa: Isa::best() }
     }
 }

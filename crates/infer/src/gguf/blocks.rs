@@ -89,7 +89,7 @@ fn half_at(b: &[u8], at: usize) -> f32 {
     f16::from_le_bytes([b[at], b[at + 1]]).to_f32()
 }
 
-fn u32_at(b: &[u8], at: usize) -> u32 {
+pub(super) fn u32_at(b: &[u8], at: usize) -> u32 {
     u32::from_le_bytes([b[at], b[at + 1], b[at + 2], b[at + 3]])
 }
 
@@ -133,14 +133,13 @@ fn q3k(b: &[u8], y: &mut [f32]) {
 }
 
 /// Scale and minimum, of 6 bits each, of group `j` of 8.
-fn scale_min(scales: &[u8], j: usize) -> (f32, f32) {
-    let (scale, min) = if j < 4 {
+pub(super) fn scale_min(scales: &[u8], j: usize) -> (u8, u8) {
+    if j < 4 {
         (scales[j] & 63, scales[j + 4] & 63)
     } else {
         let (low, high_scale, high_min) = (scales[j + 4], scales[j - 4] >> 6, scales[j] >> 6);
         (low & 15 | high_scale << 4, low >> 4 | high_min << 4)
-    };
-    (f32::from(scale), f32::from(min))
+    }
 }
 
 /// 8 groups of 32 weights `q d s - dmin m` with q of 4 bits, or 5 with the highest in `fifth`.
@@ -148,7 +147,7 @@ fn q45k(b: &[u8], qs: &[u8], fifth: Option<&[u8]>, y: &mut [f32]) {
     let (d, dmin) = (half_at(b, 0), half_at(b, 2));
     for (group, y) in y.chunks_exact_mut(32).enumerate() {
         let (scale, min) = scale_min(&b[4..16], group);
-        let (scale, min) = (d * scale, dmin * min);
+        let (scale, min) = (d * f32::from(scale), dmin * f32::from(min));
         for (i, y) in y.iter_mut().enumerate() {
             let byte = qs[group / 2 * 32 + i];
             let low = if group % 2 == 0 { byte & 15 } else { byte >> 4 };

@@ -62,6 +62,11 @@ impl Container {
         Error::Model { path: self.path.clone(), problem: problem.into() }
     }
 
+    /// The whole file.
+    pub(crate) fn all(&self) -> &[u8] {
+        &self.map
+    }
+
     /// `length` bytes of a tensor.
     pub(crate) fn bytes(&self, name: &str, entry: &TensorEntry, length: usize) -> Result<&[u8], Error> {
         let start = self.data.checked_add(entry.offset);
@@ -69,6 +74,23 @@ impl Container {
         range.and_then(|r| self.map.get(r)).ok_or_else(|| {
             self.problem(format!("tensor `{name}` reaches beyond the end of the file; fetch the file again"))
         })
+    }
+}
+
+impl Container {
+    /// Says that bytes which came from [`Container::bytes`] will not be read soon: they need no memory until then.
+    pub(crate) fn forget(&self, bytes: &[u8]) {
+        #[cfg(unix)]
+        {
+            let start = bytes.as_ptr().addr() - self.map.as_ptr().addr();
+            // SAFETY: a read-only map of a file; pages that were let go are read from the file again. It is advice:
+            // nothing depends on whether the system follows it.
+            let _ = unsafe {
+                self.map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, bytes.len())
+            };
+        }
+        #[cfg(not(unix))]
+        let _ = bytes;
     }
 }
 

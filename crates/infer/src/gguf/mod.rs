@@ -5,16 +5,20 @@
 
 mod blocks;
 mod container;
+mod numbers;
+mod packed;
 mod tokenizer;
 
 use crate::Error;
-use blocks::BlockType;
+use crate::weights::Weights;
+pub(crate) use blocks::BlockType;
 use container::{Container, Value};
 use herd_model::{Layer, Llama, LlamaConfig, RopeScaling, TorchDtype};
 use herd_tensor::{ParamId, Params};
 use herd_tokenizer::Tokenizer;
 use rayon::prelude::*;
 use std::path::Path;
+use std::sync::Arc;
 
 /// Longest context that is believed; a larger one comes from a damaged file.
 const MAX_CONTEXT: usize = 1 << 20;
@@ -37,26 +41,31 @@ pub fn load(path: &Path) -> Result<(Llama, Params), Error> {
     load_weights(&Container::open(path)?)
 }
 
-/// Reads a model with its tokenizer: the one inside the file, or a `tokenizer.json` beside a file without one.
+/// Opens a model with its weights as they are stored and its tokenizer: the one inside the file, or a
+/// `tokenizer.json` beside a file without one.
 ///
 /// # Errors
 /// As [`load`], and a tokenizer that is missing or of a kind that is not supported.
-pub fn open(path: &Path) -> Result<(Llama, Params, Tokenizer), Error> {
-    let file = Container::open(path)?;
-    let beside = path.with_file_name("tokenizer.json");
-    let tokenizer = match file.metadata.contains_key("tokenizer.ggml.model") || !beside.exists() {
-        true => tokenizer::read(&file)?,
-        false => Tokenizer::load(&beside)?,
-    };
-    let (llama, params) = load_weights(&file)?;
-    if tokenizer.vocab_size() > llama.config.vocab_size {
+pub(crate) fn open(path: &Path) -> Result<(LlamaConfig, Weights, Tokenizer), Error> {
+    let file = Arc::new(Container::open(path)?);
+    let (tokenizer, model) = rayon::join(|| tokenizer_of(&file), || packed::weights(&file));
+    let (tokenizer, (config, weights)) = (tokenizer?, model?);
+    if tokenizer.vocab_size() > config.vocab_size {
         return Err(file.problem(format!(
             "the tokenizer has {} tokens, the model only {}",
             tokenizer.vocab_size(),
-            llama.config.vocab_size
+            config.vocab_size
         )));
     }
-    Ok((llama, params, tokenizer))
+    Ok((config, weights, tokenizer))
+}
+
+fn tokenizer_of(file: &Container) -> Result<Tokenizer, Error> {
+    let beside = file.path.with_file_name("tokenizer.json");
+    match file.metadata.contains_key("tokenizer.ggml.model") || !beside.exists() {
+        true => tokenizer::read(file),
+        false => Ok(Tokenizer::load(&beside)?),
+    }
 }
 
 fn load_weights(file: &Container) -> Result<(Llama, Params), Error> {
@@ -65,9 +74,7 @@ fn load_weights(file: &Container) -> Result<(Llama, Params), Error> {
     for piece in pieces(&config) {
         locate(file, &piece.name, piece.shape)?;
     }
-    if let Some(name) = file.tensors.keys().find(|name| name.ends_with(".bias")) {
-        return Err(file.problem(format!("tensor `{name}`: projections with a bias are not supported")));
-    }
+    refuse_biases(file)?;
     let llama = Llama::new(config);
     let mut params = llama.params();
     for piece in pieces(&llama.config) {
@@ -80,6 +87,15 @@ fn load_weights(file: &Container) -> Result<(Llama, Params), Error> {
         }
     }
     Ok((llama, params))
+}
+
+fn refuse_biases(file: &Container) -> Result<(), Error> {
+    match file.tensors.keys().find(|name| name.ends_with(".bias")) {
+        Some(name) => {
+            Err(file.problem(format!("tensor `{name}`: projections with a bias are not supported")))
+        }
+        None => Ok(()),
+    }
 }
 
 /// A parameter of the model.
@@ -110,6 +126,12 @@ struct Piece {
     shape: [usize; 2],
     /// Set if the rows of the heads are permuted.
     heads: Option<usize>,
+}
+
+impl Piece {
+    fn is_matrix(&self) -> bool {
+        self.shape[0] > 1
+    }
 }
 
 /// Every tensor that the model needs, one at a time.

@@ -4,7 +4,48 @@
 //! in the sequence), never on how many other rows or columns are computed beside it. Tiles only choose how many
 //! independent elements advance together.
 
+use super::ints::Ints;
 use super::lanes::{LANES, Lanes};
+
+/// How weights are stored; they are multiplied as floats.
+pub(super) trait Weight {
+    type Bits: Copy + Default;
+    /// Sixteen weights.
+    unsafe fn load<L: Ints>(from: *const Self::Bits) -> L;
+    /// The first `count < 16` weights, the rest are zero.
+    #[inline(always)]
+    unsafe fn load_first<L: Ints>(from: *const Self::Bits, count: usize) -> L {
+        let mut all = [Self::Bits::default(); LANES];
+        // SAFETY: the caller gives `count` weights.
+        unsafe {
+            std::ptr::copy_nonoverlapping(from, all.as_mut_ptr(), count);
+            Self::load(all.as_ptr())
+        }
+    }
+}
+
+macro_rules! weights {
+    ($($(#[$doc:meta])* $name:ident, $bits:ty, $load:ident;)*) => {
+        $($(#[$doc])*
+        pub(super) struct $name;
+        impl Weight for $name {
+            type Bits = $bits;
+            #[inline(always)]
+            unsafe fn load<L: Ints>(from: *const $bits) -> L {
+                unsafe { L::$load(from) }
+            }
+        })*
+    };
+}
+
+weights! {
+    /// Single precision.
+    F32, f32, load;
+    /// Half precision.
+    F16, u16, load_f16;
+    /// The upper half of single precision.
+    Bf16, u16, load_bf16;
+}
 
 /// Rows of `x` that stay in the second-level cache while all columns pass over them.
 const ROW_BLOCK: usize = 96;
@@ -14,25 +55,25 @@ const ROW_BLOCK: usize = 96;
 /// # Safety
 /// The pointers must cover these shapes and the processor must have the features of `L`.
 #[inline(always)]
-pub(super) unsafe fn linear<L: Lanes>(
+pub(super) unsafe fn linear<L: Ints, W: Weight>(
     x: *const f32,
-    w: *const f32,
+    w: *const W::Bits,
     (m, n, k): (usize, usize, usize),
     out: *mut f32,
     out_stride: usize,
 ) {
     unsafe {
         match L::TILE {
-            (6, 4) => linear_tiled::<L, 6, 4>(x, w, (m, n, k), out, out_stride),
-            _ => linear_tiled::<L, 2, 2>(x, w, (m, n, k), out, out_stride),
+            (6, 4) => linear_tiled::<L, W, 6, 4>(x, w, (m, n, k), out, out_stride),
+            _ => linear_tiled::<L, W, 2, 2>(x, w, (m, n, k), out, out_stride),
         }
     }
 }
 
 #[inline(always)]
-unsafe fn linear_tiled<L: Lanes, const R: usize, const C: usize>(
+unsafe fn linear_tiled<L: Ints, W: Weight, const R: usize, const C: usize>(
     x: *const f32,
-    w: *const f32,
+    w: *const W::Bits,
     (m, n, k): (usize, usize, usize),
     out: *mut f32,
     out_stride: usize,
@@ -49,10 +90,10 @@ unsafe fn linear_tiled<L: Lanes, const R: usize, const C: usize>(
                 unsafe {
                     let (x, w, out) = (x.add(i * k), w.add(j * k), out.add(i * out_stride + j));
                     match (end - i >= R, wide) {
-                        (true, true) => tile::<L, R, C>(x, w, k, out, out_stride),
-                        (true, false) => tile::<L, R, 1>(x, w, k, out, out_stride),
-                        (false, true) => tile::<L, 1, C>(x, w, k, out, out_stride),
-                        (false, false) => tile::<L, 1, 1>(x, w, k, out, out_stride),
+                        (true, true) => tile::<L, W, R, C>(x, w, k, out, out_stride),
+                        (true, false) => tile::<L, W, R, 1>(x, w, k, out, out_stride),
+                        (false, true) => tile::<L, W, 1, C>(x, w, k, out, out_stride),
+                        (false, false) => tile::<L, W, 1, 1>(x, w, k, out, out_stride),
                     }
                 }
                 i += if end - i >= R { R } else { 1 };
@@ -64,9 +105,9 @@ unsafe fn linear_tiled<L: Lanes, const R: usize, const C: usize>(
 }
 
 #[inline(always)]
-unsafe fn tile<L: Lanes, const R: usize, const C: usize>(
+unsafe fn tile<L: Ints, W: Weight, const R: usize, const C: usize>(
     x: *const f32,
-    w: *const f32,
+    w: *const W::Bits,
     k: usize,
     out: *mut f32,
     out_stride: usize,
@@ -79,7 +120,7 @@ unsafe fn tile<L: Lanes, const R: usize, const C: usize>(
         while p < whole {
             let mut ws = [L::splat(0.0); C];
             for (c, v) in ws.iter_mut().enumerate() {
-                *v = L::load(w.add(c * k + p));
+                *v = W::load(w.add(c * k + p));
             }
             for (r, row) in acc.iter_mut().enumerate() {
                 let xv = L::load(x.add(r * k + p));
@@ -94,7 +135,7 @@ unsafe fn tile<L: Lanes, const R: usize, const C: usize>(
             for (r, row) in acc.iter_mut().enumerate() {
                 let xv = L::load_first(x.add(r * k + whole), rest);
                 for (c, a) in row.iter_mut().enumerate() {
-                    *a = a.fma(xv, L::load_first(w.add(c * k + whole), rest));
+                    *a = a.fma(xv, W::load_first(w.add(c * k + whole), rest));
                 }
             }
         }

@@ -56,7 +56,7 @@ pub(crate) trait Lanes: Copy {
 
 /// The form for processors without a hand-written one, and the reference that the others are tested against.
 #[derive(Clone, Copy)]
-pub(crate) struct Portable([f32; LANES]);
+pub(crate) struct Portable(pub(super) [f32; LANES]);
 
 impl Portable {
     #[inline(always)]

@@ -3,14 +3,21 @@
 //! [`Isa`] chooses the instruction set once, at run time; all of them give the same bits.
 
 mod bodies;
+mod ints;
 mod lanes;
+mod matrix;
+pub(crate) mod planes;
+mod quant;
 #[cfg(target_arch = "x86_64")]
 mod x86;
+#[cfg(target_arch = "x86_64")]
+mod x86_ints;
 
+use crate::team::Team;
 pub(crate) use bodies::AttentionTask;
+use herd_tensor::isa;
 pub(crate) use lanes::LANES;
-use lanes::Portable;
-use rayon::prelude::*;
+pub(crate) use matrix::{Activations, Planes, multiply};
 use std::sync::OnceLock;
 
 /// Instruction set of the kernels.
@@ -18,59 +25,71 @@ use std::sync::OnceLock;
 pub(crate) enum Isa {
     /// Plain Rust.
     Portable,
-    /// AVX2 and FMA.
+    /// AVX2, FMA and F16C.
     #[cfg(target_arch = "x86_64")]
     Avx2,
-    /// AVX-512 F, DQ, VL.
+    /// AVX-512 F, BW, DQ, VL and VNNI.
     #[cfg(target_arch = "x86_64")]
     Avx512,
 }
 
 impl Isa {
-    /// All that this machine can run, the best last.
-    pub(crate) fn available() -> Vec<Isa> {
-        #[allow(unused_mut)]
-        let mut all = vec![Isa::Portable];
-        #[cfg(target_arch = "x86_64")]
-        {
-            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-                all.push(Isa::Avx2);
-                if is_x86_feature_detected!("avx512f")
-                    && is_x86_feature_detected!("avx512dq")
-                    && is_x86_feature_detected!("avx512vl")
-                {
-                    all.push(Isa::Avx512);
-                }
-            }
+    /// Whether this machine has it.
+    fn is_present(self) -> bool {
+        match self {
+            Isa::Portable => true,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => isa::Isa::Avx2.is_present() && is_x86_feature_detected!("f16c"),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => isa::Isa::Avx512.is_present() && is_x86_feature_detected!("avx512vnni"),
         }
-        all
     }
 
-    /// The best of this machine.
+    /// All that this machine can run, the best last.
+    pub(crate) fn available() -> Vec<Isa> {
+        let all = [
+            Isa::Portable,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512,
+        ];
+        all.into_iter().filter(|isa| isa.is_present()).collect()
+    }
+
+    /// The best of this machine, or the one that `HERD_ISA` names.
     pub(crate) fn best() -> Isa {
         static BEST: OnceLock<Isa> = OnceLock::new();
-        *BEST.get_or_init(|| Isa::available().pop().unwrap_or(Isa::Portable))
+        *BEST.get_or_init(|| {
+            let allowed = |isa: &Isa| match isa::active() {
+                isa::Isa::Portable => *isa == Isa::Portable,
+                #[cfg(target_arch = "x86_64")]
+                isa::Isa::Avx2 => *isa != Isa::Avx512,
+                _ => true,
+            };
+            Isa::available().into_iter().rfind(allowed).unwrap_or(Isa::Portable)
+        })
     }
 }
 
 /// Runs a generic body under the features of an [`Isa`].
 macro_rules! dispatch {
-    ($isa:expr, $body:ident ( $($arg:ident : $ty:ty),* )) => {{
+    ($isa:expr, $module:ident :: $body:ident $(::<_, $kind:ty>)? ( $($arg:ident : $ty:ty),* )) => {{
         #[cfg(target_arch = "x86_64")]
-        #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx2,fma")]
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
         unsafe fn avx512($($arg: $ty),*) {
-            unsafe { bodies::$body::<x86::Avx512>($($arg),*) }
+            unsafe { $module::$body::<$crate::kernels::x86::Avx512 $(, $kind)?>($($arg),*) }
         }
         #[cfg(target_arch = "x86_64")]
-        #[target_feature(enable = "avx2,fma")]
+        #[target_feature(enable = "avx2,fma,f16c")]
         unsafe fn avx2($($arg: $ty),*) {
-            unsafe { bodies::$body::<x86::Avx2>($($arg),*) }
+            unsafe { $module::$body::<$crate::kernels::x86::Avx2 $(, $kind)?>($($arg),*) }
         }
         // SAFETY: an `Isa` other than `Portable` comes only from `available`, which checked the features; the
         // shapes were checked by the caller of this macro.
         unsafe {
             match $isa {
-                Isa::Portable => bodies::$body::<Portable>($($arg),*),
+                Isa::Portable => $module::$body::<$crate::kernels::lanes::Portable $(, $kind)?>($($arg),*),
                 #[cfg(target_arch = "x86_64")]
                 Isa::Avx2 => avx2($($arg),*),
                 #[cfg(target_arch = "x86_64")]
@@ -79,69 +98,111 @@ macro_rules! dispatch {
         }
     }};
 }
+pub(self) use dispatch;
 
-/// Multiplications below which a product is not worth sharing between threads.
-const PARALLEL_WORK: usize = 1 << 17;
 /// Columns of one parallel unit of work; fixed, so that threads do not shape the work.
 const COLUMN_BLOCK: usize = 32;
 
 /// An output that threads write in disjoint places.
-#[derive(Clone, Copy)]
-struct SharedOut(*mut f32);
+pub(crate) struct SharedOut<T>(*mut T);
 // SAFETY: every use writes column or row ranges that no other thread touches.
-unsafe impl Send for SharedOut {}
-unsafe impl Sync for SharedOut {}
+unsafe impl<T> Send for SharedOut<T> {}
+unsafe impl<T> Sync for SharedOut<T> {}
 
-impl SharedOut {
-    fn at(self, offset: usize) -> *mut f32 {
+impl<T: Copy> SharedOut<T> {
+    pub(crate) fn new(out: &mut [T]) -> Self {
+        Self(out.as_mut_ptr())
+    }
+
+    /// Copies values to an offset.
+    ///
+    /// # Safety
+    /// They lie inside the output, in a place of which no other thread has a part.
+    pub(crate) unsafe fn write(&self, offset: usize, values: &[T]) {
+        unsafe { std::ptr::copy_nonoverlapping(values.as_ptr(), self.0.add(offset), values.len()) }
+    }
+
+    fn at(&self, offset: usize) -> *mut T {
         self.0.wrapping_add(offset)
     }
 }
 
-/// `out[m, n] = x[m, k] w[n, k]^T`. Row `i` of `out` has the same bits for every `m`.
-pub(crate) fn linear(isa: Isa, x: &[f32], w: &[f32], k: usize, out: &mut [f32]) {
+/// How the floats of a weight matrix are stored.
+#[derive(Clone, Copy)]
+pub(crate) enum Stored<'a> {
+    F32(&'a [f32]),
+    F16(&'a [u16]),
+    Bf16(&'a [u16]),
+}
+
+impl Stored<'_> {
+    fn len(self) -> usize {
+        match self {
+            Stored::F32(w) => w.len(),
+            Stored::F16(w) | Stored::Bf16(w) => w.len(),
+        }
+    }
+}
+
+/// `out[i, ..n] = x[i] w[n, k]^T` where the rows of `out` are `stride` apart. Row `i` of `out` has the same bits for
+/// every number of rows.
+pub(crate) fn linear(
+    isa: Isa,
+    team: &Team,
+    x: &[f32],
+    w: Stored<'_>,
+    k: usize,
+    out: &mut [f32],
+    stride: usize,
+) {
     let (m, n) = (x.len() / k, w.len() / k);
-    assert_eq!((x.len(), w.len(), out.len()), (m * k, n * k, m * n), "shapes of a matrix product");
+    assert_eq!((x.len(), w.len()), (m * k, n * k), "shapes of a matrix product");
+    assert!(m == 0 || out.len() >= (m - 1) * stride + n && stride >= n, "output of a matrix product");
     if m == 0 {
         return;
     }
     let target = SharedOut(out.as_mut_ptr());
-    let block = |columns: std::ops::Range<usize>| {
-        let w = w[columns.start * k..columns.end * k].as_ptr();
-        let (x, out, shape, stride) = (x.as_ptr(), target.at(columns.start), (m, columns.len(), k), n);
-        dispatch!(isa, linear(x: *const f32, w: *const f32, shape: (usize, usize, usize), out: *mut f32, stride: usize));
-    };
-    if m * n * k < PARALLEL_WORK {
-        block(0..n);
-    } else {
-        (0..n.div_ceil(COLUMN_BLOCK)).into_par_iter().for_each(|b| {
-            block(b * COLUMN_BLOCK..((b + 1) * COLUMN_BLOCK).min(n));
-        });
-    }
+    team.run(n.div_ceil(COLUMN_BLOCK), |unit| {
+        let first = unit * COLUMN_BLOCK;
+        let shape = (m, (n - first).min(COLUMN_BLOCK), k);
+        let (x, out) = (x.as_ptr(), target.at(first));
+        match w {
+            Stored::F32(w) => {
+                let w = w[first * k..].as_ptr();
+                dispatch!(isa, bodies::linear::<_, bodies::F32>(x: *const f32, w: *const f32, shape: (usize, usize, usize), out: *mut f32, stride: usize));
+            }
+            Stored::F16(w) => {
+                let w = w[first * k..].as_ptr();
+                dispatch!(isa, bodies::linear::<_, bodies::F16>(x: *const f32, w: *const u16, shape: (usize, usize, usize), out: *mut f32, stride: usize));
+            }
+            Stored::Bf16(w) => {
+                let w = w[first * k..].as_ptr();
+                dispatch!(isa, bodies::linear::<_, bodies::Bf16>(x: *const f32, w: *const u16, shape: (usize, usize, usize), out: *mut f32, stride: usize));
+            }
+        }
+    });
 }
 
 /// RMSNorm of every row of `x` [m, n] into `out` (arXiv 1910.07467).
-pub(crate) fn rms_norm(isa: Isa, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+pub(crate) fn rms_norm(isa: Isa, team: &Team, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
     let n = weight.len();
     assert_eq!((x.len(), x.len() % n), (out.len(), 0), "shapes of a norm");
-    for (x, out) in x.chunks_exact(n).zip(out.chunks_exact_mut(n)) {
-        let (x, weight, out) = (x.as_ptr(), weight.as_ptr(), out.as_mut_ptr());
-        dispatch!(isa, rms_norm(x: *const f32, weight: *const f32, n: usize, eps: f32, out: *mut f32));
-    }
+    let target = SharedOut(out.as_mut_ptr());
+    team.rows(x.len() / n, n, |row| {
+        let (x, weight, out) = (x[row * n..(row + 1) * n].as_ptr(), weight.as_ptr(), target.at(row * n));
+        dispatch!(isa, bodies::rms_norm(x: *const f32, weight: *const f32, n: usize, eps: f32, out: *mut f32));
+    });
 }
 
 /// `out[m, f] = silu(gate) * up` where a row of `gate_up` [m, 2f] is gate then up (arXiv 2002.05202).
-pub(crate) fn swiglu(isa: Isa, gate_up: &[f32], f: usize, out: &mut [f32]) {
+pub(crate) fn swiglu(isa: Isa, team: &Team, gate_up: &[f32], f: usize, out: &mut [f32]) {
     assert_eq!((gate_up.len(), out.len() % f), (2 * out.len(), 0), "shapes of a gate");
-    let row = |(gate_up, out): (&[f32], &mut [f32])| {
-        let (gate, up, out) = (gate_up.as_ptr(), gate_up[f..].as_ptr(), out.as_mut_ptr());
-        dispatch!(isa, swiglu(gate: *const f32, up: *const f32, f: usize, out: *mut f32));
-    };
-    if out.len() < PARALLEL_WORK / 8 {
-        gate_up.chunks_exact(2 * f).zip(out.chunks_exact_mut(f)).for_each(row);
-    } else {
-        gate_up.par_chunks_exact(2 * f).zip(out.par_chunks_exact_mut(f)).for_each(row);
-    }
+    let target = SharedOut(out.as_mut_ptr());
+    team.rows(out.len() / f, 4 * f, |row| {
+        let gate_up = &gate_up[2 * row * f..2 * (row + 1) * f];
+        let (gate, up, out) = (gate_up.as_ptr(), gate_up[f..].as_ptr(), target.at(row * f));
+        dispatch!(isa, bodies::swiglu(gate: *const f32, up: *const f32, f: usize, out: *mut f32));
+    });
 }
 
 /// Attention of a few queries over pages; `out` is [queries, value_stride], `scores` is scratch that grows.
@@ -159,7 +220,7 @@ pub(crate) fn attention(isa: Isa, task: AttentionTask<'_>, scores: &mut Vec<f32>
     assert_eq!((task.value_stride % LANES, out.len()), (0, queries * task.value_stride), "output shape");
     scores.resize(scores.len().max(queries * pages * LANES), 0.0);
     let (scores, out) = (scores.as_mut_ptr(), out.as_mut_ptr());
-    dispatch!(isa, attention(task: AttentionTask<'_>, scores: *mut f32, out: *mut f32));
+    dispatch!(isa, bodies::attention(task: AttentionTask<'_>, scores: *mut f32, out: *mut f32));
 }
 
 #[cfg(test)]

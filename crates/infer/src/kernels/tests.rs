@@ -1,5 +1,9 @@
 use super::*;
 
+fn one() -> Team {
+    Team::new(1)
+}
+
 /// Reproducible numbers in -1..1.
 fn numbers(count: usize, seed: u64) -> Vec<f32> {
     (0..count as u64)
@@ -20,7 +24,7 @@ fn linear_agrees_with_f64_on_odd_shapes() {
     for (m, n, k) in [(1, 1, 1), (1, 7, 5), (3, 4, 16), (7, 9, 33), (13, 70, 100), (100, 33, 64)] {
         let (x, w) = (numbers(m * k, 1), numbers(n * k, 2));
         let mut out = vec![0.0; m * n];
-        linear(Isa::best(), &x, &w, k, &mut out);
+        linear(Isa::best(), &one(), &x, Stored::F32(&w), k, &mut out, n);
         for i in 0..m {
             for j in 0..n {
                 let exact: f64 = (0..k).map(|p| f64::from(x[i * k + p]) * f64::from(w[j * k + p])).sum();
@@ -35,14 +39,14 @@ fn a_row_has_the_same_bits_alone_and_in_a_batch_on_every_instruction_set() {
     let (m, n, k) = (13, 71, 77);
     let (x, w) = (numbers(m * k, 3), numbers(n * k, 4));
     let mut reference = vec![0.0; m * n];
-    linear(Isa::Portable, &x, &w, k, &mut reference);
+    linear(Isa::Portable, &one(), &x, Stored::F32(&w), k, &mut reference, n);
     for isa in Isa::available() {
         let mut together = vec![0.0; m * n];
-        linear(isa, &x, &w, k, &mut together);
+        linear(isa, &Team::new(2), &x, Stored::F32(&w), k, &mut together, n);
         assert_eq!(bits(&together), bits(&reference), "{isa:?} against portable");
         for i in 0..m {
             let mut alone = vec![0.0; n];
-            linear(isa, &x[i * k..(i + 1) * k], &w, k, &mut alone);
+            linear(isa, &one(), &x[i * k..(i + 1) * k], Stored::F32(&w), k, &mut alone, n);
             assert_eq!(bits(&alone), bits(&together[i * n..(i + 1) * n]), "{isa:?} row {i}");
         }
     }
@@ -56,8 +60,8 @@ fn norm_and_gate_agree_with_their_formulas() {
     let mut reference: Option<(Vec<u32>, Vec<u32>)> = None;
     for isa in Isa::available() {
         let (mut normed, mut gated) = (vec![0.0; m * n], vec![0.0; m * n]);
-        rms_norm(isa, &x, &weight, 1e-5, &mut normed);
-        swiglu(isa, &gate_up, n, &mut gated);
+        rms_norm(isa, &one(), &x, &weight, 1e-5, &mut normed);
+        swiglu(isa, &one(), &gate_up, n, &mut gated);
         for i in 0..m {
             let row = &x[i * n..(i + 1) * n];
             let mean = row.iter().map(|v| f64::from(v * v)).sum::<f64>() / n as f64;

@@ -5,11 +5,11 @@ use std::arch::x86_64::*;
 
 /// Needs AVX2 and FMA.
 #[derive(Clone, Copy)]
-pub(crate) struct Avx2(__m256, __m256);
+pub(crate) struct Avx2(pub(super) __m256, pub(super) __m256);
 
 /// Needs AVX-512 F, DQ, VL and FMA.
 #[derive(Clone, Copy)]
-pub(crate) struct Avx512(__m512);
+pub(crate) struct Avx512(pub(super) __m512);
 
 /// Sum of eight lanes by halves.
 #[inline(always)]

@@ -1,0 +1,205 @@
+//! Opens a model with its weights as they are in the file: quantised ones repacked for the kernels, floats in place.
+
+use super::blocks::BlockType;
+use super::container::Container;
+use super::numbers::Numbers;
+use super::{Piece, Place, config, locate, pieces, tensor};
+use crate::Error;
+use crate::kernels::planes::{BLOCK, Shape};
+use crate::kernels::{LANES, Planes};
+use crate::weights::{HalfSource, Layer, Matrix, Sizes, Weights};
+use herd_model::{Llama, LlamaConfig};
+use memmap2::MmapMut;
+use rayon::prelude::*;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Bytes of the file that are repacked between two advices to forget them.
+const STRETCH: usize = 4 << 20;
+
+/// The weights of a model of architecture `llama`, without making floats of quantised ones.
+///
+/// # Errors
+/// As for [`super::load`].
+pub(super) fn weights(file: &Arc<Container>) -> Result<(LlamaConfig, Weights), Error> {
+    let config = config(file)?;
+    super::refuse_biases(file)?;
+    let mut planned = Vec::new();
+    let mut bytes = 0;
+    // All sizes are checked against the file before memory is taken for them.
+    for piece in pieces(&config) {
+        let (kind, _) = locate(file, &piece.name, piece.shape)?;
+        let shape = Shape::of(kind).filter(|_| piece.is_matrix());
+        planned.push((piece, kind, bytes));
+        bytes += shape.map_or(0, |s| {
+            s.matrix(planned[planned.len() - 1].0.shape[0], planned[planned.len() - 1].0.shape[1])
+        });
+    }
+    let memory = |e: std::io::Error| file.problem(format!("no memory for {bytes} bytes of weights: {e}"));
+    let mut arena = MmapMut::map_anon(bytes.max(1)).map_err(memory)?;
+    // Fewer page faults and fewer misses of the address cache; without it the model works all the same.
+    #[cfg(target_os = "linux")]
+    let _ = arena.advise(memmap2::Advice::HugePage);
+    for (piece, kind, at) in &planned {
+        if let Some(shape) = Shape::of(*kind).filter(|_| piece.is_matrix()) {
+            repack(file, piece, (*kind, shape), &mut arena[*at..])?;
+        }
+    }
+    let arena = Arc::new(arena);
+    let llama = Llama::new(config);
+    let c = &llama.config;
+    let mut parts: Vec<(Place, Matrix)> = Vec::new();
+    let mut vectors: Vec<(Place, Vec<f32>)> = Vec::new();
+    for (piece, kind, at) in planned {
+        if piece.is_matrix() {
+            parts.push((piece.place, matrix(file, &piece, kind, &arena, at)?));
+        } else {
+            let mut vector = vec![0.0; piece.shape[1]];
+            tensor(file, &piece.name, piece.shape, &mut vector)?;
+            vectors.push((piece.place, vector));
+        }
+    }
+    // Every parameter of the model has its pieces in `pieces`.
+    let place = |place: Place| place.id(&llama);
+    let mut stacked = |wanted: herd_tensor::ParamId| {
+        let parts = parts.extract_if(.., |(p, _)| place(*p) == wanted).map(|(_, m)| m);
+        Matrix::stacked(parts.collect())
+    };
+    let mut vector = |wanted: herd_tensor::ParamId| {
+        vectors.extract_if(.., |(p, _)| place(*p) == wanted).flat_map(|(_, v)| v).collect::<Vec<f32>>()
+    };
+    let layers = llama.layers.iter().map(|layer| Layer {
+        attn_norm: vector(layer.attn_norm),
+        qkv: stacked(layer.wqkv),
+        output: stacked(layer.wo),
+        ffn_norm: vector(layer.ffn_norm),
+        gate_up: stacked(layer.w_gate_up),
+        down: stacked(layer.w_down),
+    });
+    let layers = layers.collect();
+    let embed = stacked(llama.embed);
+    let head = if c.tie_word_embeddings { embed.clone() } else { stacked(llama.head()) };
+    let weights = Weights::new(Sizes::of(c), embed, layers, vector(llama.norm), head, llama.rope.clone());
+    Ok((llama.config, weights))
+}
+
+/// The row of the file that becomes row `row`: query and key rows are put back into Hugging Face's order.
+fn source_row(piece: &Piece, row: usize) -> usize {
+    let Some(heads) = piece.heads else { return row };
+    let head = piece.shape[0] / heads;
+    let within = row % head;
+    row - within + within % (head / 2) * 2 + within / (head / 2)
+}
+
+/// Fills the panels of one matrix.
+fn repack(
+    file: &Container,
+    piece: &Piece,
+    (kind, shape): (BlockType, Shape),
+    out: &mut [u8],
+) -> Result<(), Error> {
+    let [rows, columns] = piece.shape;
+    let (_, bytes) = locate(file, &piece.name, piece.shape)?;
+    let row_bytes = bytes.len() / rows;
+    let panel = shape.panel(columns / BLOCK);
+    // A head may be wider than a panel: stretches are whole heads.
+    let unit = piece.heads.map_or(LANES, |heads| rows / heads).next_multiple_of(LANES);
+    let stretch = (STRETCH / row_bytes).next_multiple_of(unit);
+    let finite =
+        out[..shape.matrix(rows, columns)].chunks_mut(stretch / LANES * panel).enumerate().all(|(s, out)| {
+            let first = s * stretch;
+            let finite = out.par_chunks_mut(panel).enumerate().with_min_len(4).all(|(p, out)| {
+                let lanes = (first + p * LANES..rows).take(LANES);
+                let rows = lanes.map(|row| &bytes[source_row(piece, row) * row_bytes..][..row_bytes]);
+                rows.enumerate().all(|(lane, row)| put_row(kind, shape, row, lane, out))
+            });
+            file.forget(&bytes[first * row_bytes..((first + stretch) * row_bytes).min(bytes.len())]);
+            finite
+        });
+    if finite {
+        return Ok(());
+    }
+    Err(file.problem(format!("tensor `{}` has a scale that is NaN or infinite", piece.name)))
+}
+
+/// Puts a row of blocks into its lane of a panel; `false` if a scale is not finite.
+fn put_row(kind: BlockType, shape: Shape, row: &[u8], lane: usize, panel: &mut [u8]) -> bool {
+    let (weights, size) = kind.block();
+    let blocks = row.len() / size * weights / BLOCK;
+    let (numbers, scales) = panel.split_at_mut(blocks * shape.numbers());
+    let mut finite = true;
+    for (b, out) in numbers.chunks_exact_mut(shape.numbers()).enumerate() {
+        let block = Numbers::of(kind, row, b);
+        shape.put_numbers(&block.numbers(), lane, out);
+        let record = &mut scales[b / shape.record_blocks() * shape.record()..][..shape.record()];
+        let within = b % shape.record_blocks();
+        if within == 0 {
+            let level = block.level();
+            finite &= level.scale.is_finite() && level.min.is_finite();
+            record[lane * 2..][..2].copy_from_slice(&level.scale.to_le_bytes());
+            if shape.min {
+                record[2 * LANES + lane * 2..][..2].copy_from_slice(&level.min.to_le_bytes());
+            }
+        }
+        if shape.two_levels {
+            let factors = &mut record[shape.scale_head() + within * shape.scale_factors()..];
+            for half in 0..shape.scales {
+                let (scale, min) = block.factors(half);
+                factors[half * LANES + lane] = scale as u8;
+                if shape.min {
+                    factors[(shape.scales + half) * LANES + lane] = min as u8;
+                }
+            }
+        }
+    }
+    finite
+}
+
+/// A matrix over what [`repack`] made, or over the floats of the file.
+fn matrix(
+    file: &Arc<Container>,
+    piece: &Piece,
+    kind: BlockType,
+    arena: &Arc<MmapMut>,
+    at: usize,
+) -> Result<Matrix, Error> {
+    let [rows, columns] = piece.shape;
+    if Shape::of(kind).is_some() {
+        let planes = Planes::new(kind, (rows, columns), arena, at);
+        return planes.map(Matrix::Planes).ok_or_else(|| {
+            file.problem(format!("tensor `{}`: rows of {columns} are not whole blocks", piece.name))
+        });
+    }
+    let (_, bytes) = locate(file, &piece.name, piece.shape)?;
+    if kind == BlockType::F32 || piece.heads.is_some() || !bytes.as_ptr().addr().is_multiple_of(2) {
+        // Floats that must be put in order are read; the others stay where they are.
+        let mut floats = vec![0.0; rows * columns];
+        tensor(file, &piece.name, piece.shape, &mut floats)?;
+        if let Some(heads) = piece.heads {
+            super::unpermute(&mut floats, heads, columns);
+        }
+        let range = 0..floats.len();
+        return Ok(Matrix::F32 { source: Arc::new(floats), range, columns });
+    }
+    let start = bytes.as_ptr().addr() - file.all().as_ptr().addr();
+    let source = Arc::new(Mapped { file: file.clone(), range: start..start + bytes.len() });
+    Ok(Matrix::Halves { source, brain: kind == BlockType::Bf16, columns })
+}
+
+/// Half-precision floats where they lie in the file.
+struct Mapped {
+    file: Arc<Container>,
+    /// Bytes, at an even address.
+    range: Range<usize>,
+}
+
+impl HalfSource for Mapped {
+    fn halves(&self) -> &[u16] {
+        let bytes = &self.file.all()[self.range.clone()];
+        // SAFETY: any bits are a u16, and the address is even.
+        unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast(), bytes.len() / 2) }
+    }
+}
+
+#[cfg(test)]
+mod tests;

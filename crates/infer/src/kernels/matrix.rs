@@ -1,0 +1,143 @@
+//! Quantised matrices and activations, and their product: shapes are checked here, work is shared here.
+
+use super::planes::{BLOCK, Shape};
+use super::quant::{Product, WORDS, group_of};
+use super::{Isa, LANES, SharedOut, dispatch, quant};
+use crate::gguf::BlockType;
+use crate::team::Team;
+use memmap2::MmapMut;
+use std::sync::Arc;
+
+/// Bytes of weights in one unit of work when one row of activations is multiplied.
+const UNIT_BYTES: usize = 48 << 10;
+
+/// A quantised matrix [rows, columns] in [`super::planes`]' form.
+#[derive(Clone)]
+pub(crate) struct Planes {
+    kind: BlockType,
+    shape: Shape,
+    pub(crate) rows: usize,
+    pub(crate) columns: usize,
+    /// Memory of all matrices of a model.
+    arena: Arc<MmapMut>,
+    at: usize,
+}
+
+impl Planes {
+    /// The matrix that lies at byte `at` of an arena, `None` if the format is not quantised or it does not lie there.
+    pub(crate) fn new(
+        kind: BlockType,
+        (rows, columns): (usize, usize),
+        arena: &Arc<MmapMut>,
+        at: usize,
+    ) -> Option<Self> {
+        let shape = Shape::of(kind)?;
+        let whole =
+            columns > 0 && columns.is_multiple_of(BLOCK * shape.record_blocks()) && at.is_multiple_of(64);
+        let inside = at.checked_add(shape.matrix(rows, columns))? <= arena.len();
+        (whole && inside).then(|| Self { kind, shape, rows, columns, arena: arena.clone(), at })
+    }
+
+    fn blocks(&self) -> usize {
+        self.columns / BLOCK
+    }
+
+    fn panels(&self) -> usize {
+        self.rows.div_ceil(LANES)
+    }
+
+    fn panel(&self, index: usize) -> &[u8] {
+        let size = self.shape.panel(self.blocks());
+        &self.arena[self.at + index * size..][..size]
+    }
+
+    /// Row `index` as floats; zeros if there is no such row.
+    pub(crate) fn copy_row(&self, index: usize, out: &mut [f32]) {
+        if index >= self.rows {
+            return out.fill(0.0);
+        }
+        let (panel, lane) = (self.panel(index / LANES), index % LANES);
+        let (numbers, scales) = panel.split_at(self.blocks() * self.shape.numbers());
+        let blocks = numbers.chunks_exact(self.shape.numbers());
+        for (b, (out, numbers)) in out.chunks_exact_mut(BLOCK).zip(blocks).enumerate() {
+            let numbers = self.shape.numbers_of(numbers, lane);
+            for (half, (out, numbers)) in out.chunks_exact_mut(16).zip(numbers.chunks_exact(16)).enumerate() {
+                let (scale, min) = self.shape.scale_of(scales, b, half, lane);
+                for (out, &q) in out.iter_mut().zip(numbers) {
+                    *out = scale * (f32::from(q) - f32::from(self.shape.bias)) + min;
+                }
+            }
+        }
+    }
+}
+
+/// Rows of activations as bytes, in groups (see [`super::quant`]).
+#[derive(Default)]
+pub(crate) struct Activations {
+    words: Vec<i32>,
+    rows: usize,
+    columns: usize,
+}
+
+impl Activations {
+    /// Takes the rows of `x` [rows, columns]; `columns` is a multiple of 32.
+    pub(crate) fn quantise(&mut self, isa: Isa, team: &Team, x: &[f32], columns: usize) {
+        assert!(columns.is_multiple_of(BLOCK) && x.len().is_multiple_of(columns), "rows of whole blocks");
+        let (rows, blocks) = (x.len() / columns, columns / BLOCK);
+        self.words.resize(rows * blocks * WORDS, 0);
+        (self.rows, self.columns) = (rows, columns);
+        let words = SharedOut(self.words.as_mut_ptr());
+        team.rows(rows, columns, |row| {
+            let (first, size) = group_of(row, rows);
+            let x = x[row * columns..(row + 1) * columns].as_ptr();
+            let (place, group) = ((row - first, size), words.at(first * blocks * WORDS));
+            dispatch!(isa, quant::quantise_row(x: *const f32, blocks: usize, place: (usize, usize), group: *mut i32));
+        });
+    }
+}
+
+/// `out[m, rows of all parts] = x self^T`, the parts side by side. A row of `out` has the same bits for every `m`.
+pub(crate) fn multiply(
+    isa: Isa,
+    team: &Team,
+    parts: &[&Planes],
+    x: &Activations,
+    out: &mut [f32],
+    stride: usize,
+) {
+    let m = x.rows;
+    let width: usize = parts.iter().map(|p| p.rows).sum();
+    assert!(parts.iter().all(|p| p.columns == x.columns), "columns of a product");
+    assert!(m == 0 || out.len() >= (m - 1) * stride + width && stride >= width, "output of a product");
+    if m == 0 {
+        return;
+    }
+    let target = SharedOut(out.as_mut_ptr());
+    // What a unit costs grows with the bytes of the weights and with the rows.
+    let each = |p: &Planes| (UNIT_BYTES / (p.shape.panel(p.blocks()) * m.div_ceil(4))).max(1);
+    let units_of = |p: &Planes| p.panels().div_ceil(each(p));
+    team.run(parts.iter().map(|p| units_of(p)).sum(), |mut unit| {
+        let mut column = 0;
+        for &part in parts {
+            if unit < units_of(part) {
+                let first = unit * each(part);
+                let product = Product {
+                    kind: part.kind,
+                    weights: part.panel(first).as_ptr(),
+                    panels: each(part).min(part.panels() - first),
+                    panel_bytes: part.shape.panel(part.blocks()),
+                    blocks: part.blocks(),
+                    x: x.words.as_ptr(),
+                    m,
+                    out: target.at(column + first * LANES),
+                    stride,
+                    rows: part.rows - first * LANES,
+                };
+                dispatch!(isa, quant::product(product: Product));
+                return;
+            }
+            unit -= units_of(part);
+            column += part.rows;
+        }
+    });
+}
