@@ -20,12 +20,12 @@ impl Pattern {
     /// # Errors
     /// What in the rule is not understood.
     pub(crate) fn new(source: &str) -> Result<Self, String> {
-        if ["++", "*+", "?+", "}+"].iter().any(|possessive| source.contains(possessive)) {
+        let (alternatives, possessive) = scan(source);
+        if possessive {
             return Err(format!(
                 "the pattern {source:?} has a possessive quantifier, which is not supported"
             ));
         }
-        let alternatives = alternatives(source);
         let (mut patterns, mut blank) = (Vec::new(), None);
         let mut begin = 0;
         for (at, alternative) in alternatives.iter().enumerate() {
@@ -96,24 +96,31 @@ impl Pattern {
     }
 }
 
-/// The alternatives of a pattern: cut at each `|` that is outside of groups and classes.
-fn alternatives(source: &str) -> Vec<&str> {
-    let (mut out, mut begin, mut depth, mut class, mut escaped) = (Vec::new(), 0, 0usize, false, false);
+/// The alternatives of a pattern, cut at each `|` that is outside of groups and classes; and whether there is a
+/// quantifier such as `++`, which means something else to the engine used here.
+fn scan(source: &str) -> (Vec<&str>, bool) {
+    let (mut out, mut begin, mut depth, mut class, mut possessive) = (Vec::new(), 0, 0usize, false, false);
+    let mut before = ' ';
     for (at, c) in source.char_indices() {
+        if before == '\\' {
+            // Escaped, and so no quantifier either.
+            before = ' ';
+            continue;
+        }
         match c {
-            _ if escaped => escaped = false,
-            '\\' => escaped = true,
             '[' => class = true,
             ']' => class = false,
             '(' if !class => depth += 1,
             ')' if !class => depth = depth.saturating_sub(1),
+            '+' if !class && matches!(before, '+' | '*' | '?') => possessive = true,
             '|' if !class && depth == 0 => {
                 out.push(&source[begin..at]);
                 begin = at + 1;
             }
             _ => {}
         }
+        before = c;
     }
     out.push(&source[begin..]);
-    out
+    (out, possessive)
 }
