@@ -21,6 +21,7 @@ const K_STRIP: usize = 8 * K_BLOCK;
 /// About this many rows and columns make one task: its left-hand block fits the second-level cache.
 const TASK_ROWS: usize = 252;
 const TASK_COLUMNS: usize = 512;
+const LEAST_ROWS: usize = 84;
 const LEAST_COLUMNS: usize = 128;
 /// Panels packed by one task.
 const PACK_PANELS: usize = 16;
@@ -267,9 +268,9 @@ fn thick((m, n, k): (usize, usize, usize), a: Strided, b: Strided, into: Into, o
 /// would have none. How the output is cut changes no bit of it.
 fn grid(rows: usize, columns: usize) -> (usize, usize) {
     let wanted = 3 * rayon::current_num_threads();
-    let tasks_m = (rows / TASK_ROWS).max(1);
-    let most = columns.div_ceil(LEAST_COLUMNS);
-    let tasks_n = (columns / TASK_COLUMNS).max(wanted.div_ceil(tasks_m)).min(most).max(1);
+    let tasks_n = (columns / TASK_COLUMNS).max(1);
+    let tasks_m = (rows / TASK_ROWS).max(wanted.div_ceil(tasks_n)).min(rows / LEAST_ROWS).max(1);
+    let tasks_n = tasks_n.max(wanted.div_ceil(tasks_m)).min(columns / LEAST_COLUMNS).max(1);
     (tasks_m, tasks_n)
 }
 

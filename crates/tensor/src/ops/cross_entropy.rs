@@ -15,12 +15,13 @@ use rayon::prelude::*;
 /// Floats of logits that exist at once: 32 MB.
 const CHUNK_VALUES: usize = 8 << 20;
 
-/// Rows of a chunk come in multiples of this: whole blocks of every micro-kernel (14, 6 and 4 rows).
-const ROW_STEP: usize = 84;
+/// With a large vocabulary a chunk has at least this many rows: packing the weights must pay.
+const LEAST_ROWS: usize = 168;
 
-/// Rows whose logits are computed together, for a vocabulary size.
-pub(super) fn chunk_rows(vocabulary: usize) -> usize {
-    (CHUNK_VALUES / vocabulary.max(1) / ROW_STEP * ROW_STEP).clamp(2 * ROW_STEP, 24 * ROW_STEP)
+/// Rows whose logits are computed together, for `n` rows in all: chunks of nearly one size.
+pub(super) fn chunk_rows(n: usize, vocabulary: usize) -> usize {
+    let most = (CHUNK_VALUES / vocabulary.max(1)).max(LEAST_ROWS);
+    n.div_ceil(n.div_ceil(most).max(1)).max(1)
 }
 
 /// The rows that count, checked.
@@ -60,7 +61,7 @@ fn run(counted: &Counted, w: &[f32], mut gradients: Option<(&mut [f32], &mut [f3
     let (n, d) = (counted.x.rows(), counted.x.row_len());
     let vocabulary = w.len() / d;
     let w = Strided::rows(w, d);
-    let chunk = chunk_rows(vocabulary);
+    let chunk = chunk_rows(n, vocabulary);
     let mut logits = Tensor::stale(&[chunk.min(n), vocabulary]);
     let mut nll = vec![0.0f64; n];
     for start in (0..n).step_by(chunk) {
@@ -96,9 +97,9 @@ struct CrossEntropy {
 }
 
 impl<'p> Tape<'p> {
-    /// Rows whose logits exist at once, for a vocabulary size: what a loss needs besides its operands.
-    pub fn loss_rows(vocabulary: usize) -> usize {
-        chunk_rows(vocabulary)
+    /// Rows whose logits exist at once, for `n` rows and a vocabulary size: what a loss needs besides its operands.
+    pub fn loss_rows(n: usize, vocabulary: usize) -> usize {
+        chunk_rows(n, vocabulary)
     }
 
     /// `sum_i weights[i] * -log softmax(x w^T)[i, targets[i]]`, a scalar. A weight of 0 leaves the row out (its target

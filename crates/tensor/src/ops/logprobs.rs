@@ -48,7 +48,7 @@ impl Tape<'_> {
 fn in_chunks(x: &Tensor, w: &[f32], mut each: impl FnMut(usize, &mut [f32])) {
     let (n, d) = (x.rows(), x.row_len());
     let vocabulary = w.len() / d;
-    let chunk = chunk_rows(vocabulary);
+    let chunk = chunk_rows(n, vocabulary);
     let mut logits = Tensor::stale(&[chunk.min(n), vocabulary]);
     for start in (0..n).step_by(chunk) {
         let count = chunk.min(n - start);

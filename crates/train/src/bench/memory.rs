@@ -46,7 +46,7 @@ impl Plan {
         };
         // The last state, its norm and the gradient of that.
         let end = n * (3 * d + 1);
-        let loss = Tape::loss_rows(vocabulary).min(n) * vocabulary;
+        let loss = Tape::loss_rows(n, vocabulary) * vocabulary;
         // Walking back through the feed-forward network: its activation computed again, the gradient of that and of
         // the layer's output.
         let walk = once + n * (2 * f + 2 * d);
