@@ -29,7 +29,7 @@ def rotate(x, cos, sin):
 
 
 class Block(nn.Module):
-    def __init__(self, w, std):
+    def __init__(self, w):
         super().__init__()
         self.w = w
         self.attn_norm, self.ffn_norm = nn.RMSNorm(w.d, 1e-5), nn.RMSNorm(w.d, 1e-5)
@@ -53,7 +53,7 @@ class Model(nn.Module):
         super().__init__()
         self.w = w
         self.embed = nn.Embedding(w.vocabulary, w.d)
-        self.layers = nn.ModuleList([Block(w, 0.02) for _ in range(w.layers)])
+        self.layers = nn.ModuleList([Block(w) for _ in range(w.layers)])
         self.norm = nn.RMSNorm(w.d, 1e-5)
         self.head = nn.Linear(w.d, w.vocabulary, bias=False)
 
@@ -103,7 +103,7 @@ def attention(w, way, lengths):
             return torch.cat([F.scaled_dot_product_attention(*part, is_causal=True) for part in parts], 2)
 
         return each
-    if way == "flex":  # FlexAttention, which skips masked blocks
+    if way == "flex":  # FlexAttention, which skips masked blocks; has no backward pass on a CPU as of PyTorch 2.15
         visible = lambda b, h, q, k: (document[q] == document[k]) & (q >= k)
         mask = create_block_mask(visible, None, None, w.tokens, w.tokens, device="cpu")
         return lambda q, k, v: flex_attention(q, k, v, block_mask=mask, enable_gqa=True)
@@ -124,11 +124,11 @@ def main():
     parser.add_argument("--interactive", action="store_true")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--attention", choices=["causal", "gqa", "mask", "documents", "flex"])
-    parser.add_argument("--compiler-mode", default=None)
+    parser.add_argument("--compiler-mode", help="of torch.compile, such as max-autotune")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     w = WORKLOADS[args.workload]
-    way = args.attention or ("causal" if w.sequence else {"eager": "mask", "compile": "flex"}[args.mode])
+    way = args.attention or ("causal" if w.sequence else "documents")
     lengths = w.lengths()
     attend = attention(w, way, lengths)
     model = Model(w)

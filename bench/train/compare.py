@@ -1,0 +1,215 @@
+"""Training steps of Herd beside PyTorch, eager and compiled, step by step in turn on the same machine.
+
+    python3 bench/train/compare.py [W1 W2 W3 W4 W5 W1-avx2] [--rounds 7] [--warm-up 2]
+
+Builds Herd, makes a virtual environment with PyTorch outside the repository (--venv), and runs each workload: every
+program lives in a process of its own and waits for its turn; in a round each makes one step. All must report the same
+losses. Prints a Markdown table and writes the rows to results/DATE.json. `--around CMD` runs `CMD sh -c ...` during
+each round, for machines where something else has to be kept still.
+"""
+
+import argparse
+import json
+import os
+import platform
+import shlex
+import statistics
+import subprocess
+import sys
+import time
+from datetime import datetime, timezone
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+TORCH = "2.15.0"
+VENV = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "herd-bench/venv"
+PAUSE = 0.3  # seconds between turns: threads of OpenMP spin for a while after their work
+AGREE = 1e-3  # relative difference of losses
+
+# PyTorch's time is measured with huge pages, with which it is 5% faster, its memory without, with which it needs less.
+TORCH_ENV = {"THP_MEM_ALLOC_ENABLE": "1"}
+AVX2 = {"HERD_ISA": "avx2", "ATEN_CPU_CAPABILITY": "avx2"}
+
+
+class Player:
+    """A program that makes a step when told."""
+
+    def __init__(self, name, command, env):
+        self.name, self.rows = name, []
+        self.process = subprocess.Popen(
+            [str(part) for part in command],
+            env=os.environ | env,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def tell(self, word):
+        self.process.stdin.write(word + "\n")
+        self.process.stdin.flush()
+
+    def step(self):
+        self.tell("step")
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit(f"{self.name} ended with code {self.process.wait()}")
+        row = json.loads(line)
+        self.rows.append(row)
+        time.sleep(PAUSE)
+        return row
+
+    def end(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+class Around:
+    """The command of --around, in force between `with` and its end."""
+
+    def __init__(self, command):
+        self.command = shlex.split(command or "")
+
+    def __enter__(self):
+        if self.command:
+            hold = [*self.command, "sh", "-c", "echo ready; cat"]
+            self.process = subprocess.Popen(hold, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            self.process.stdout.readline()
+
+    def __exit__(self, *_):
+        if self.command:
+            self.process.stdin.close()
+            self.process.wait()
+
+
+def setup(venv):
+    python = venv / "bin/python"
+    if not python.exists():
+        subprocess.run([sys.executable, "-m", "venv", venv], check=True)
+        index = ["--extra-index-url", "https://download.pytorch.org/whl/cpu"]
+        subprocess.run([venv / "bin/pip", "install", "-q", f"torch=={TORCH}", "numpy", *index], check=True)
+    return python
+
+
+def players(case, args, python):
+    workload, _, isa = case.partition("-")
+    env = AVX2 if isa == "avx2" else {}
+    threads = ["--threads", args.threads]
+    yield "herd", [args.herd, "bench", "train", workload, "--json", "--interactive", *threads], env
+    peer = [python, HERE / "peer.py", workload, "--interactive", *threads]
+    for mode in args.modes.split(","):
+        # FlexAttention has no backward pass on a CPU, so document boundaries have two other ways.
+        for way in ["mask", "documents"] if workload == "W2" else [None]:
+            name = mode + (f", {way}" if way else "")
+            yield name, [*peer, "--mode", mode, *(["--attention", way] if way else [])], env
+
+
+def peak(player, args):
+    """Peak memory of a step in a process of its own, without what compiling the first took."""
+    for _ in range(args.warm_up):
+        player.step()
+    player.tell("reset")
+    mb = player.step()["peak_rss_mb"]
+    player.end()
+    return mb
+
+
+def measure(case, args, python):
+    everyone = []
+    for name, command, env in players(case, args, python):
+        steady = None
+        if name != "herd":
+            steady = peak(Player(name, command, env), args)
+            env = env | TORCH_ENV
+        player = Player(name, command, env)
+        for _ in range(args.warm_up):
+            player.step()
+        player.steady = steady
+        everyone.append(player)
+        print(f"{case} {name}: ready, {player.rows[-1]['seconds']:.2f} s a step", file=sys.stderr)
+    for _ in range(args.rounds):
+        with Around(args.around):
+            for player in everyone:
+                player.step()
+        print(case, *(f"{p.name} {p.rows[-1]['seconds']:.2f}" for p in everyone), sep="  ", file=sys.stderr)
+    for player in everyone:
+        player.end()
+        for ours, theirs in zip(everyone[0].rows, player.rows):
+            gap = abs(ours["loss"] - theirs["loss"]) / ours["loss"]
+            assert gap < AGREE, f"{case} step {ours['step']}: herd {ours['loss']}, {player.name} {theirs['loss']}"
+    return [
+        {
+            "case": case,
+            "program": player.name,
+            "seconds": [row["seconds"] for row in player.rows[args.warm_up :]],
+            "losses": [row["loss"] for row in player.rows],
+            "peak_mb": player.steady or player.rows[-1]["peak_rss_mb"],
+            "peak_mb_with_first_step": player.rows[-1]["peak_rss_mb"],
+        }
+        for player in everyone
+    ]
+
+
+def table(results):
+    """Best way of each mode; ratios of medians above 1 mean that Herd is faster."""
+    yield "| | Herd | PyTorch eager | torch.compile | against eager | against compile | memory: Herd | eager | compile | against the smaller |"
+    yield "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|"
+    for case in dict.fromkeys(row["case"] for row in results):
+        rows = [row for row in results if row["case"] == case]
+        ours = next(row for row in rows if row["program"] == "herd")
+        median = lambda row: statistics.median(row["seconds"])
+        best = {}
+        for row in rows:
+            mode = row["program"].split(",")[0]
+            if mode != "herd" and (mode not in best or median(row) < median(best[mode])):
+                best[mode] = row
+        peers = [best.get(mode) for mode in ("eager", "compile")]
+        cells = [f"{median(ours):.2f} s", *(f"{median(p):.2f} s" if p else "" for p in peers)]
+        cells += [f"{median(p) / median(ours):.2f}x" if p else "" for p in peers]
+        cells += [f"{row['peak_mb']:,.0f} MB" if row else "" for row in [ours, *peers]]
+        least = min(row["peak_mb"] for row in rows if row is not ours)
+        yield f"| {case} | " + " | ".join([*cells, f"{ours['peak_mb'] / least:.2f}"]) + " |"
+
+
+def machine():
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+    flags = next((line for line in lines if line.startswith("flags")), "")
+    best = "AVX-512" if "avx512f" in flags else "AVX2" if "avx2" in flags else platform.machine()
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    return {"cpu": model, "isa": best, "cores": os.cpu_count(), "memory_gb": round(memory), "system": platform.system()}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cases", nargs="*", default=["W1", "W2", "W3", "W4", "W5", "W1-avx2"])
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--warm-up", type=int, default=2, help="steps before the rounds; the first compiles")
+    parser.add_argument("--modes", default="eager,compile")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--venv", type=Path, default=VENV)
+    parser.add_argument("--herd", type=Path, help="the program, if it is built already")
+    parser.add_argument("--around", help="a command in force during each round")
+    parser.add_argument("--out", type=Path, default=HERE / "results", help="folder for the JSON")
+    args = parser.parse_args()
+    python = setup(args.venv)
+    if not args.herd:
+        subprocess.run(["cargo", "build", "--release", "-p", "herd"], cwd=ROOT, check=True)
+        args.herd = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release/herd"
+    now = datetime.now(timezone.utc)
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout
+    about = {"date": now.isoformat(timespec="minutes"), "commit": commit.strip(), "machine": machine(), "torch": TORCH}
+    about |= {"threads": args.threads, "rounds": args.rounds}
+    path = args.out / f"{now:%Y-%m-%d}-{'-'.join(args.cases)}.json"
+    results = []
+    for case in args.cases:
+        results += measure(case, args, python)
+        path.write_text(json.dumps(about | {"results": results}, indent=1) + "\n")
+    m = about["machine"]
+    print(f"{now:%Y-%m-%d}, {m['cpu']} ({m['isa']}), {args.threads} threads, PyTorch {TORCH}, {args.rounds} rounds, medians\n")
+    print("\n".join(table(results)))
+    print(f"\nrows: {path}")
+
+
+main()
