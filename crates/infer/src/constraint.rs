@@ -50,7 +50,7 @@ impl Compiler {
     }
 
     pub(crate) fn compile(&self, grammar: &Grammar) -> Result<Constraint, Error> {
-        let wrong = |problem: String| Error::Grammar(first_lines(&problem));
+        let wrong = |problem: String| Error::Grammar(first_line(&problem));
         let factory = self.factory.get_or_init(|| {
             let vocabulary: TokEnv = Arc::new(Vocabulary::new(&self.tokenizer, &self.end_tokens));
             let mut factory = ParserFactory::new_simple(&vocabulary).map_err(|e| e.to_string())?;
@@ -59,7 +59,7 @@ impl Compiler {
         });
         let factory = factory.as_ref().map_err(|e| wrong(e.clone()))?;
         let grammar = match grammar {
-            Grammar::JsonSchema(schema) => TopLevelGrammar::from_json_schema(bounded(schema)),
+            Grammar::JsonSchema(schema) => TopLevelGrammar::from_json_schema(bounded_schema(schema)),
             Grammar::Regex(regex) => TopLevelGrammar::from_regex(regex),
             Grammar::Lark(lark) => TopLevelGrammar::from_lark(lark.clone()),
         };
@@ -78,7 +78,7 @@ impl Compiler {
 
 /// A schema with room between the parts of the JSON for one space, or for one new line with its indentation: where
 /// white space may go on for ever, weak models do.
-fn bounded(schema: &Value) -> Value {
+pub fn bounded_schema(schema: &Value) -> Value {
     let mut schema = schema.clone();
     if let Some(fields) = schema.as_object_mut() {
         fields.entry("x-guidance").or_insert_with(|| json!({ "whitespace_pattern": " |\\n[ \\t]{0,20}" }));
@@ -86,10 +86,14 @@ fn bounded(schema: &Value) -> Value {
     schema
 }
 
-/// The library appends its state to some messages.
-fn first_lines(problem: &str) -> String {
-    let text: String = problem.lines().take(2).collect::<Vec<_>>().join(" ");
-    if text.chars().count() <= 300 { text } else { text.chars().take(300).chain(['…']).collect() }
+/// The library shows the grammar below some messages.
+fn first_line(problem: &str) -> String {
+    let text = problem.lines().next().unwrap_or_default();
+    if text.chars().count() <= 300 {
+        text.to_string()
+    } else {
+        text.chars().take(300).chain(['…']).collect()
+    }
 }
 
 /// Follows one answer through a [`Constraint`].

@@ -26,7 +26,7 @@ mod weights;
 
 pub use batcher::{Batcher, Submitted};
 pub use chat::{ChatOptions, chat};
-pub use constraint::{Constraint, Grammar};
+pub use constraint::{Constraint, Grammar, bounded_schema};
 pub use embedding::Pooling;
 pub use engine::{Event, FinishReason, Load, Request};
 pub use generator::{Completion, Generator};

@@ -5,16 +5,18 @@ use crate::reply::ApiError;
 use crate::sampling::random_bits;
 use crate::server::App;
 use axum::body::{Body, Bytes};
-use axum::http::header;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use herd_infer::{Event, FinishReason, Request, Submitted, TokenLogprob};
 use herd_tokenizer::Tokenizer;
 use serde_json::{Value, json};
+use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
-use tokio_stream::StreamExt;
-use tokio_stream::wrappers::UnboundedReceiverStream;
+use tokio_stream::Stream;
 
 /// Requests under way. Dropping it cancels them, which is what happens when the client hangs up.
 pub(crate) struct Answers {
@@ -51,22 +53,12 @@ impl Usage {
     }
 }
 
-/// One complete answer.
+/// One complete answer of a text completion.
 #[derive(Default)]
 pub(crate) struct Choice {
     pub text: String,
-    /// Tokens with the text that each released.
-    pub tokens: Vec<u32>,
     pub logprobs: Vec<TokenLogprob>,
     pub reason: Option<FinishReason>,
-}
-
-/// The name that OpenAI's clients know.
-pub(crate) fn reason_name(reason: FinishReason) -> &'static str {
-    match reason {
-        FinishReason::Length => "length",
-        FinishReason::Stop | FinishReason::Cancelled => "stop",
-    }
 }
 
 impl Answers {
@@ -96,16 +88,32 @@ impl Answers {
         Ok(Self { news, usage, choices, _running: running })
     }
 
+    /// The next event and the number of its choice; none if there are no more.
+    pub(crate) async fn next(&mut self) -> Option<(usize, Event)> {
+        let (index, event) = self.news.recv().await?;
+        self.usage.count(&event);
+        Some((index, event))
+    }
+
+    /// Tokens counted so far.
+    pub(crate) fn usage(&self) -> Usage {
+        self.usage
+    }
+
+    /// The events ended before the answers did.
+    pub(crate) fn broken() -> ApiError {
+        let message = "the answer broke off inside the server";
+        ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", message)
+    }
+
     /// Waits for all answers.
     pub(crate) async fn collect(mut self) -> Result<(Vec<Choice>, Usage), ApiError> {
         let mut choices: Vec<Choice> = (0..self.choices).map(|_| Choice::default()).collect();
-        while let Some((index, event)) = self.news.recv().await {
-            self.usage.count(&event);
+        while let Some((index, event)) = self.next().await {
             let choice = &mut choices[index];
             match event {
                 Event::Started { .. } => {}
-                Event::Token { token, text, logprob, .. } => {
-                    choice.tokens.push(token);
+                Event::Token { text, logprob, .. } => {
                     choice.text.push_str(&text);
                     choice.logprobs.extend(logprob);
                 }
@@ -116,44 +124,66 @@ impl Answers {
             }
         }
         if choices.iter().any(|c| c.reason.is_none()) {
-            let message = "the answer broke off inside the server";
-            return Err(ApiError::new(
-                axum::http::StatusCode::INTERNAL_SERVER_ERROR,
-                "internal_error",
-                message,
-            ));
+            return Err(Self::broken());
         }
         Ok((choices, self.usage))
     }
 
     /// Streams the answers as server-sent events. `chunk` makes the events of one piece of news (none if there is
-    /// nothing to show); `last` is appended when all answers are complete.
+    /// nothing to show) and says whether its choice is complete; `last` is appended when all are.
     pub(crate) fn stream(
         self,
-        mut chunk: impl FnMut(usize, Event) -> Vec<Value> + Send + 'static,
-        last: impl Fn(&Usage) -> Option<Value> + Send + 'static,
+        mut chunk: impl FnMut(usize, Event) -> (Vec<Value>, bool) + Send + Unpin + 'static,
+        last: impl Fn(&Usage) -> Option<Value> + Send + Unpin + 'static,
     ) -> Response {
-        let Self { news, mut usage, choices, _running } = self;
-        let mut open = choices;
-        let frames = UnboundedReceiverStream::new(news).map(move |(index, event)| {
-            // Owned by the stream, so that the requests end when the connection does.
-            let _ = &_running;
-            usage.count(&event);
-            open -= usize::from(matches!(event, Event::Finished { .. }));
+        let frame = move |answers: &mut Self, news: Option<(usize, Event)>| {
             let mut frame = String::new();
             let mut push = |value: &Value| frame.push_str(&format!("data: {value}\n\n"));
-            chunk(index, event).iter().for_each(&mut push);
-            if open == 0 {
-                last(&usage).iter().for_each(&mut push);
-                frame.push_str("data: [DONE]\n\n");
+            match news {
+                Some((index, event)) => {
+                    answers.usage.count(&event);
+                    let (values, finished) = chunk(index, event);
+                    values.iter().for_each(&mut push);
+                    answers.choices -= usize::from(finished);
+                    if answers.choices == 0 {
+                        last(&answers.usage).iter().for_each(&mut push);
+                        frame.push_str("data: [DONE]\n\n");
+                    }
+                }
+                None => {
+                    push(&Self::broken().body());
+                    answers.choices = 0;
+                }
             }
-            Ok::<_, std::convert::Infallible>(Bytes::from(frame))
-        });
-        // An empty frame would end a chunked body.
-        let frames = frames.filter(|frame| frame.as_ref().is_ok_and(|f| !f.is_empty()));
+            frame
+        };
         let headers =
             [(header::CONTENT_TYPE, "text/event-stream; charset=utf-8"), (header::CACHE_CONTROL, "no-store")];
-        (headers, Body::from_stream(frames)).into_response()
+        (headers, Body::from_stream(Frames { answers: self, frame })).into_response()
+    }
+}
+
+/// The frames of a stream. Owns the requests, so that they end when the connection does, or when all that is wanted
+/// has come.
+struct Frames<F> {
+    answers: Answers,
+    frame: F,
+}
+
+impl<F: FnMut(&mut Answers, Option<(usize, Event)>) -> String + Unpin> Stream for Frames<F> {
+    type Item = Result<Bytes, Infallible>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let Self { answers, frame } = &mut *self;
+        while answers.choices > 0 {
+            let news = ready!(answers.news.poll_recv(context));
+            let frame = frame(answers, news);
+            // An empty frame would end a chunked body.
+            if !frame.is_empty() {
+                return Poll::Ready(Some(Ok(Bytes::from(frame))));
+            }
+        }
+        Poll::Ready(None)
     }
 }
 

@@ -1,38 +1,38 @@
 //! `POST /v1/chat/completions`.
 
-use crate::answers::{Answers, Choice, Envelope, Usage, reason_name, token_text};
+use crate::answers::{Answers, Envelope, Usage};
 use crate::body;
-use crate::fields::{Fields, wrong};
+use crate::dialog::{dialog, encode};
+use crate::fields::Fields;
+use crate::form::Form;
 use crate::reply::ApiError;
 use crate::sampling::{MAX_SAMPLES, max_tokens, sampling};
 use crate::server::App;
+use crate::tools::{Dialect, Toolbox};
+use crate::turn::Turn;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use herd_infer::{Event, Request, TokenLogprob};
-use herd_tokenizer::Tokenizer;
-use herd_tokenizer::chat::{Dialog, encode_rich_dialog};
+use herd_infer::{Event, Request};
 use serde_json::{Value, json};
 use std::sync::Arc;
-
-/// Most messages of one dialog.
-const MAX_MESSAGES: usize = 4096;
 
 pub(crate) async fn chat_completions(State(app): State<Arc<App>>, body: Body) -> Result<Response, ApiError> {
     let value = body::json(body, app.limits.max_body_bytes).await?;
     let f = Fields::of(&value)?;
     app.check_model(&f)?;
     let empty_list = |v: &Value| v.as_array().is_some_and(Vec::is_empty);
-    for name in ["tools", "functions", "modalities", "audio"] {
+    for name in ["functions", "modalities", "audio"] {
         f.unsupported(name, |v| empty_list(v) || v == &json!(["text"]))?;
     }
-    f.unsupported("response_format", |v| v["type"] == "text")?;
-    let messages = messages(f.required("messages")?)?;
-    let samples = f.whole("n", 1..=MAX_SAMPLES)?.unwrap_or(1);
+    let tokenizer = app.generator.tokenizer().clone();
+    let dialect = Dialect::of(tokenizer.chat_template());
+    let tools = Toolbox::read(&f)?;
+    let dialog = dialog(&f, tools.as_ref(), dialect)?;
+    let samples = f.whole("n", 1..=MAX_SAMPLES)?.unwrap_or(1) as usize;
     let mut sampling = sampling(&f)?;
-    let top = f.whole("top_logprobs", 0..=20)?;
-    sampling.logprobs = match (f.flag("logprobs")?, top) {
+    sampling.logprobs = match (f.flag("logprobs")?, f.whole("top_logprobs", 0..=20)?) {
         (true, top) => Some(top.unwrap_or(0) as usize),
         (false, None | Some(0)) => None,
         (false, Some(_)) => {
@@ -40,117 +40,49 @@ pub(crate) async fn chat_completions(State(app): State<Arc<App>>, body: Body) ->
         }
     };
     let (stream, with_usage) = app.stream_options(&f)?;
-
-    // Rendering and encoding a long dialog would hold up the other connections of this thread.
-    let tokenizer = app.generator.tokenizer().clone();
-    let dialog = Dialog { messages, add_generation_prompt: true, ..Dialog::default() };
-    let encoded = tokio::task::spawn_blocking(move || encode_rich_dialog(&tokenizer, &dialog)).await;
-    let prompt = match encoded {
-        Ok(Ok(chat)) => chat.tokens,
-        Ok(Err(error)) => return Err(ApiError::invalid(Some("messages"), error.to_string())),
-        Err(_) => return Err(ApiError::invalid(Some("messages"), "the chat template failed on this dialog")),
-    };
+    if let Some(form) = Form::with_tools(Form::read(&f)?, tools.as_ref(), dialect, &app)? {
+        sampling.constraint = Some(form.compile(&app).await?);
+    }
+    let prompt = encode(&tokenizer, dialog).await?;
     let names = ["max_completion_tokens", "max_tokens"];
     let default = app.limits.default_max_tokens;
     sampling.max_tokens = max_tokens(&f, &names, default, prompt.len(), app.generator.context())?;
-    let request = Request { prompt, samples: samples as usize, sampling };
-    let answers = Answers::start(&app, vec![request], "messages")?;
-    let tokenizer = app.generator.tokenizer().clone();
+    let mut answers = Answers::start(&app, vec![Request { prompt, samples, sampling }], "messages")?;
+    let new_turn = || Turn::new(tokenizer.clone(), tools.as_ref().map(|tools| tools.calls(dialect)));
+    let mut turns: Vec<Turn> = (0..samples).map(|_| new_turn()).collect();
     if stream {
         let envelope = Envelope::new("chatcmpl", "chat.completion.chunk", app.name.clone());
-        return Ok(stream_chunks(answers, envelope, tokenizer, samples as usize, with_usage));
+        return Ok(stream_chunks(answers, envelope, turns, with_usage));
     }
-    let (choices, usage) = answers.collect().await?;
+    while turns.iter().any(|t| !t.finished()) {
+        let Some((index, event)) = answers.next().await else { return Err(Answers::broken()) };
+        turns[index].take(event);
+    }
     let envelope = Envelope::new("chatcmpl", "chat.completion", app.name.clone());
-    let choices = choices.into_iter().enumerate().map(|(i, c)| whole_choice(&tokenizer, i, c)).collect();
-    let mut response = envelope.wrap(choices);
-    response["usage"] = usage.json();
+    let mut response = envelope.wrap(turns.into_iter().enumerate().map(|(i, turn)| turn.choice(i)).collect());
+    response["usage"] = answers.usage().json();
     Ok(Json(response).into_response())
 }
 
-/// Checks the messages and brings them into the form that chat templates know.
-fn messages(value: &Value) -> Result<Vec<Value>, ApiError> {
-    let expected = format!("a list of 1 to {MAX_MESSAGES} messages");
-    let list = value.as_array().filter(|l| (1..=MAX_MESSAGES).contains(&l.len()));
-    let list = list.ok_or_else(|| wrong("messages", value, &expected))?;
-    list.iter().enumerate().map(|(i, message)| normal_message(i, message)).collect()
-}
-
-fn normal_message(index: usize, message: &Value) -> Result<Value, ApiError> {
-    let field = |name: &str| format!("messages[{index}].{name}");
-    let role = match message["role"].as_str() {
-        Some("developer") => "system",
-        Some(role @ ("system" | "user" | "assistant" | "tool" | "ipython")) => role,
-        _ => {
-            let expected = "one of system, developer, user, assistant, tool";
-            return Err(wrong(&field("role"), &message["role"], expected));
-        }
-    };
-    let content = match &message["content"] {
-        Value::String(text) => text.clone(),
-        Value::Array(parts) => {
-            let mut all = String::new();
-            for (p, part) in parts.iter().enumerate() {
-                let name = field(&format!("content[{p}]"));
-                match (part["type"].as_str(), part["text"].as_str()) {
-                    (Some("text"), Some(text)) => all.push_str(text),
-                    _ => {
-                        return Err(wrong(&name, part, "a part of type text; this model reads nothing else"));
-                    }
-                }
-            }
-            all
-        }
-        other => return Err(wrong(&field("content"), other, "a string or a list of text parts")),
-    };
-    Ok(json!({ "role": role, "content": content }))
-}
-
-fn whole_choice(tokenizer: &Tokenizer, index: usize, choice: Choice) -> Value {
-    let logprobs = (!choice.logprobs.is_empty()).then(|| logprobs_json(tokenizer, &choice.logprobs));
-    json!({
-        "index": index,
-        "message": { "role": "assistant", "content": choice.text, "refusal": null },
-        "logprobs": logprobs,
-        "finish_reason": choice.reason.map(reason_name),
-    })
-}
-
-fn stream_chunks(
-    answers: Answers,
-    envelope: Envelope,
-    tokenizer: Tokenizer,
-    samples: usize,
-    with_usage: bool,
-) -> Response {
+fn stream_chunks(answers: Answers, envelope: Envelope, mut turns: Vec<Turn>, with_usage: bool) -> Response {
     let closing = envelope.clone();
-    let wrap = move |index: usize, delta: Value, logprobs: Option<Value>, reason: Option<&str>| {
-        let choice = json!({ "index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason });
+    let wrap = move |choice: Value| {
         let mut chunk = envelope.wrap(vec![choice]);
         if with_usage {
             chunk["usage"] = Value::Null;
         }
         chunk
     };
-    let chunk = move |index: usize, event: Event| match event {
-        // The prompt is computed: every choice begins.
-        Event::Started { .. } => {
+    let chunk = move |index: usize, event: Event| {
+        if let Event::Started { .. } = event {
+            // The prompt is computed: every choice begins.
             let delta = json!({ "role": "assistant", "content": "", "refusal": null });
-            (0..samples).map(|i| wrap(i, delta.clone(), None, None)).collect()
+            let choice = |i| json!({ "index": i, "delta": delta, "logprobs": null, "finish_reason": null });
+            return ((0..turns.len()).map(|i| wrap(choice(i))).collect(), false);
         }
-        Event::Token { text, logprob: None, .. } if text.is_empty() => Vec::new(),
-        Event::Token { text, logprob, .. } => {
-            let logprobs = logprob.map(|l| logprobs_json(&tokenizer, &[l]));
-            vec![wrap(index, json!({ "content": text }), logprobs, None)]
-        }
-        Event::Finished { text, reason, .. } => {
-            let mut chunks = Vec::new();
-            if !text.is_empty() {
-                chunks.push(wrap(index, json!({ "content": text }), None, None));
-            }
-            chunks.push(wrap(index, json!({}), None, Some(reason_name(reason))));
-            chunks
-        }
+        let delta = turns[index].take(event);
+        let finished = delta.reason.is_some();
+        (delta.choices(index).into_iter().map(&wrap).collect(), finished)
     };
     let last = move |usage: &Usage| {
         with_usage.then(|| {
@@ -160,17 +92,4 @@ fn stream_chunks(
         })
     };
     answers.stream(chunk, last)
-}
-
-fn logprobs_json(tokenizer: &Tokenizer, logprobs: &[TokenLogprob]) -> Value {
-    let entry = |token: u32, logprob: f32| json!({ "token": token_text(tokenizer, token), "logprob": logprob, "bytes": tokenizer.token_bytes(token) });
-    let content: Vec<Value> = logprobs
-        .iter()
-        .map(|l| {
-            let mut value = entry(l.token, l.logprob);
-            value["top_logprobs"] = l.top.iter().map(|&(token, p)| entry(token, p)).collect();
-            value
-        })
-        .collect();
-    json!({ "content": content, "refusal": null })
 }

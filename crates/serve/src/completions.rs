@@ -1,11 +1,13 @@
 //! `POST /v1/completions`: text goes on, without a chat format.
 
-use crate::answers::{Answers, Choice, Envelope, reason_name, token_text};
+use crate::answers::{Answers, Choice, Envelope, token_text};
 use crate::body;
 use crate::fields::{Fields, wrong};
+use crate::form::Form;
 use crate::reply::ApiError;
 use crate::sampling::{MAX_SAMPLES, max_tokens, sampling};
 use crate::server::App;
+use crate::turn::reason_name;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
@@ -30,6 +32,9 @@ pub(crate) async fn completions(State(app): State<Arc<App>>, body: Body) -> Resu
     let mut sampling = sampling(&f)?;
     sampling.logprobs = f.whole("logprobs", 0..=20)?.map(|n| n as usize);
     let (stream, with_usage) = app.stream_options(&f)?;
+    if let Some(form) = Form::read(&f)? {
+        sampling.constraint = Some(form.compile(&app).await?);
+    }
     let mut requests = Vec::new();
     for prompt in &prompts {
         let mut sampling = sampling.clone();
@@ -58,7 +63,7 @@ pub(crate) async fn completions(State(app): State<Arc<App>>, body: Body) -> Resu
     let closing = envelope.clone();
     let chunk = move |index: usize, event: Event| {
         let (mut text, logprob, reason) = match event {
-            Event::Started { .. } => return Vec::new(),
+            Event::Started { .. } => return (Vec::new(), false),
             Event::Token { text, logprob, .. } => (text, logprob, None),
             Event::Finished { text, reason, .. } => (text, None, Some(reason_name(reason))),
         };
@@ -66,11 +71,11 @@ pub(crate) async fn completions(State(app): State<Arc<App>>, body: Body) -> Resu
             text.insert_str(0, &echo);
         }
         if text.is_empty() && logprob.is_none() && reason.is_none() {
-            return Vec::new();
+            return (Vec::new(), false);
         }
         let logprobs = logprob.map(|l| logprobs_json(&tokenizer, &[l], &mut offsets[index]));
         let choice = json!({ "index": index, "text": text, "logprobs": logprobs, "finish_reason": reason });
-        vec![envelope.wrap(vec![choice])]
+        (vec![envelope.wrap(vec![choice])], reason.is_some())
     };
     let last = move |usage: &crate::answers::Usage| {
         with_usage.then(|| {

@@ -7,11 +7,15 @@ mod answers;
 mod body;
 mod chat;
 mod completions;
+mod dialog;
 mod fields;
+mod form;
 mod metrics;
 mod reply;
 mod sampling;
 mod server;
+mod tools;
+mod turn;
 
 pub use server::Server;
 

@@ -3,6 +3,7 @@
 use crate::chat::chat_completions;
 use crate::completions::completions;
 use crate::fields::Fields;
+use crate::form::Compiled;
 use crate::metrics::Metrics;
 use crate::reply::ApiError;
 use crate::{Error, Options};
@@ -46,6 +47,7 @@ pub(crate) struct App {
     pub name: Arc<str>,
     pub limits: Options,
     pub metrics: Arc<Metrics>,
+    pub compiled: Compiled,
     keys: Vec<String>,
     /// Listens on this machine only, so that only names of this machine can be meant.
     local: bool,
@@ -121,6 +123,7 @@ impl Server {
             name: name.into(),
             limits: options.clone(),
             metrics: Arc::default(),
+            compiled: Compiled::default(),
             keys,
             local: options.host.is_loopback(),
         };
