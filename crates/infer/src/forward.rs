@@ -108,6 +108,13 @@ fn add(x: &mut [f32], y: &[f32]) {
     }
 }
 
+/// Adds a bias, if there is one, to every row.
+fn add_bias(rows: &mut [f32], bias: &[f32]) {
+    if !bias.is_empty() {
+        rows.chunks_exact_mut(bias.len()).for_each(|row| add(row, bias));
+    }
+}
+
 /// Rotates the heads of one row: dimension i pairs with i + half (Hugging Face's layout, arXiv 2104.09864).
 fn rotate(heads: &mut [f32], (cos, sin): (&[f32], &[f32])) {
     let half = cos.len();
@@ -141,6 +148,7 @@ fn attention_block(
     let row_size = q_size + 2 * kv_size;
     kernels::rms_norm(isa, team, x, &layer.attn_norm, s.eps, &mut scratch.normed);
     layer.qkv.multiply(isa, team, &scratch.normed, &mut scratch.bytes, &mut scratch.qkv);
+    add_bias(&mut scratch.qkv, &layer.qkv_bias);
     for span in spans {
         for (row, position) in span.rows.clone().zip(span.start..) {
             let qkv = &mut scratch.qkv[row * row_size..(row + 1) * row_size];
@@ -195,5 +203,6 @@ fn attention_block(
         });
     });
     layer.output.multiply(isa, team, &scratch.mixed, &mut scratch.bytes, &mut scratch.normed);
+    add_bias(&mut scratch.normed, &layer.output_bias);
     add(x, &scratch.normed);
 }

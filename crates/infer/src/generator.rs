@@ -84,9 +84,8 @@ impl Generator {
         }
         let folder = path;
         let tokenizer = Tokenizer::load(folder)?;
-        let (llama, params) = herd_model::weights::load(folder)
-            .map_err(|e| Error::Model { path: folder.to_path_buf(), problem: e.to_string() })?;
-        Self::new(llama, params, tokenizer, settings)
+        let (config, weights) = crate::folder::open(folder)?;
+        Self::of(config, weights, tokenizer, settings)
     }
 
     /// The model's configuration.

@@ -14,6 +14,7 @@ mod chat;
 mod constraint;
 mod embedding;
 mod engine;
+mod folder;
 mod forward;
 mod generator;
 pub mod gguf;
@@ -137,6 +138,9 @@ pub enum Error {
         /// What is wrong.
         problem: String,
     },
+    /// The weights of a folder cannot be read.
+    #[error(transparent)]
+    Weights(#[from] herd_model::weights::WeightsError),
     /// The tokenizer or its chat template does not work.
     #[error(transparent)]
     Tokenizer(#[from] herd_tokenizer::Error),

@@ -191,8 +191,12 @@ pub(crate) struct Layer {
     pub attn_norm: Vec<f32>,
     /// [(heads + 2 kv_heads) head_dim, hidden]: queries, keys, values.
     pub qkv: Matrix,
+    /// [(heads + 2 kv_heads) head_dim], or empty.
+    pub qkv_bias: Vec<f32>,
     /// [hidden, heads head_dim].
     pub output: Matrix,
+    /// [hidden], or empty.
+    pub output_bias: Vec<f32>,
     pub ffn_norm: Vec<f32>,
     /// [2 ffn, hidden]: gate, then up.
     pub gate_up: Matrix,
@@ -228,7 +232,9 @@ impl Weights {
         let layers = llama.layers.iter().map(|layer| Layer {
             attn_norm: vector(layer.attn_norm),
             qkv: matrix(layer.wqkv, sizes.hidden),
+            qkv_bias: Vec::new(),
             output: matrix(layer.wo, sizes.heads * sizes.head_dim),
+            output_bias: Vec::new(),
             ffn_norm: vector(layer.ffn_norm),
             gate_up: matrix(layer.w_gate_up, sizes.hidden),
             down: matrix(layer.w_down, sizes.ffn),

@@ -5,6 +5,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::path::Path;
 
+/// Longest context that is believed; a larger one comes from a damaged file.
+const MAX_CONTEXT: usize = 1 << 20;
+
+/// Widest head that is believed.
+const MAX_HEAD_DIM: usize = 1024;
+
 /// Everything that decides the shape and the arithmetic of a Llama. Fields bear Hugging Face's names.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LlamaConfig {
@@ -30,6 +36,8 @@ pub struct LlamaConfig {
     pub rope_scaling: Option<RopeScaling>,
     /// Whether the output matrix is the embedding matrix.
     pub tie_word_embeddings: bool,
+    /// Whether the projections of the attention add a bias.
+    pub attention_bias: bool,
     /// Longest context, tokens.
     pub max_position_embeddings: usize,
     /// Standard deviation of the initial weights.
@@ -115,8 +123,8 @@ impl Fields<'_> {
     fn size(&self, field: &str) -> Result<Option<usize>, ConfigError> {
         self.get(field)
             .map(|v| match v.as_u64() {
-                Some(n) if n > 0 => Ok(n as usize),
-                _ => Err(self.wrong(field, format!("is {v}, expected a positive integer"))),
+                Some(n) if n > 0 && n < 1 << 31 => Ok(n as usize),
+                _ => Err(self.wrong(field, format!("is {v}, expected a positive integer below 2^31"))),
             })
             .transpose()
     }
@@ -154,10 +162,8 @@ impl LlamaConfig {
             }
             None => return Err(f.wrong("model_type", "is missing, expected \"llama\"")),
         }
-        for bias in ["attention_bias", "mlp_bias"] {
-            if f.get(bias).and_then(Value::as_bool) == Some(true) {
-                return Err(f.wrong(bias, "is true; projections with a bias are not supported"));
-            }
+        if f.get("mlp_bias").and_then(Value::as_bool) == Some(true) {
+            return Err(f.wrong("mlp_bias", "is true; a feed-forward network with a bias is not supported"));
         }
         match f.get("hidden_act").and_then(Value::as_str) {
             None | Some("silu") => {}
@@ -187,6 +193,14 @@ impl LlamaConfig {
                 format!("{kv_heads} does not divide num_attention_heads {heads}"),
             ));
         }
+        for (field, value, most) in [
+            ("head_dim", head_dim, MAX_HEAD_DIM),
+            ("max_position_embeddings", f.size("max_position_embeddings")?.unwrap_or(0), MAX_CONTEXT),
+        ] {
+            if value > most {
+                return Err(f.wrong(field, format!("is {value}; at most {most} is supported")));
+            }
+        }
         let (rope_theta, rope_scaling) = rope(&f)?;
         let eos_token_ids = match f.get("eos_token_id") {
             None => Vec::new(),
@@ -205,6 +219,7 @@ impl LlamaConfig {
             rope_theta,
             rope_scaling,
             tie_word_embeddings: f.get("tie_word_embeddings").and_then(Value::as_bool).unwrap_or(false),
+            attention_bias: f.get("attention_bias").and_then(Value::as_bool).unwrap_or(false),
             max_position_embeddings: f.size("max_position_embeddings")?.unwrap_or(2048),
             initializer_range: f.number("initializer_range")?.unwrap_or(0.02) as f32,
             bos_token_id: f.get("bos_token_id").and_then(Value::as_u64).unwrap_or(1) as u32,
@@ -215,6 +230,21 @@ impl LlamaConfig {
                 _ => TorchDtype::Float32,
             },
         })
+    }
+
+    /// Refuses a model that only inference knows.
+    ///
+    /// # Errors
+    /// Its attention has a bias; `file` is named.
+    pub fn without_bias(&self, file: &str) -> Result<(), ConfigError> {
+        match self.attention_bias {
+            false => Ok(()),
+            true => Err(ConfigError::Field {
+                file: file.to_string(),
+                field: "attention_bias".into(),
+                problem: "is true; such a model can be opened and served, but not trained".into(),
+            }),
+        }
     }
 
     /// The JSON that Transformers 4 and 5 read. `architecture` names the class, such as `LlamaForCausalLM`.
@@ -230,7 +260,7 @@ impl LlamaConfig {
             "num_key_value_heads": self.num_key_value_heads,
             "head_dim": self.head_dim,
             "hidden_act": "silu",
-            "attention_bias": false,
+            "attention_bias": self.attention_bias,
             "attention_dropout": 0.0,
             "mlp_bias": false,
             "rms_norm_eps": self.rms_norm_eps,

@@ -109,15 +109,19 @@ impl Llama {
             Head::Language => add("head".into(), &[v, d], Init::Normal { std }),
             Head::Reward => add("score".into(), &[1, d], Init::Zeros),
         };
+        let rope = Self::rope_of(&config);
+        Self { config, embed, layers, norm, head_kind, rope, head, specs }
+    }
+
+    /// The rotary angles of every position of a model's context.
+    pub fn rope_of(config: &LlamaConfig) -> RopeTable {
         let scaling = config.rope_scaling.map(|s| Llama3Scaling {
             factor: s.factor,
             low_freq_factor: s.low_freq_factor,
             high_freq_factor: s.high_freq_factor,
             original_context: s.original_max_position_embeddings,
         });
-        let rope =
-            RopeTable::new(config.head_dim, config.rope_theta, scaling, config.max_position_embeddings);
-        Self { config, embed, layers, norm, head_kind, rope, head, specs }
+        RopeTable::new(config.head_dim, config.rope_theta, scaling, config.max_position_embeddings)
     }
 
     /// Zeroed parameters for this model; [`Params::initialize`] or [`crate::weights::load`] fills them.

@@ -122,6 +122,7 @@ impl Settings {
             rms_norm_eps: self.norm_eps,
             rope_theta: self.rope_theta,
             rope_scaling: self.rope_scaling,
+            attention_bias: false,
             tie_word_embeddings: self.tie_embeddings,
             max_position_embeddings: self.max_context,
             initializer_range: self.init_std,

@@ -5,15 +5,14 @@
 //! ("half-split"), so nothing is permuted.
 
 use crate::config::{ConfigError, LlamaConfig, TorchDtype};
+use crate::files::TensorFiles;
 use crate::llama::{Head, Llama};
 use half::{bf16, f16};
 use herd_run::atomic::{self, FileError};
 use herd_tensor::{ParamId, Params};
-use memmap2::Mmap;
 use rayon::prelude::*;
-use safetensors::tensor::{Dtype, SafeTensors, TensorView, View};
+use safetensors::tensor::{Dtype, View};
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -210,96 +209,53 @@ pub fn save(dir: &Path, llama: &Llama, params: &Params) -> Result<(), WeightsErr
 /// and finite; none may be left over.
 pub fn load(dir: &Path) -> Result<(Llama, Params), WeightsError> {
     let config = LlamaConfig::read(dir)?;
-    let files = files(dir)?;
-    let maps = files.iter().map(|path| Ok((path, map(path)?))).collect::<Result<Vec<_>, WeightsError>>()?;
-    let mut tensors: BTreeMap<String, (&Path, TensorView)> = BTreeMap::new();
-    for (path, map) in &maps {
-        let file = SafeTensors::deserialize(map)
-            .map_err(|e| WeightsError::Format { path: path.to_path_buf(), problem: e.to_string() })?;
-        tensors.extend(file.tensors().into_iter().map(|(name, view)| (name, (path.as_path(), view))));
-    }
-    let head = if tensors.contains_key("score.weight") { Head::Reward } else { Head::Language };
+    config.without_bias(&dir.join("config.json").display().to_string())?;
+    let files = TensorFiles::open(dir)?;
+    // The file bounds the sizes that memory is taken for.
+    let c = &config;
+    files.expect("model.embed_tokens.weight", &[c.vocab_size, c.hidden_size])?;
+    let last = format!("model.layers.{}", c.num_hidden_layers - 1);
+    files.expect(&format!("{last}.input_layernorm.weight"), &[c.hidden_size])?;
+    files.expect(
+        &format!("{last}.self_attn.q_proj.weight"),
+        &[c.num_attention_heads * c.head_dim, c.hidden_size],
+    )?;
+    let head = if files.get("score.weight").is_some() { Head::Reward } else { Head::Language };
     let llama = Llama::with_head(config, head);
-    let mut params = llama.params();
     let pieces = pieces(&llama);
-    let known: BTreeSet<&str> = pieces.iter().map(|p| p.name.as_str()).collect();
-    if let Some((name, (path, _))) =
-        tensors.iter().find(|(name, _)| !known.contains(name.as_str()) && !redundant(name))
-    {
-        return Err(WeightsError::Unexpected { path: path.to_path_buf(), name: name.clone() });
-    }
+    check_known(&files, |name| pieces.iter().any(|piece| piece.name == name))?;
+    // All sizes are checked against the files before memory is taken for them.
     for piece in &pieces {
-        let Some((path, view)) = tensors.get(&piece.name) else {
-            return Err(WeightsError::Missing { path: dir.to_path_buf(), name: piece.name.clone() });
-        };
-        if view.shape() != piece.shape {
-            return Err(WeightsError::Shape {
-                path: path.to_path_buf(),
-                name: piece.name.clone(),
-                found: view.shape().to_vec(),
-                expected: piece.shape.clone(),
-            });
-        }
+        files.expect(&piece.name, &piece.shape)?;
+    }
+    let mut params = llama.params();
+    for piece in &pieces {
+        let stored = files.expect(&piece.name, &piece.shape)?;
         let to = &mut params.value_mut(piece.param)[piece.numbers()];
-        copy_as_f32(view, to).ok_or_else(|| WeightsError::Dtype {
-            path: path.to_path_buf(),
-            name: piece.name.clone(),
-            found: format!("{:?}", view.dtype()),
-        })?;
+        stored.copy_to(0, to);
         if let Some(index) = to.par_iter().position_first(|x| !x.is_finite()) {
-            return Err(WeightsError::NotFinite {
-                path: path.to_path_buf(),
-                name: piece.name.clone(),
-                index,
-            });
+            return Err(stored.not_finite(&piece.name, index));
         }
     }
     Ok((llama, params))
+}
+
+/// Refuses a tensor that belongs to no part of the model.
+///
+/// # Errors
+/// The first name that `known` does not know and that does not follow from the rest.
+pub fn check_known(files: &TensorFiles, known: impl Fn(&str) -> bool) -> Result<(), WeightsError> {
+    match files.names().find(|name| !known(name) && !redundant(name)) {
+        None => Ok(()),
+        Some(name) => {
+            let path = files.get(name).map(|tensor| tensor.path.to_path_buf()).unwrap_or_default();
+            Err(WeightsError::Unexpected { path, name: name.to_string() })
+        }
+    }
 }
 
 /// Tensors that older exporters add and that follow from the rest: the rotary frequencies, and the output matrix of
 /// a tied model.
 fn redundant(name: &str) -> bool {
     name.ends_with("rotary_emb.inv_freq") || name == "lm_head.weight"
-}
-
-/// The weight files of a folder: the single file, or those that the index names.
-fn files(dir: &Path) -> Result<Vec<PathBuf>, WeightsError> {
-    let index = dir.join("model.safetensors.index.json");
-    if !index.exists() {
-        return Ok(vec![dir.join("model.safetensors")]);
-    }
-    #[derive(serde::Deserialize)]
-    struct Index {
-        weight_map: BTreeMap<String, String>,
-    }
-    let index: Index = atomic::read_json(&index)?;
-    let names: BTreeSet<String> = index.weight_map.into_values().collect();
-    Ok(names.into_iter().map(|name| dir.join(name)).collect())
-}
-
-fn map(path: &Path) -> Result<Mmap, WeightsError> {
-    let file = File::open(path).map_err(FileError::at("open", path))?;
-    // SAFETY: the map is only read, and dropped before `load` returns; a file that another process shortens
-    // meanwhile is the one case that the operating system gives no protection against.
-    Ok(unsafe { Mmap::map(&file) }.map_err(FileError::at("map", path))?)
-}
-
-/// Copies a stored tensor as f32; `None` if its format is not read. Lengths agree, since the shapes were compared.
-fn copy_as_f32(view: &TensorView, to: &mut [f32]) -> Option<()> {
-    fn each<const N: usize>(bytes: &[u8], to: &mut [f32], f: impl Fn([u8; N]) -> f32 + Sync) {
-        to.par_iter_mut().zip(bytes.par_chunks_exact(N)).with_min_len(1 << 14).for_each(|(x, b)| {
-            let mut word = [0; N];
-            word.copy_from_slice(b);
-            *x = f(word);
-        });
-    }
-    let bytes = view.data();
-    match view.dtype() {
-        Dtype::F32 => each(bytes, to, f32::from_le_bytes),
-        Dtype::BF16 => each(bytes, to, |b| bf16::from_le_bytes(b).to_f32()),
-        Dtype::F16 => each(bytes, to, |b| f16::from_le_bytes(b).to_f32()),
-        _ => return None,
-    }
-    Some(())
 }

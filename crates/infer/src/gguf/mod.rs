@@ -74,7 +74,8 @@ fn load_weights(file: &Container) -> Result<(Llama, Params), Error> {
     for piece in pieces(&config) {
         locate(file, &piece.name, piece.shape)?;
     }
-    refuse_biases(file)?;
+    check_biases(file, &config)?;
+    config.without_bias(&file.path.display().to_string()).map_err(|e| file.problem(e.to_string()))?;
     let llama = Llama::new(config);
     let mut params = llama.params();
     for piece in pieces(&llama.config) {
@@ -89,13 +90,38 @@ fn load_weights(file: &Container) -> Result<(Llama, Params), Error> {
     Ok((llama, params))
 }
 
-fn refuse_biases(file: &Container) -> Result<(), Error> {
-    match file.tensors.keys().find(|name| name.ends_with(".bias")) {
-        Some(name) => {
-            Err(file.problem(format!("tensor `{name}`: projections with a bias are not supported")))
-        }
+/// Refuses biases of which the forward pass knows nothing.
+fn check_biases(file: &Container, c: &LlamaConfig) -> Result<(), Error> {
+    let known = ["attn_q.bias", "attn_k.bias", "attn_v.bias", "attn_output.bias"];
+    let is_known = |name: &str| c.attention_bias && known.iter().any(|known| name.ends_with(known));
+    match file.tensors.keys().find(|name| name.ends_with(".bias") && !is_known(name)) {
+        Some(name) => Err(file.problem(format!("tensor `{name}`: a bias here is not supported"))),
         None => Ok(()),
     }
+}
+
+/// The biases of the attention of layer `i`: of queries, keys and values, and of the output; empty if there are none.
+fn biases(file: &Container, c: &LlamaConfig, i: usize) -> Result<(Vec<f32>, Vec<f32>), Error> {
+    if !c.attention_bias {
+        return Ok(Default::default());
+    }
+    let read = |part: &str, length: usize, heads: Option<usize>| {
+        let mut out = vec![0.0; length];
+        tensor(file, &format!("blk.{i}.attn_{part}.bias"), [1, length], &mut out)?;
+        if let Some(heads) = heads {
+            unpermute(&mut out, heads, 1);
+        }
+        Ok::<_, Error>(out)
+    };
+    let (heads, kv_heads) = (c.num_attention_heads, c.num_key_value_heads);
+    let mut qkv = read("q", heads * c.head_dim, Some(heads))?;
+    qkv.extend(read("k", kv_heads * c.head_dim, Some(kv_heads))?);
+    qkv.extend(read("v", kv_heads * c.head_dim, None)?);
+    let output = match file.tensors.contains_key(&format!("blk.{i}.attn_output.bias")) {
+        true => read("output", c.hidden_size, None)?,
+        false => Vec::new(),
+    };
+    Ok((qkv, output))
 }
 
 /// A parameter of the model.
@@ -286,6 +312,7 @@ fn config(file: &Container) -> Result<LlamaConfig, Error> {
         rms_norm_eps: number("llama.attention.layer_norm_rms_epsilon", 1e-5)?,
         rope_theta,
         rope_scaling: rope_scaling(file, head_dim, rope_theta)?,
+        attention_bias: file.tensors.contains_key("blk.0.attn_q.bias"),
         tie_word_embeddings: !file.tensors.contains_key("output.weight"),
         max_position_embeddings: context,
         initializer_range: 0.02,

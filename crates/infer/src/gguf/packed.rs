@@ -23,7 +23,7 @@ const STRETCH: usize = 4 << 20;
 /// As for [`super::load`].
 pub(super) fn weights(file: &Arc<Container>) -> Result<(LlamaConfig, Weights), Error> {
     let config = config(file)?;
-    super::refuse_biases(file)?;
+    super::check_biases(file, &config)?;
     let mut planned = Vec::new();
     let mut bytes = 0;
     // All sizes are checked against the file before memory is taken for them.
@@ -68,15 +68,20 @@ pub(super) fn weights(file: &Arc<Container>) -> Result<(LlamaConfig, Weights), E
     let mut vector = |wanted: herd_tensor::ParamId| {
         vectors.extract_if(.., |(p, _)| place(*p) == wanted).flat_map(|(_, v)| v).collect::<Vec<f32>>()
     };
-    let layers = llama.layers.iter().map(|layer| Layer {
-        attn_norm: vector(layer.attn_norm),
-        qkv: stacked(layer.wqkv),
-        output: stacked(layer.wo),
-        ffn_norm: vector(layer.ffn_norm),
-        gate_up: stacked(layer.w_gate_up),
-        down: stacked(layer.w_down),
-    });
-    let layers = layers.collect();
+    let mut layers = Vec::with_capacity(llama.layers.len());
+    for (i, layer) in llama.layers.iter().enumerate() {
+        let (qkv_bias, output_bias) = super::biases(file, c, i)?;
+        layers.push(Layer {
+            attn_norm: vector(layer.attn_norm),
+            qkv: stacked(layer.wqkv),
+            qkv_bias,
+            output: stacked(layer.wo),
+            output_bias,
+            ffn_norm: vector(layer.ffn_norm),
+            gate_up: stacked(layer.w_gate_up),
+            down: stacked(layer.w_down),
+        });
+    }
     let embed = stacked(llama.embed);
     let head = if c.tie_word_embeddings { embed.clone() } else { stacked(llama.head()) };
     let weights = Weights::new(Sizes::of(c), embed, layers, vector(llama.norm), head, llama.rope.clone());

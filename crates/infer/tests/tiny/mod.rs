@@ -30,6 +30,7 @@ pub fn model_of_context(tokenizer: &Tokenizer, context: usize) -> (Llama, Params
         rms_norm_eps: 1e-5,
         rope_theta: 10_000.0,
         rope_scaling: None,
+        attention_bias: false,
         tie_word_embeddings: false,
         max_position_embeddings: context,
         // Wide, so that the distributions are far from even.
