@@ -4,6 +4,18 @@ use crate::hashing::{FastMap, mix};
 /// Longest piece that fits a key, bytes; nearly all words do.
 pub(crate) const KEY_BYTES: usize = 15;
 
+/// The bits that the bytes of a piece fill, by its length.
+const KEPT: [[u64; 2]; 16] = {
+    let mut kept = [[0; 2]; 16];
+    let mut length = 1;
+    while length < 16 {
+        let all = u128::MAX >> (128 - 8 * length);
+        kept[length] = [all as u64, (all >> 64) as u64];
+        length += 1;
+    }
+    kept
+};
+
 /// A short piece as two numbers: its bytes, zeros, and its length in the last byte.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Key {
@@ -12,20 +24,27 @@ pub(crate) struct Key {
 }
 
 impl Key {
+    /// The key of no piece.
+    pub(crate) const NONE: Self = Self { low: 0, high: u64::MAX };
+
     /// The key of `text[start..end]`, at least 1 and at most [`KEY_BYTES`] bytes.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn new(text: &[u8], start: usize, end: usize) -> Self {
         let length = end - start;
-        let sixteen = match text.get(start..start + 16).and_then(|bytes| bytes.try_into().ok()) {
-            Some(bytes) => u128::from_le_bytes(bytes),
+        let bytes = match text.get(start..).and_then(|rest| rest.first_chunk::<16>()) {
+            Some(bytes) => *bytes,
             None => {
                 let mut bytes = [0; 16];
                 bytes[..length].copy_from_slice(&text[start..end]);
-                u128::from_le_bytes(bytes)
+                bytes
             }
         };
-        let kept = sixteen & (u128::MAX >> (128 - 8 * length)) | (length as u128) << 120;
-        Self { low: kept as u64, high: (kept >> 64) as u64 }
+        let [low, high] = bytes.as_chunks::<8>().0 else { unreachable!("sixteen bytes are two times eight") };
+        let [keep_low, keep_high] = KEPT[length % 16];
+        Self {
+            low: u64::from_le_bytes(*low) & keep_low,
+            high: u64::from_le_bytes(*high) & keep_high | (length as u64) << 56,
+        }
     }
 
     /// Equality without a branch.
@@ -41,15 +60,17 @@ impl Key {
 }
 
 /// Most tokens that are kept beside their key.
-const INLINE: usize = 3;
+pub(crate) const INLINE: usize = 3;
+
+/// Tokens of a short piece, and in the last place how many; if more than [`INLINE`], the first place says where they
+/// begin in the spill.
+pub(crate) type Found = [u32; INLINE + 1];
 
 /// A key and its tokens.
 #[derive(Clone, Copy, Default)]
 struct Slot {
     key: Key,
-    ids: [u32; INLINE],
-    /// Number of tokens; if more than [`INLINE`], `ids[0]` is where they begin in the spill.
-    count: u32,
+    found: Found,
 }
 
 /// Two slots that a key can be in: one cache line.
@@ -92,25 +113,29 @@ impl Cache {
         (hash >> (64 - (SLOTS / 2).ilog2())) as usize
     }
 
-    /// Appends the tokens of a known piece and says whether it was known.
+    /// What is known of a piece.
     #[inline(always)]
-    pub(crate) fn get(&self, key: Key, hash: u64, out: &mut Vec<u32>) -> bool {
+    pub(crate) fn find(&self, key: Key, hash: u64) -> Option<&Found> {
         let Pair(slots) = &self.pairs[Self::place(hash)];
         // Chosen without a branch: which of the two it is, nobody can predict.
         let slot = &slots[usize::from(slots[1].key.is(key))];
-        if !slot.key.is(key) {
-            return false;
+        slot.key.is(key).then_some(&slot.found)
+    }
+
+    /// The tokens that [`find`](Self::find) found.
+    #[inline]
+    pub(crate) fn tokens<'a>(&'a self, found: &'a Found) -> &'a [u32] {
+        match found[INLINE] as usize {
+            count @ ..=INLINE => &found[..count],
+            count => &self.spill[found[0] as usize..][..count],
         }
-        match slot.count {
-            1 => out.push(slot.ids[0]),
-            2 => out.extend_from_slice(&slot.ids[..2]),
-            3 => out.extend_from_slice(&slot.ids),
-            count => {
-                let start = slot.ids[0] as usize;
-                out.extend_from_slice(&self.spill[start..start + count as usize]);
-            }
-        }
-        true
+    }
+
+    /// Appends the tokens of a known piece and says whether it was known.
+    pub(crate) fn get(&self, key: Key, hash: u64, out: &mut Vec<u32>) -> bool {
+        let found = self.find(key, hash);
+        out.extend_from_slice(found.map_or(&[], |found| self.tokens(found)));
+        found.is_some()
     }
 
     /// Remembers a piece in place of the one that was remembered longest of two.
@@ -119,16 +144,17 @@ impl Cache {
             self.pairs.fill(Pair::default());
             self.spill.clear();
         }
-        let mut ids = [0; INLINE];
+        let mut found = [0; INLINE + 1];
+        found[INLINE] = tokens.len() as u32;
         if tokens.len() <= INLINE {
-            ids[..tokens.len()].copy_from_slice(tokens);
+            found[..tokens.len()].copy_from_slice(tokens);
         } else {
-            ids[0] = self.spill.len() as u32;
+            found[0] = self.spill.len() as u32;
             self.spill.extend_from_slice(tokens);
         }
         let Pair(slots) = &mut self.pairs[Self::place(hash)];
         slots[1] = slots[0];
-        slots[0] = Slot { key, ids, count: tokens.len() as u32 };
+        slots[0] = Slot { key, found };
     }
 
     /// As [`get`](Self::get), for a piece that fits no key.

@@ -9,14 +9,14 @@ pub(crate) use cache::Cache;
 pub(crate) use merge::{Merge, NONE, Scratch};
 pub(crate) use vocabulary::Vocabulary;
 
-use crate::split::{CLASSES, Classes, Split, llama3_piece_end};
+use crate::split::{CLASSES, Classes, Split, llama3_piece_ends};
 use crate::vocabulary::{Entry, EntryKind};
 pub(crate) use borders::Borders;
-use cache::{KEY_BYTES, Key};
+use cache::{INLINE, KEY_BYTES, Key};
 use merge::MergeTable;
 
 /// Pieces that are looked up together.
-const BATCH: usize = 64;
+const BATCH: usize = 256;
 
 /// What becomes of bytes that the vocabulary has no token for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,16 +99,24 @@ impl Bpe {
             Split::Llama3 => {
                 let classes = self.classes;
                 let bytes = text.as_bytes();
-                self.encode_pieces(bytes, |at| llama3_piece_end(classes, bytes, at), cache, out);
+                let ends = |at, ends: &mut [usize; BATCH]| llama3_piece_ends(classes, bytes, at, ends);
+                self.encode_pieces(bytes, ends, cache, out);
             }
             split => {
-                let mut ends = split.ends(text).into_iter();
-                self.encode_pieces(text.as_bytes(), |_| ends.next().unwrap_or(text.len()), cache, out);
+                let all = split.ends(text);
+                let mut batches = all.chunks(BATCH);
+                let ends = |_, ends: &mut [usize; BATCH]| {
+                    let batch = batches.next().unwrap_or_default();
+                    ends[..batch.len()].copy_from_slice(batch);
+                    batch.len()
+                };
+                self.encode_pieces(text.as_bytes(), ends, cache, out);
             }
         }
     }
 
-    /// Appends the tokens of the pieces of a text; `piece_end` gives the end of each, in order.
+    /// Appends the tokens of the pieces of a text; `fill` writes the ends of some pieces, in order, from a place where
+    /// one begins, and says how many.
     ///
     /// In batches and three steps, so that the processor waits for many places of the cache at once instead of for
     /// one after the other.
@@ -116,37 +124,45 @@ impl Bpe {
     fn encode_pieces(
         &self,
         text: &[u8],
-        mut piece_end: impl FnMut(usize) -> usize,
+        mut fill: impl FnMut(usize, &mut [usize; BATCH]) -> usize,
         cache: &mut Cache,
         out: &mut Vec<u32>,
     ) {
         let mut ends = [0; BATCH];
         let mut keys = [(Key::default(), 0); BATCH];
+        let mut ids = [0; BATCH * INLINE];
         let mut start = 0;
         while start < text.len() {
-            let mut count = 0;
+            let count = fill(start, &mut ends);
             let mut at = start;
-            while count < BATCH && at < text.len() {
-                at = piece_end(at);
-                ends[count] = at;
-                count += 1;
-            }
-            at = start;
             for (key, &end) in keys.iter_mut().zip(&ends[..count]) {
-                if end - at <= KEY_BYTES {
-                    key.0 = Key::new(text, at, end);
-                    key.1 = key.0.hash();
-                }
+                key.0 = if end - at <= KEY_BYTES { Key::new(text, at, end) } else { Key::NONE };
+                key.1 = key.0.hash();
                 at = end;
             }
+            let mut filled = 0;
             for (&(key, hash), &end) in keys.iter().zip(&ends[..count]) {
-                if end - start > KEY_BYTES {
-                    self.encode_long(text, start, end, cache, out);
-                } else if !cache.get(key, hash, out) {
-                    self.encode_unknown(&text[start..end], (key, hash), true, cache, out);
+                match cache.find(key, hash) {
+                    // All places are copied, whatever their number: a branch on it would be mispredicted.
+                    Some(found) if found[INLINE] as usize <= INLINE => {
+                        ids[filled..filled + INLINE].copy_from_slice(&found[..INLINE]);
+                        filled += found[INLINE] as usize;
+                    }
+                    found => {
+                        out.extend_from_slice(&ids[..filled]);
+                        filled = 0;
+                        if let Some(found) = found {
+                            out.extend_from_slice(cache.tokens(found));
+                        } else if end - start > KEY_BYTES {
+                            self.encode_long(text, start, end, cache, out);
+                        } else {
+                            self.encode_unknown(&text[start..end], (key, hash), true, cache, out);
+                        }
+                    }
                 }
                 start = end;
             }
+            out.extend_from_slice(&ids[..filled]);
         }
     }
 

@@ -4,12 +4,14 @@ mod classes;
 mod gpt2;
 mod llama3;
 mod pattern;
+mod windows;
 
 pub(crate) use classes::{CLASSES, Classes};
 pub(crate) use gpt2::GPT2_PATTERN;
-pub(crate) use llama3::{LLAMA3_PATTERN, piece_end as llama3_piece_end};
+pub(crate) use llama3::LLAMA3_PATTERN;
 pub use llama3::{Pieces, pieces};
 pub(crate) use pattern::Pattern;
+pub(crate) use windows::piece_ends as llama3_piece_ends;
 
 use classes::Class;
 
@@ -97,7 +99,7 @@ impl Step {
             Step::Pattern(pattern) => return pattern.split(text, start, end, ends),
             Step::Llama3 => {
                 while at < end {
-                    at = llama3_piece_end(classes, bytes, at);
+                    at = llama3::piece_end(classes, bytes, at);
                     ends.push(at);
                 }
             }
