@@ -13,6 +13,7 @@ import json
 import os
 import platform
 import shlex
+import signal
 import statistics
 import subprocess
 import sys
@@ -65,21 +66,22 @@ class Player:
 
 
 class Around:
-    """The command of --around, in force between `with` and its end."""
+    """The command of --around, in force between `with` and its end. It may stop whatever it likes but `processes`."""
 
-    def __init__(self, command):
-        self.command = shlex.split(command or "")
+    def __init__(self, command, processes):
+        self.command, self.processes = shlex.split(command or ""), processes
 
     def __enter__(self):
         if self.command:
-            hold = [*self.command, "sh", "-c", "echo ready; cat"]
-            self.process = subprocess.Popen(hold, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-            self.process.stdout.readline()
+            self.around = subprocess.Popen([*self.command, "sh", "-c", "echo $$; exec sleep 3600"], stdout=subprocess.PIPE)
+            self.inside = int(self.around.stdout.readline())
+            for process in self.processes:
+                process.send_signal(signal.SIGCONT)
 
     def __exit__(self, *_):
         if self.command:
-            self.process.stdin.close()
-            self.process.wait()
+            os.kill(self.inside, signal.SIGTERM)
+            self.around.wait()
 
 
 def setup(venv):
@@ -128,7 +130,7 @@ def measure(case, args, python):
         everyone.append(player)
         print(f"{case} {name}: ready, {player.rows[-1]['seconds']:.2f} s a step", file=sys.stderr)
     for _ in range(args.rounds):
-        with Around(args.around):
+        with Around(args.around, [player.process for player in everyone]):
             for player in everyone:
                 player.step()
         print(case, *(f"{p.name} {p.rows[-1]['seconds']:.2f}" for p in everyone), sep="  ", file=sys.stderr)
@@ -212,4 +214,5 @@ def main():
     print(f"\nrows: {path}")
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -3,8 +3,9 @@
 //! which other load on the machine disturbs least; with `cpu`, per second of processor time instead of wall time; with
 //! `alone`, without the peer.
 
+mod products;
+
 use herd_tensor::Tensor;
-use herd_tensor::kernels::{matmul_nn, matmul_nt, matmul_tn_add};
 
 /// Seconds of wall time, or of the process's processor time.
 fn now(cpu: bool) -> f64 {
@@ -17,44 +18,6 @@ fn now(cpu: bool) -> f64 {
 
 fn best(seconds: &[f64]) -> f64 {
     seconds.iter().copied().fold(f64::INFINITY, f64::min)
-}
-
-/// `out[m, n] = a b` with the strides of the layout, by the `gemm` crate.
-fn peer(
-    layout: &str,
-    a: &[f32],
-    b: &[f32],
-    out: &mut [f32],
-    (m, n, k): (usize, usize, usize),
-    threads: usize,
-) {
-    let (a_cs, a_rs) = if layout == "tn" { (m as isize, 1) } else { (1, k as isize) };
-    let (b_cs, b_rs) = if layout == "nt" { (k as isize, 1) } else { (1, n as isize) };
-    let parallelism = if threads == 1 { gemm::Parallelism::None } else { gemm::Parallelism::Rayon(threads) };
-    // SAFETY: the slices hold m k, k n and m n values.
-    unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            out.as_mut_ptr(),
-            1,
-            n as isize,
-            layout == "tn",
-            a.as_ptr(),
-            a_cs,
-            a_rs,
-            b.as_ptr(),
-            b_cs,
-            b_rs,
-            1.0,
-            1.0,
-            false,
-            false,
-            false,
-            parallelism,
-        );
-    }
 }
 
 fn main() {
@@ -110,17 +73,13 @@ fn main() {
         let (mut ours, mut theirs) = (Vec::new(), Vec::new());
         for _ in 0..rounds {
             let start = now(cpu);
-            match layout {
-                "nt" => matmul_nt(a, b, out, m, n, k),
-                "nn" => matmul_nn(a, b, out, m, n, k),
-                _ => matmul_tn_add(a, b, out, m, n, k),
-            }
+            products::herd(layout, (m, n, k), a, b, out);
             ours.push(now(cpu) - start);
             if alone {
                 continue;
             }
             let start = now(cpu);
-            peer(layout, a, b, out, (m, n, k), threads);
+            products::gemm(layout, (m, n, k), a, b, out);
             theirs.push(now(cpu) - start);
         }
         let rate = |seconds: f64| 2.0 * (m * n * k) as f64 / seconds / 1e9;

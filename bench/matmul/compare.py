@@ -1,0 +1,188 @@
+"""Matrix products of the training workloads: Herd, `gemm`, `matrixmultiply`, and MKL through PyTorch, taking turns.
+
+    python3 bench/matmul/compare.py [--rounds 7] [--threads 1 2]
+
+Shapes are those of W1 and W3 (bench/train), all three layouts. In a round each program makes each product once, in a
+process of its own; all outcomes are compared. Prints a Markdown table of GFLOP/s from medians and writes the rows to
+results/DATE.json. `--around CMD` as in bench/train/compare.py, whose virtual environment is used.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from datetime import datetime, timezone
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+sys.path.insert(0, str(HERE.parent / "train"))
+from compare import TORCH, VENV, Around, machine, setup  # noqa: E402
+
+ROWS = 2048
+# The logits of W3 at once would be a gigabyte; 512 of its rows are measured.
+LINEAR = {
+    "W1 qkv": (ROWS, 768, 512),
+    "W1 output": (ROWS, 512, 512),
+    "W1 gate, up": (ROWS, 3072, 512),
+    "W1 down": (ROWS, 512, 1536),
+    "W1 vocabulary": (ROWS, 32_000, 512),
+    "W3 qkv": (ROWS, 1280, 768),
+    "W3 output": (ROWS, 768, 768),
+    "W3 gate, up": (ROWS, 4096, 768),
+    "W3 down": (ROWS, 768, 2048),
+    "W3 vocabulary": (512, 128_256, 768),
+}
+PROGRAMS = ["herd", "gemm", "matrixmultiply", "MKL"]
+PAUSE = 0.02  # threads of OpenMP spin for a while after their work
+
+
+def shapes():
+    """Name, layout and sizes of every product: forward, gradient of the input, gradient of the weight."""
+    for name, (rows, outputs, inputs) in LINEAR.items():
+        yield name, "nt", (rows, outputs, inputs)
+        yield name, "nn", (rows, inputs, outputs)
+        yield name, "tn", (outputs, inputs, rows)
+
+
+def serve_torch(threads):
+    """PyTorch's side of the protocol of crates/tensor/benches/matmul_turns.rs."""
+    import torch
+
+    torch.set_num_threads(threads)
+
+    def values(count, period):
+        half = period // 2
+        return ((torch.arange(count) % period).float() - half) / half
+
+    a, b, out = values(0, 17), values(0, 13), torch.zeros(0)
+    for line in sys.stdin:
+        _, layout, *sizes = line.split()
+        m, n, k = map(int, sizes)
+        a = a if len(a) >= m * k else values(m * k, 17)
+        b = b if len(b) >= n * k else values(n * k, 13)
+        out = out if len(out) >= m * n else torch.zeros(m * n)
+        c = out[: m * n].view(m, n).zero_()
+        x = a[: m * k].view(k, m).t() if layout == "tn" else a[: m * k].view(m, k)
+        y = b[: n * k].view(n, k).t() if layout == "nt" else b[: n * k].view(k, n)
+        start = time.perf_counter()
+        if layout == "tn":
+            c.addmm_(x, y)
+        else:
+            torch.mm(x, y, out=c)
+        seconds = time.perf_counter() - start
+        print(seconds, c.view(-1)[::997].double().sum().item(), flush=True)
+
+
+class Server:
+    def __init__(self, command, env):
+        self.process = subprocess.Popen(
+            [str(part) for part in command], env=os.environ | env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def ask(self, program, layout, sizes):
+        self.process.stdin.write(f"{program} {layout} {sizes[0]} {sizes[1]} {sizes[2]}\n")
+        self.process.stdin.flush()
+        seconds, total = map(float, self.process.stdout.readline().split())
+        time.sleep(PAUSE if program == "MKL" else 0)
+        return seconds, total
+
+    def end(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def measure(threads, args, python, binary):
+    env = {"RAYON_NUM_THREADS": str(threads), "MATMUL_NUM_THREADS": str(threads)}
+    servers = {name: Server([binary], env) for name in PROGRAMS[:-1]}
+    servers["MKL"] = Server([python, __file__, "--serve", threads], {"THP_MEM_ALLOC_ENABLE": "1"})
+    rows = []
+    for name, layout, sizes in shapes():
+        seconds = {program: [] for program in PROGRAMS}
+        with Around(args.around, [server.process for server in servers.values()]):
+            for round in range(args.rounds + 1):
+                totals = {}
+                for program in PROGRAMS:
+                    took, totals[program] = servers[program].ask(program, layout, sizes)
+                    if round > 0:  # the first makes the buffers
+                        seconds[program].append(took)
+        for program, total in totals.items():
+            gap = abs(total - totals["herd"]) / max(1.0, abs(total))
+            assert gap < 1e-3, f"{name} {layout} {sizes}: herd {totals['herd']}, {program} {total}"
+        rows.append({"name": name, "layout": layout, "sizes": sizes, "threads": threads, "seconds": seconds})
+        print(threads, name, layout, {p: f"{rate(rows[-1], p):.0f}" for p in PROGRAMS}, file=sys.stderr)
+    for server in servers.values():
+        server.end()
+    return rows
+
+
+def rate(row, program):
+    m, n, k = row["sizes"]
+    return 2e-9 * m * n * k / statistics.median(row["seconds"][program])
+
+
+def table(rows):
+    threads = sorted({row["threads"] for row in rows})
+    yield "| product | layout | m n k | threads | Herd | gemm | matrixmultiply | MKL | Herd / gemm | Herd / MKL |"
+    yield "|---|---|---|---:|---:|---:|---:|---:|---:|---:|"
+    for row in rows:
+        rates = [rate(row, program) for program in PROGRAMS]
+        ratios = [f"{rates[0] / rates[i]:.2f}" for i in (1, 3)]
+        sizes = " ".join(map(str, row["sizes"]))
+        cells = [row["name"], row["layout"], sizes, str(row["threads"]), *(f"{r:.0f}" for r in rates), *ratios]
+        yield "| " + " | ".join(cells) + " |"
+    yield ""
+    for count in threads:
+        own = [row for row in rows if row["threads"] == count]
+        for peer in PROGRAMS[1:]:
+            ratios = [rate(row, "herd") / rate(row, peer) for row in own]
+            worst = min(range(len(ratios)), key=ratios.__getitem__)
+            where = f"{own[worst]['name']} {own[worst]['layout']}"
+            mean = statistics.geometric_mean(ratios)
+            yield f"{count} threads, Herd / {peer}: {mean:.2f} (geometric mean), at least {min(ratios):.2f} ({where})  "
+    if threads[0] == 1 and len(threads) > 1:
+        for program in PROGRAMS:
+            by_threads = [[rate(row, program) for row in rows if row["threads"] == count] for count in threads]
+            scaling = [many / one for one, many in zip(by_threads[0], by_threads[-1])]
+            mean = statistics.geometric_mean(scaling)
+            yield f"{program}, {threads[-1]} threads against 1: {mean:.2f}x (at least {min(scaling):.2f}x)  "
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, os.cpu_count()])
+    parser.add_argument("--venv", type=Path, default=VENV)
+    parser.add_argument("--binary", type=Path, help="the benchmark matmul_turns, if it is built already")
+    parser.add_argument("--around", help="a command in force while a shape is measured")
+    parser.add_argument("--out", type=Path, default=HERE / "results", help="folder for the JSON")
+    parser.add_argument("--serve", type=int, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.serve:
+        return serve_torch(args.serve)
+    python = setup(args.venv)
+    binary = args.binary or build()
+    now = datetime.now(timezone.utc)
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout
+    about = {"date": now.isoformat(timespec="minutes"), "commit": commit.strip(), "machine": machine(), "torch": TORCH}
+    rows = [row for threads in args.threads for row in measure(threads, args, python, binary)]
+    path = args.out / f"{now:%Y-%m-%d}.json"
+    path.write_text(json.dumps(about | {"rows": rows}, indent=1) + "\n")
+    m = about["machine"]
+    print(f"{now:%Y-%m-%d}, {m['cpu']} ({m['isa']}), GFLOP/s, medians of {args.rounds} rounds, PyTorch {TORCH}\n")
+    print("\n".join(table(rows)))
+    print(f"\nrows: {path}")
+
+
+def build():
+    command = ["cargo", "bench", "-p", "herd-tensor", "--bench", "matmul_turns", "--no-run", "--message-format=json"]
+    output = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
+    messages = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+    return next(m["executable"] for m in messages if m.get("target", {}).get("name") == "matmul_turns" and m.get("executable"))
+
+
+if __name__ == "__main__":
+    main()
