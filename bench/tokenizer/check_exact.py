@@ -1,6 +1,6 @@
 """Checks that Herd gives the ids of tiktoken and of Hugging Face's `tokenizers` for a real Llama 3 vocabulary.
 
-    cargo build --release -p herd-tokenizer --example encode
+    cargo build --release
     python check_exact.py tokenizer.model FILE...
 
 tokenizer.model is Meta's rank file. Each file is encoded by Herd from that file, by tiktoken with the same ranks, and by
@@ -19,7 +19,7 @@ import numpy as np
 import tiktoken
 from tokenizers import Tokenizer
 
-ENCODE = Path(__file__).parents[2] / "target/release/examples/encode"
+HERD = Path(__file__).parents[2] / "target/release/herd"
 PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -70,8 +70,9 @@ def main():
         saved.mkdir()
         paths = [str(path) for _, path, _ in inputs]
         for at in range(0, len(paths), 500):
-            command = [ENCODE, model, "--ids", scratch, "--save", saved, "--repeat", "1", *paths[at : at + 500]]
+            command = [HERD, "tokenizer", "bench", model, "--ids", scratch, *paths[at : at + 500]]
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([HERD, "tokenizer", "save", model, saved], check=True)
         theirs = Tokenizer.from_file(str(saved / "tokenizer.json"))
         theirs.encode_special_tokens = True
         totals = {}

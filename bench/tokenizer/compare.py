@@ -1,11 +1,11 @@
 """Encoding speed of Herd beside gigatoken, Hugging Face's `tokenizers` and tiktoken, same vocabulary, same files, one core.
 
-    cargo build --release -p herd-tokenizer --example encode
+    cargo build --release
     python compare.py tokenizer.model FILE... [--rounds 3] [--json results.json]
 
 tokenizer.model is Llama 3's rank file. In each round every tokenizer takes its turn on every file in a process of its
-own, pinned to one core. Cold is the first call after loading; warm the best of five calls after it. Times are CPU
-seconds, so that other programs on the machine do not count. Shown is the best round. All ids are compared.
+own, pinned to one core. Cold is the first call after loading; warm the best of five calls after it. Times are wall
+seconds, so nothing else may run on the machine. Shown is the best round. All ids are compared.
 """
 
 import base64
@@ -21,7 +21,7 @@ from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 
-ENCODE = Path(__file__).parents[2] / "target/release/examples/encode"
+HERD = Path(__file__).parents[2] / "target/release/herd"
 PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -58,9 +58,9 @@ def turn(peer, model, saved, path):
     encode = load(peer, model, saved)
     times = []
     for _ in range(6):
-        start = time.process_time()
+        start = time.perf_counter()
         ids = encode(text)
-        times.append(time.process_time() - start)
+        times.append(time.perf_counter() - start)
     ids = np.asarray(ids, dtype="<u4")
     size = len(text.encode())
     digest = hashlib.sha256(ids[: min(len(ids), 100_000)].tobytes()).hexdigest()[:16]
@@ -71,7 +71,7 @@ def measure(peer, model, saved, path, scratch):
     core = ["taskset", "-c", "0"]
     env = os.environ | {"RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     if peer == "herd":
-        command = [*core, ENCODE, model, path, "--ids", scratch]
+        command = [*core, HERD, "--threads", "1", "tokenizer", "bench", model, path, "--json", "--ids", scratch]
         row = json.loads(subprocess.run(command, check=True, capture_output=True, env=env).stdout)
         ids = (Path(scratch) / f"{Path(path).name}.ids").read_bytes()
         return row | {"digest": hashlib.sha256(ids[:400_000]).hexdigest()[:16]}
@@ -89,7 +89,7 @@ def main():
     model, *files = [a for a in arguments if not a.startswith("--")]
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
-        subprocess.run([ENCODE, model, "--save", scratch], check=True)
+        subprocess.run([HERD, "tokenizer", "save", model, scratch], check=True)
         for round in range(rounds):
             for path in files:
                 for peer in PEERS:
@@ -97,7 +97,7 @@ def main():
                     rows.append({"round": round, "peer": peer, **row, "file": Path(path).name})
     versions = {p: version(p) for p in PEERS[1:]}
     cpu = next((l.split(":")[1].strip() for l in open("/proc/cpuinfo") if l.startswith("model name")), platform.machine())
-    print(f"{date.today()}, {cpu}, one core; MB per CPU second, cold / warm; " + ", ".join(f"{p} {v}" for p, v in versions.items()))
+    print(f"{date.today()}, {cpu}, one core; MB per second, cold / warm; " + ", ".join(f"{p} {v}" for p, v in versions.items()))
     print(f"{'file':24}" + "".join(f"{p:>18}" for p in PEERS))
     for path in files:
         mine = [r for r in rows if r["file"] == Path(path).name]

@@ -65,8 +65,8 @@ pub enum Command {
     Check(RunArgs),
     /// Stage 1: clean, de-duplicate and label the crawl.
     Data(RunArgs),
-    /// Stage 2: train the tokenizer on the clean documents.
-    Tokenizer(RunArgs),
+    /// Stage 2: train the tokenizer on the clean documents; or use one: encode, decode, train on files, measure.
+    Tokenizer(TokenizerArgs),
     /// Stage 3: write token shards by domain.
     Shards(RunArgs),
     /// Stage 4: pre-train, extend the context, anneal and average: models/base.
@@ -87,6 +87,78 @@ pub enum Command {
     /// Measure this machine and this program.
     #[command(subcommand)]
     Bench(BenchCommand),
+}
+
+/// `herd tokenizer`: the stage of a recipe, or one of its own subcommands.
+#[derive(Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub struct TokenizerArgs {
+    /// What to do with a tokenizer.
+    #[command(subcommand)]
+    pub command: Option<TokenizerCommand>,
+    /// The stage to run.
+    #[command(flatten)]
+    pub stage: Option<RunArgs>,
+}
+
+/// What can be done with a tokenizer. TOKENIZER is `tokenizer.json`, the folder that holds it, or a tiktoken rank file.
+#[derive(Subcommand)]
+pub enum TokenizerCommand {
+    /// Print the token ids of a text, with spaces between them; names of special tokens are text like any other.
+    Encode {
+        /// The tokenizer.
+        tokenizer: PathBuf,
+        /// A text file; standard input if absent.
+        file: Option<PathBuf>,
+        /// Let names of special tokens, such as <|eot_id|>, stand for those tokens.
+        #[arg(long)]
+        special: bool,
+        /// Write the ids as little-endian 32-bit numbers instead of text.
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// Print the text of token ids (numbers, with anything but digits between them).
+    Decode {
+        /// The tokenizer.
+        tokenizer: PathBuf,
+        /// A file of ids; standard input if absent.
+        file: Option<PathBuf>,
+    },
+    /// Train on text files (UTF-8), and write tokenizer.json and its companions.
+    Train {
+        /// Folder to write.
+        out: PathBuf,
+        /// The texts.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        /// Tokens in all, the 256 special ones included.
+        #[arg(long, default_value_t = 32_768, value_name = "N")]
+        vocab_size: usize,
+        /// Print what was done as one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Measure how fast files are encoded: cold (no piece seen before) and warm (the best of five more times).
+    Bench {
+        /// The tokenizer.
+        tokenizer: PathBuf,
+        /// The texts.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        /// One JSON object a file: bytes, tokens, seconds_cold, seconds_warm (wall time).
+        #[arg(long)]
+        json: bool,
+        /// Write each file's ids here, as NAME.ids with little-endian 32-bit numbers, to compare them.
+        #[arg(long, value_name = "FOLDER")]
+        ids: Option<PathBuf>,
+    },
+    /// Write a tokenizer as Hugging Face's files.
+    Save {
+        /// The tokenizer.
+        tokenizer: PathBuf,
+        /// Folder to write.
+        out: PathBuf,
+    },
 }
 
 /// What `herd bench` measures.

@@ -53,6 +53,11 @@ impl AddedTokens {
         Ok(Self { list, all, plain })
     }
 
+    /// Whether some are found in plain text too.
+    pub(crate) fn has_plain(&self) -> bool {
+        self.plain.is_some()
+    }
+
     pub(crate) fn list(&self) -> &[AddedToken] {
         &self.list
     }

@@ -6,6 +6,7 @@ use crate::special::Specials;
 use crate::stream::TokenStream;
 use crate::vocabulary::{Entry, EntryKind};
 use crate::{Error, format};
+use rayon::prelude::*;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -134,6 +135,23 @@ impl Tokenizer {
         let mut ids = Vec::with_capacity(text.len() / 3);
         self.encode_into(text, &mut ids);
         ids
+    }
+
+    /// The same as [`encode`](Self::encode), on all threads of the current rayon pool: the text is cut where every rule
+    /// ends a piece, between a newline and an ASCII letter or digit.
+    pub fn encode_parallel(&self, text: &str) -> Vec<u32> {
+        let cuts_at_newlines =
+            matches!(&self.0.model, Model::Bytes(bpe) if bpe.rules().split.cuts_at_newlines());
+        if !cuts_at_newlines || rayon::current_num_threads() == 1 || self.0.added.has_plain() {
+            return self.encode(text);
+        }
+        let encode = |(number, part): (usize, &str)| {
+            let mut ids = Vec::with_capacity(part.len() / 3);
+            self.with_cache(|cache| self.encode_plain(part, number == 0, cache, &mut ids));
+            ids
+        };
+        let parts: Vec<Vec<u32>> = parts(text).into_par_iter().enumerate().map(encode).collect();
+        parts.concat()
     }
 
     /// Appends the tokens of a plain text to `ids`; see [`encode`](Self::encode).
@@ -318,4 +336,22 @@ impl Tokenizer {
     pub(crate) fn prefix_space(&self) -> bool {
         self.0.prefix_space
     }
+}
+
+/// Bytes that one thread encodes at a time, about.
+const PART: usize = 1 << 18;
+
+/// A text in parts that end with a newline before an ASCII letter or digit.
+fn parts(text: &str) -> Vec<&str> {
+    let (bytes, mut rest, mut parts) = (text.as_bytes(), 0, Vec::new());
+    while text.len() - rest > PART {
+        let from = rest + PART;
+        let cut =
+            bytes[from..].windows(2).position(|pair| pair[0] == b'\n' && pair[1].is_ascii_alphanumeric());
+        let Some(cut) = cut.map(|at| from + at + 1) else { break };
+        parts.push(&text[rest..cut]);
+        rest = cut;
+    }
+    parts.push(&text[rest..]);
+    parts
 }

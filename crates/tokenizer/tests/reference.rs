@@ -100,3 +100,15 @@ fn long_pieces_take_no_time() {
         assert_eq!(tokenizer.decode(&ids), text);
     }
 }
+
+#[test]
+fn parallel_encoding_gives_the_same_ids() {
+    let text = "Lines of words,\n\n  and 1234 numbers;\nsome end\r\nlike this.\n \n".repeat(20_000);
+    let tokenizer = herd_tokenizer::train::train(&[&text[..5000]], &small()).unwrap();
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+    assert_eq!(pool.install(|| tokenizer.encode_parallel(&text)), tokenizer.encode(&text));
+}
+
+fn small() -> herd_tokenizer::train::Settings {
+    herd_tokenizer::train::Settings { vocab_size: 600, ..Default::default() }
+}

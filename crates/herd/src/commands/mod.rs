@@ -4,9 +4,11 @@ mod bench;
 mod check;
 mod pipeline;
 mod talk;
+mod tokenizer;
 
-use crate::cli::{BenchCommand, Command};
+use crate::cli::{BenchCommand, Command, TokenizerArgs};
 use crate::folder::RunFolder;
+use anyhow::Context as _;
 use herd_run::Context;
 
 /// Does what the command line asks for.
@@ -15,7 +17,11 @@ pub fn run(command: Command, ctx: &Context) -> anyhow::Result<()> {
         Command::Run(args) => pipeline::run(&args, None, ctx),
         Command::Check(args) => check::check(&args),
         Command::Data(args) => pipeline::run(&args, Some("data"), ctx),
-        Command::Tokenizer(args) => pipeline::run(&args, Some("tokenizer"), ctx),
+        Command::Tokenizer(TokenizerArgs { command: Some(command), .. }) => tokenizer::run(command, ctx),
+        Command::Tokenizer(TokenizerArgs { stage, .. }) => {
+            let args = stage.context("a recipe or a subcommand is missing; see herd tokenizer --help")?;
+            pipeline::run(&args, Some("tokenizer"), ctx)
+        }
         Command::Shards(args) => pipeline::run(&args, Some("shards"), ctx),
         Command::Pretrain(args) => pipeline::run(&args, Some("pretrain"), ctx),
         Command::Align(args) => pipeline::run(&args, Some("align"), ctx),

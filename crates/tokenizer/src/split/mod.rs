@@ -56,6 +56,11 @@ impl Split {
         }
     }
 
+    /// Whether a piece always ends between a newline and an ASCII letter or digit.
+    pub(crate) fn cuts_at_newlines(&self) -> bool {
+        self.steps().iter().any(|step| matches!(step, Step::Llama3 | Step::Gpt2))
+    }
+
     /// The ends of all pieces of a text, ascending.
     pub(crate) fn ends(&self, text: &str) -> Vec<usize> {
         let mut ends = if text.is_empty() { Vec::new() } else { vec![text.len()] };
@@ -96,7 +101,7 @@ impl Step {
         let bytes = &text.as_bytes()[..end];
         let mut at = start;
         match self {
-            Step::Pattern(pattern) => return pattern.split(text, start, end, ends),
+            Step::Pattern(pattern) => pattern.split(text, start, end, ends),
             Step::Llama3 => {
                 while at < end {
                     at = llama3::piece_end(classes, bytes, at);
