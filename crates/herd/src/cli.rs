@@ -138,6 +138,23 @@ pub enum TokenizerCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Add tokens learned from text files to a vocabulary, whose own tokens keep their ids (Llama 3 added 28,000 for other
+    /// languages to 100,000); says what it does for the characters a token holds, file by file.
+    Extend {
+        /// The tokenizer to begin with: byte-level, with Llama 3's split rule.
+        base: PathBuf,
+        /// Folder to write.
+        out: PathBuf,
+        /// The texts.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        /// Tokens in all, the 256 special ones included.
+        #[arg(long, value_name = "N")]
+        vocab_size: usize,
+        /// One JSON object a file.
+        #[arg(long)]
+        json: bool,
+    },
     /// Measure how fast files are encoded: cold (no piece seen before) and warm (the best of five more times).
     Bench {
         /// The tokenizer.

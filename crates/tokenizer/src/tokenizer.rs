@@ -1,8 +1,9 @@
 use crate::added::{AddedToken, AddedTokens};
-use crate::bpe::{Bpe, Cache, Vocabulary};
+use crate::bpe::{Bpe, Cache, MergeTable, Vocabulary};
 use crate::chat::{ChatTemplate, LLAMA31_TEMPLATE};
 use crate::sentence_piece::{SentencePiece, SpacePrefix};
 use crate::special::Specials;
+use crate::split::Split;
 use crate::stream::TokenStream;
 use crate::vocabulary::{Entry, EntryKind};
 use crate::{Error, format};
@@ -135,6 +136,18 @@ impl Tokenizer {
         let mut ids = Vec::with_capacity(text.len() / 3);
         self.encode_into(text, &mut ids);
         ids
+    }
+
+    /// The tokens of text and their merges, if this is byte-level BPE with Llama 3's split rule whose special tokens come
+    /// last.
+    pub(crate) fn llama3_merges(&self) -> Option<Llama3Merges<'_>> {
+        let Model::Bytes(bpe) = &self.0.model else { return None };
+        let is_text = |kind: &EntryKind| *kind == EntryKind::Text;
+        let count = self.0.kinds.iter().take_while(|kind| is_text(kind)).count();
+        let regular =
+            matches!(bpe.rules().split, Split::Llama3) && !self.0.kinds[count..].iter().any(is_text);
+        let tokens = || (0..count as u32).map(|id| bpe.vocabulary().bytes(id).to_vec()).collect();
+        regular.then(|| Llama3Merges { tokens: tokens(), merges: bpe.merges() })
     }
 
     /// The same as [`encode`](Self::encode), on all threads of the current rayon pool: the text is cut where every rule
@@ -336,6 +349,13 @@ impl Tokenizer {
     pub(crate) fn prefix_space(&self) -> bool {
         self.0.prefix_space
     }
+}
+
+/// See [`Tokenizer::llama3_merges`].
+pub(crate) struct Llama3Merges<'a> {
+    /// By id.
+    pub(crate) tokens: Vec<Vec<u8>>,
+    pub(crate) merges: &'a MergeTable,
 }
 
 /// Bytes that one thread encodes at a time, about.

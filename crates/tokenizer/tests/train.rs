@@ -1,8 +1,9 @@
 //! Training, saving and loading on real text.
 
+use herd_run::Context;
 use herd_tokenizer::chat::{self, Message, Role, TokenKind};
-use herd_tokenizer::train::{Settings, train};
-use herd_tokenizer::{Tokenizer, special_names};
+use herd_tokenizer::train::{Settings, Trainer, train};
+use herd_tokenizer::{SPECIAL_COUNT, Tokenizer, special_names};
 
 const TEXT: &str = include_str!("../src/train/learn.rs");
 
@@ -78,4 +79,34 @@ fn a_stream_lets_only_whole_characters_out() {
     let ids = tokenizer.encode("🦙");
     assert!(ids[..ids.len() - 1].iter().all(|&id| cut.push(id).is_none()));
     assert_eq!(cut.finish().as_deref(), Some("\u{fffd}"));
+}
+
+#[test]
+fn an_extended_vocabulary_keeps_its_tokens_and_shortens_other_languages() {
+    let settings = |vocab_size| Settings { vocab_size, ..Settings::default() };
+    let english = "the cow and the calf walk to the herd on the hill\n".repeat(40);
+    let german = "die Kühe und das Kälbchen gehen über den Hügel zur Herde\n".repeat(40);
+    let base = train(&[&english], &settings(560)).unwrap();
+    let mut trainer = Trainer::new(settings(640)).unwrap();
+    trainer.feed(&[&german]);
+    let extended = trainer.extend(&base, &Context::quiet()).unwrap();
+
+    let text_tokens = base.vocab_size() as u32 - SPECIAL_COUNT as u32;
+    for id in 0..text_tokens {
+        assert_eq!(base.token_bytes(id), extended.token_bytes(id), "token {id}");
+    }
+    assert!(extended.vocab_size() > base.vocab_size());
+    assert!(extended.encode(&german).len() * 2 < base.encode(&german).len());
+    // Merges that were there go first, so a text that needs no new token has the ids that it had.
+    assert_eq!(extended.encode("the cow"), base.encode("the cow"));
+    for text in [&german, &english] {
+        assert_eq!(extended.decode(&extended.encode(text)), *text);
+    }
+    // The file says the same as what was learned.
+    let folder = tempfile::tempdir().unwrap();
+    extended.save(folder.path()).unwrap();
+    assert_eq!(Tokenizer::load(folder.path()).unwrap().encode(&german), extended.encode(&german));
+
+    let too_small = Trainer::new(settings(530)).unwrap().extend(&base, &Context::quiet()).err().unwrap();
+    assert!(too_small.to_string().contains("vocab_size"), "{too_small}");
 }

@@ -1,4 +1,4 @@
-//! `herd tokenizer encode|decode|train|bench|save`: a tokenizer by itself.
+//! `herd tokenizer encode|decode|train|extend|bench|save`: a tokenizer by itself.
 
 use crate::cli::TokenizerCommand;
 use anyhow::Context as _;
@@ -7,7 +7,7 @@ use herd_tokenizer::Tokenizer;
 use herd_tokenizer::train::{Settings, Trainer};
 use serde::Serialize;
 use std::io::{Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// Times that a warm encoding is measured.
@@ -33,16 +33,8 @@ pub fn run(command: TokenizerCommand, ctx: &Context) -> anyhow::Result<()> {
             Ok(std::io::stdout().write_all(&tokenizer.decode_bytes(&ids))?)
         }
         TokenizerCommand::Train { out, files, vocab_size, json } => {
-            let settings = Settings { vocab_size, ..Settings::default() };
-            let (mut trainer, mut bytes) = (Trainer::new(settings)?, 0);
             let start = Instant::now();
-            for file in &files {
-                ctx.stop.check()?;
-                let text = text(Some(file))?;
-                // Lines as documents, so that a file is counted by all threads.
-                trainer.feed(&text.split_inclusive('\n').collect::<Vec<_>>());
-                bytes += text.len();
-            }
+            let (trainer, bytes) = fed(vocab_size, &files, ctx)?;
             let (seconds_counting, distinct_pieces) =
                 (start.elapsed().as_secs_f64(), trainer.distinct_pieces());
             let tokenizer = trainer.finish(ctx)?;
@@ -53,6 +45,29 @@ pub fn run(command: TokenizerCommand, ctx: &Context) -> anyhow::Result<()> {
             match json {
                 true => println!("{}", serde_json::to_string(&trained)?),
                 false => println!("{vocab_size} tokens from {bytes} bytes: {}", out.display()),
+            }
+            Ok(())
+        }
+        TokenizerCommand::Extend { base, out, files, vocab_size, json } => {
+            let base = Tokenizer::load(base)?;
+            let extended = fed(vocab_size, &files, ctx)?.0.extend(&base, ctx)?;
+            extended.save(&out)?;
+            for file in &files {
+                let text = text(Some(file))?;
+                let characters = text.chars().count() as f64;
+                let of =
+                    |tokenizer: &Tokenizer| characters / tokenizer.encode_parallel(&text).len().max(1) as f64;
+                let gain = Gain { file: file.display().to_string(), before: of(&base), after: of(&extended) };
+                match json {
+                    true => println!("{}", serde_json::to_string(&gain)?),
+                    false => println!(
+                        "{}: {:.2} characters a token, before {:.2}",
+                        gain.file, gain.after, gain.before
+                    ),
+                }
+            }
+            if !json {
+                println!("{} tokens: {}", extended.vocab_size(), out.display());
             }
             Ok(())
         }
@@ -74,6 +89,28 @@ pub fn run(command: TokenizerCommand, ctx: &Context) -> anyhow::Result<()> {
         }
         TokenizerCommand::Save { tokenizer, out } => Ok(Tokenizer::load(tokenizer)?.save(out)?),
     }
+}
+
+/// A trainer that has seen some files, and how many bytes they hold.
+fn fed(vocab_size: usize, files: &[PathBuf], ctx: &Context) -> anyhow::Result<(Trainer, usize)> {
+    let settings = Settings { vocab_size, ..Settings::default() };
+    let (mut trainer, mut bytes) = (Trainer::new(settings)?, 0);
+    for file in files {
+        ctx.stop.check()?;
+        let text = text(Some(file))?;
+        // Lines as documents, so that a file is counted by all threads.
+        trainer.feed(&text.split_inclusive('\n').collect::<Vec<_>>());
+        bytes += text.len();
+    }
+    Ok((trainer, bytes))
+}
+
+/// Characters per token with the vocabulary before and after.
+#[derive(Serialize)]
+struct Gain {
+    file: String,
+    before: f64,
+    after: f64,
 }
 
 #[derive(Serialize)]

@@ -6,14 +6,13 @@ mod merge;
 mod vocabulary;
 
 pub(crate) use cache::Cache;
-pub(crate) use merge::{Merge, NONE, Scratch};
+pub(crate) use merge::{Merge, MergeTable, NONE, Scratch};
 pub(crate) use vocabulary::Vocabulary;
 
 use crate::split::{CLASSES, Classes, Split, llama3_piece_ends};
 use crate::vocabulary::{Entry, EntryKind};
 pub(crate) use borders::Borders;
 use cache::{INLINE, KEY_BYTES, Key};
-use merge::MergeTable;
 
 /// Pieces that are looked up together.
 const BATCH: usize = 256;

@@ -28,15 +28,16 @@ struct Words {
 /// Learns at most `wanted` merges from words and their counts. The pair with the highest count is next; of pairs
 /// with equal counts the one with the lower ids, as Hugging Face's trainer does.
 ///
-/// Merge `k` makes token `256 + k`.
+/// Merge `k` makes token `first + k`; `split` appends the tokens that a word consists of before any of them.
 pub(super) fn learn(
     counts: FastMap<Box<[u8]>, u64>,
-    byte_ids: &[u32; 256],
+    split: impl FnMut(&[u8], &mut Vec<u32>),
+    first: u32,
     wanted: usize,
     min_frequency: u64,
     ctx: &Context,
 ) -> Result<Vec<Pair>, Error> {
-    let mut words = Words::new(counts, byte_ids);
+    let mut words = Words::new(counts, split);
     let mut pairs = words.pairs();
     let mut heap: BinaryHeap<(u64, Reverse<Pair>)> =
         pairs.iter().map(|(&pair, found)| (found.count, Reverse(pair))).collect();
@@ -57,7 +58,7 @@ pub(super) fn learn(
         if count < min_frequency {
             break;
         }
-        let token = 256 + merges.len() as u32;
+        let token = first + merges.len() as u32;
         let holders = pairs.remove(&pair).map(|found| found.words).unwrap_or_default();
         for word in holders {
             words.merge(word, pair, token, &mut pairs, &mut touched);
@@ -79,11 +80,12 @@ pub(super) fn learn(
 }
 
 impl Words {
-    fn new(counts: FastMap<Box<[u8]>, u64>, byte_ids: &[u32; 256]) -> Self {
+    fn new(counts: FastMap<Box<[u8]>, u64>, mut split: impl FnMut(&[u8], &mut Vec<u32>)) -> Self {
         let mut words = Self { ids: Vec::new(), spans: Vec::new() };
         for (piece, count) in counts.into_iter().filter(|(piece, _)| piece.len() > 1) {
-            words.spans.push((words.ids.len(), piece.len() as u32, count));
-            words.ids.extend(piece.iter().map(|&byte| byte_ids[usize::from(byte)]));
+            let start = words.ids.len();
+            split(&piece, &mut words.ids);
+            words.spans.push((start, (words.ids.len() - start) as u32, count));
         }
         words
     }

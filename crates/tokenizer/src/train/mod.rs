@@ -3,7 +3,7 @@
 
 mod learn;
 
-use crate::bpe::Merge;
+use crate::bpe::{Merge, Scratch};
 use crate::chat::TemplateKind;
 use crate::format::byte_order;
 use crate::hashing::FastMap;
@@ -111,17 +111,68 @@ impl Trainer {
             byte_ids[usize::from(byte)] = id as u32;
         }
         let wanted = self.settings.vocab_size - SMALLEST;
-        let pairs = learn::learn(self.counts, &byte_ids, wanted, self.settings.min_frequency, ctx)?;
+        let split = |piece: &[u8], ids: &mut Vec<u32>| {
+            ids.extend(piece.iter().map(|&byte| byte_ids[usize::from(byte)]));
+        };
+        let pairs = learn::learn(self.counts, split, 256, wanted, self.settings.min_frequency, ctx)?;
 
         let mut tokens: Vec<Vec<u8>> = bytes.drain(..).map(|byte| vec![byte]).collect();
         let mut merges = Vec::with_capacity(pairs.len());
-        for (rank, (left, right)) in pairs.into_iter().enumerate() {
-            let result = tokens.len() as u32;
-            tokens.push([tokens[left as usize].as_slice(), tokens[right as usize].as_slice()].concat());
-            merges.push(Merge { left, right, result, rank: rank as u32 });
-        }
+        append(pairs, &mut tokens, &mut merges);
         let template = self.settings.chat_template.text().to_string();
         Tokenizer::llama3(tokens, |_| merges, special_names(), Some(template))
+    }
+}
+
+impl Trainer {
+    /// Adds merges to a vocabulary instead of beginning with bytes, as Llama 3 did with 28,000 tokens for languages other
+    /// than English (MODEL-3): its tokens keep their ids, the new ones follow, then the 256 special ones.
+    /// [`Settings::vocab_size`] counts all of them.
+    ///
+    /// # Errors
+    /// A base that is not byte-level with Llama 3's split rule, or that fills the vocabulary already.
+    pub fn extend(self, base: &Tokenizer, ctx: &Context) -> Result<Tokenizer, Error> {
+        let base = base.llama3_merges().ok_or_else(|| {
+            Error::Vocabulary(
+                "only a byte-level vocabulary with Llama 3's split rule, its tokens before the special ones, can be extended"
+                    .into(),
+            )
+        })?;
+        let (mut tokens, mut merges) = (base.tokens, base.merges.ordered().to_vec());
+        let Some(wanted) = self.settings.vocab_size.checked_sub(tokens.len() + SPECIAL_COUNT) else {
+            let problem = format!(
+                "{} is too small; the base has {} tokens and {SPECIAL_COUNT} special ones follow",
+                self.settings.vocab_size,
+                tokens.len()
+            );
+            return Err(SettingError::new("vocab_size", problem).into());
+        };
+        let mut scratch = Scratch::default();
+        let split = |piece: &[u8], ids: &mut Vec<u32>| base.merges.encode(piece, &mut scratch, ids);
+        let first = tokens.len() as u32;
+        let pairs = learn::learn(self.counts, split, first, wanted, self.settings.min_frequency, ctx)?;
+        append(pairs, &mut tokens, &mut merges);
+        let template = self.settings.chat_template.text().to_string();
+        Tokenizer::llama3(tokens, |_| merges, special_names(), Some(template))
+    }
+}
+
+/// Appends what learned pairs make, after all tokens and merges that are there. A merge may make the text of a token
+/// that is there, out of other parts: then it makes that token, and none is added.
+fn append(pairs: Vec<(u32, u32)>, tokens: &mut Vec<Vec<u8>>, merges: &mut Vec<Merge>) {
+    let known: FastMap<Vec<u8>, u32> = tokens.iter().cloned().zip(0..).collect();
+    let (first, rank) = (tokens.len(), merges.iter().map(|merge| merge.rank + 1).max().unwrap_or(0));
+    let mut learned: Vec<u32> = Vec::with_capacity(pairs.len());
+    for (rank, (left, right)) in (rank..).zip(pairs) {
+        let id = |token: u32| (token as usize).checked_sub(first).map_or(token, |at| learned[at]);
+        let (left, right) = (id(left), id(right));
+        let text = [tokens[left as usize].as_slice(), tokens[right as usize].as_slice()].concat();
+        let result = known.get(&text).copied().unwrap_or(tokens.len() as u32);
+        if result as usize == tokens.len() {
+            tokens.push(text);
+        }
+        learned.push(result);
+        merges.push(Merge { left, right, result, rank });
     }
 }
 
