@@ -169,7 +169,7 @@ def main():
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout
     about = {"date": now.isoformat(timespec="minutes"), "commit": commit.strip(), "machine": machine(), "torch": TORCH}
     rows = [row for threads in args.threads for row in measure(threads, args, python, binary)]
-    path = args.out / f"{now:%Y-%m-%d}.json"
+    path = args.out / f"{now:%Y-%m-%d-%H%M}.json"
     path.write_text(json.dumps(about | {"rows": rows}, indent=1) + "\n")
     m = about["machine"]
     print(f"{now:%Y-%m-%d}, {m['cpu']} ({m['isa']}), GFLOP/s, medians of {args.rounds} rounds, PyTorch {TORCH}\n")

@@ -1,11 +1,13 @@
 """Training steps of Herd beside PyTorch, eager and compiled, step by step in turn on the same machine.
 
-    python3 bench/train/compare.py [W1 W2 W3 W4 W5 W1-avx2] [--rounds 7] [--warm-up 2]
+    python3 bench/train/compare.py [W1 W2 W3 W4 W5 W1-avx2] [--rounds 7] [--warm-up 1]
+
+`W5:3` asks for three rounds of W5 only.
 
 Builds Herd, makes a virtual environment with PyTorch outside the repository (--venv), and runs each workload: every
 program lives in a process of its own and waits for its turn; in a round each makes one step. All must report the same
 losses. Prints a Markdown table and writes the rows to results/DATE.json. `--around CMD` runs `CMD sh -c ...` during
-each round, for machines where something else has to be kept still.
+each turn, for machines where something else has to be kept still.
 """
 
 import argparse
@@ -94,26 +96,31 @@ def setup(venv):
 
 
 def players(case, args, python):
-    workload, _, isa = case.partition("-")
+    workload, _, isa = case.partition(":")[0].partition("-")
     env = AVX2 if isa == "avx2" else {}
     threads = ["--threads", args.threads]
     yield "herd", [args.herd, "bench", "train", workload, "--json", "--interactive", *threads], env
     peer = [python, HERE / "peer.py", workload, "--interactive", *threads]
     for mode in args.modes.split(","):
-        # FlexAttention has no backward pass on a CPU, so document boundaries have two other ways.
-        for way in ["mask", "documents"] if workload == "W2" else [None]:
+        # FlexAttention has no backward pass on a CPU. That leaves a dense mask, and one call for each document, which
+        # wins clearly when compiled.
+        ways = {"eager": ["mask", "documents"], "compile": ["documents"]}[mode]
+        for way in ways if workload == "W2" else [None]:
             name = mode + (f", {way}" if way else "")
             yield name, [*peer, "--mode", mode, *(["--attention", way] if way else [])], env
 
 
 def peak(player, args):
     """Peak memory of a step in a process of its own, without what compiling the first took."""
-    for _ in range(args.warm_up):
-        player.step()
+    player.step()
     player.tell("reset")
     mb = player.step()["peak_rss_mb"]
     player.end()
     return mb
+
+
+def rounds_of(case, args):
+    return int(case.partition(":")[2] or args.rounds)
 
 
 def measure(case, args, python):
@@ -129,9 +136,9 @@ def measure(case, args, python):
         player.steady = steady
         everyone.append(player)
         print(f"{case} {name}: ready, {player.rows[-1]['seconds']:.2f} s a step", file=sys.stderr)
-    for _ in range(args.rounds):
-        with Around(args.around, [player.process for player in everyone]):
-            for player in everyone:
+    for _ in range(rounds_of(case, args)):
+        for player in everyone:
+            with Around(args.around, [player.process]):
                 player.step()
         print(case, *(f"{p.name} {p.rows[-1]['seconds']:.2f}" for p in everyone), sep="  ", file=sys.stderr)
     for player in everyone:
@@ -141,7 +148,7 @@ def measure(case, args, python):
             assert gap < AGREE, f"{case} step {ours['step']}: herd {ours['loss']}, {player.name} {theirs['loss']}"
     return [
         {
-            "case": case,
+            "case": case.partition(":")[0],
             "program": player.name,
             "seconds": [row["seconds"] for row in player.rows[args.warm_up :]],
             "losses": [row["loss"] for row in player.rows],
@@ -169,6 +176,7 @@ def table(results):
         cells = [f"{median(ours):.2f} s", *(f"{median(p):.2f} s" if p else "" for p in peers)]
         cells += [f"{median(p) / median(ours):.2f}x" if p else "" for p in peers]
         cells += [f"{row['peak_mb']:,.0f} MB" if row else "" for row in [ours, *peers]]
+        case += f" ({len(ours['seconds'])} rounds)"
         least = min(row["peak_mb"] for row in rows if row is not ours)
         yield f"| {case} | " + " | ".join([*cells, f"{ours['peak_mb'] / least:.2f}"]) + " |"
 
@@ -187,12 +195,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cases", nargs="*", default=["W1", "W2", "W3", "W4", "W5", "W1-avx2"])
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--warm-up", type=int, default=2, help="steps before the rounds; the first compiles")
+    parser.add_argument("--warm-up", type=int, default=1, help="steps before the rounds; the first compiles")
     parser.add_argument("--modes", default="eager,compile")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--venv", type=Path, default=VENV)
     parser.add_argument("--herd", type=Path, help="the program, if it is built already")
-    parser.add_argument("--around", help="a command in force during each round")
+    parser.add_argument("--around", help="a command in force during each turn")
     parser.add_argument("--out", type=Path, default=HERE / "results", help="folder for the JSON")
     args = parser.parse_args()
     python = setup(args.venv)
@@ -202,14 +210,14 @@ def main():
     now = datetime.now(timezone.utc)
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout
     about = {"date": now.isoformat(timespec="minutes"), "commit": commit.strip(), "machine": machine(), "torch": TORCH}
-    about |= {"threads": args.threads, "rounds": args.rounds}
-    path = args.out / f"{now:%Y-%m-%d}-{'-'.join(args.cases)}.json"
+    about["threads"] = args.threads
+    path = args.out / f"{now:%Y-%m-%d-%H%M}.json"
     results = []
     for case in args.cases:
         results += measure(case, args, python)
         path.write_text(json.dumps(about | {"results": results}, indent=1) + "\n")
     m = about["machine"]
-    print(f"{now:%Y-%m-%d}, {m['cpu']} ({m['isa']}), {args.threads} threads, PyTorch {TORCH}, {args.rounds} rounds, medians\n")
+    print(f"{now:%Y-%m-%d}, {m['cpu']} ({m['isa']}), {args.threads} threads, PyTorch {TORCH}, medians\n")
     print("\n".join(table(results)))
     print(f"\nrows: {path}")
 

@@ -23,6 +23,9 @@ pub struct Plan {
     pub program: u64,
 }
 
+/// Operands of a matrix product in the order in which its kernels read them.
+const PACKED: u64 = 14 << 20;
+
 /// Program text, thread stacks, small things.
 const PROGRAM: u64 = 16 << 20;
 
@@ -56,7 +59,7 @@ impl Plan {
             gradients: bytes(touched),
             moments: 2 * bytes(touched),
             activations: bytes(kept + end),
-            workspace: bytes(loss.max(walk)),
+            workspace: bytes(loss.max(walk)) + PACKED,
             program: PROGRAM,
         }
     }
