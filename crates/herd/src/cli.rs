@@ -255,4 +255,10 @@ pub struct ServeArgs {
     /// File with the keys that clients must send, one a line [default: everyone may use the server].
     #[arg(long, value_name = "FILE")]
     pub keys: Option<PathBuf>,
+    /// Let pages of this origin (such as https://example.org, or * for all) use the server; may be given several times.
+    #[arg(long, value_name = "ORIGIN")]
+    pub cors: Vec<String>,
+    /// Most seconds that an answer may take.
+    #[arg(long, default_value_t = 3600, value_name = "SECONDS")]
+    pub time_limit: u64,
 }

@@ -11,11 +11,13 @@ use herd_infer::{Event, FinishReason, Request, Submitted, TokenLogprob};
 use herd_tokenizer::Tokenizer;
 use serde_json::{Value, json};
 use std::convert::Infallible;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::time::Sleep;
 use tokio_stream::Stream;
 
 /// Requests under way. Dropping it cancels them, which is what happens when the client hangs up.
@@ -23,6 +25,8 @@ pub(crate) struct Answers {
     news: UnboundedReceiver<(usize, Event)>,
     usage: Usage,
     choices: usize,
+    /// When the answers must be complete.
+    deadline: Pin<Box<Sleep>>,
     _running: Vec<Submitted>,
 }
 
@@ -85,14 +89,26 @@ impl Answers {
             let submitted = app.batcher.submit_to(request, sink);
             running.push(submitted.map_err(|error| ApiError::of(error, prompt_field))?);
         }
-        Ok(Self { news, usage, choices, _running: running })
+        let deadline = Box::pin(tokio::time::sleep(Duration::from_secs(app.limits.answer_seconds)));
+        Ok(Self { news, usage, choices, deadline, _running: running })
     }
 
-    /// The next event and the number of its choice; none if there are no more.
-    pub(crate) async fn next(&mut self) -> Option<(usize, Event)> {
-        let (index, event) = self.news.recv().await?;
-        self.usage.count(&event);
-        Some((index, event))
+    /// The next event and the number of its choice.
+    pub(crate) async fn next(&mut self) -> Result<(usize, Event), ApiError> {
+        let next = poll_fn(|context| self.poll(context)).await;
+        if let Ok((_, event)) = &next {
+            self.usage.count(event);
+        }
+        next
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<(usize, Event), ApiError>> {
+        if let Poll::Ready(news) = self.news.poll_recv(context) {
+            return Poll::Ready(news.ok_or_else(Self::broken));
+        }
+        ready!(self.deadline.as_mut().poll(context));
+        let message = "the answer took longer than this server allows; ask for fewer tokens";
+        Poll::Ready(Err(ApiError::new(StatusCode::GATEWAY_TIMEOUT, "timeout", message)))
     }
 
     /// Tokens counted so far.
@@ -101,7 +117,7 @@ impl Answers {
     }
 
     /// The events ended before the answers did.
-    pub(crate) fn broken() -> ApiError {
+    fn broken() -> ApiError {
         let message = "the answer broke off inside the server";
         ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", message)
     }
@@ -109,7 +125,8 @@ impl Answers {
     /// Waits for all answers.
     pub(crate) async fn collect(mut self) -> Result<(Vec<Choice>, Usage), ApiError> {
         let mut choices: Vec<Choice> = (0..self.choices).map(|_| Choice::default()).collect();
-        while let Some((index, event)) = self.next().await {
+        while choices.iter().any(|c| c.reason.is_none()) {
+            let (index, event) = self.next().await?;
             let choice = &mut choices[index];
             match event {
                 Event::Started { .. } => {}
@@ -123,9 +140,6 @@ impl Answers {
                 }
             }
         }
-        if choices.iter().any(|c| c.reason.is_none()) {
-            return Err(Self::broken());
-        }
         Ok((choices, self.usage))
     }
 
@@ -133,25 +147,42 @@ impl Answers {
     /// nothing to show) and says whether its choice is complete; `last` is appended when all are.
     pub(crate) fn stream(
         self,
-        mut chunk: impl FnMut(usize, Event) -> (Vec<Value>, bool) + Send + Unpin + 'static,
+        chunk: impl FnMut(usize, Event) -> (Vec<Value>, bool) + Send + Unpin + 'static,
         last: impl Fn(&Usage) -> Option<Value> + Send + Unpin + 'static,
     ) -> Response {
-        let frame = move |answers: &mut Self, news: Option<(usize, Event)>| {
+        self.frames(chunk, last, "data: [DONE]\n\n")
+    }
+
+    /// As [`Answers::stream`], with nothing after the last choice.
+    pub(crate) fn stream_plain(
+        self,
+        chunk: impl FnMut(usize, Event) -> (Vec<Value>, bool) + Send + Unpin + 'static,
+    ) -> Response {
+        self.frames(chunk, |_| None, "")
+    }
+
+    fn frames(
+        self,
+        mut chunk: impl FnMut(usize, Event) -> (Vec<Value>, bool) + Send + Unpin + 'static,
+        last: impl Fn(&Usage) -> Option<Value> + Send + Unpin + 'static,
+        end: &'static str,
+    ) -> Response {
+        let frame = move |answers: &mut Self, news: Result<(usize, Event), ApiError>| {
             let mut frame = String::new();
             let mut push = |value: &Value| frame.push_str(&format!("data: {value}\n\n"));
             match news {
-                Some((index, event)) => {
+                Ok((index, event)) => {
                     answers.usage.count(&event);
                     let (values, finished) = chunk(index, event);
                     values.iter().for_each(&mut push);
                     answers.choices -= usize::from(finished);
                     if answers.choices == 0 {
                         last(&answers.usage).iter().for_each(&mut push);
-                        frame.push_str("data: [DONE]\n\n");
+                        frame.push_str(end);
                     }
                 }
-                None => {
-                    push(&Self::broken().body());
+                Err(error) => {
+                    push(&error.body());
                     answers.choices = 0;
                 }
             }
@@ -170,13 +201,13 @@ struct Frames<F> {
     frame: F,
 }
 
-impl<F: FnMut(&mut Answers, Option<(usize, Event)>) -> String + Unpin> Stream for Frames<F> {
+impl<F: FnMut(&mut Answers, Result<(usize, Event), ApiError>) -> String + Unpin> Stream for Frames<F> {
     type Item = Result<Bytes, Infallible>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let Self { answers, frame } = &mut *self;
         while answers.choices > 0 {
-            let news = ready!(answers.news.poll_recv(context));
+            let news = ready!(answers.poll(context));
             let frame = frame(answers, news);
             // An empty frame would end a chunked body.
             if !frame.is_empty() {

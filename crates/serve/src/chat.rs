@@ -55,7 +55,7 @@ pub(crate) async fn chat_completions(State(app): State<Arc<App>>, body: Body) ->
         return Ok(stream_chunks(answers, envelope, turns, with_usage));
     }
     while turns.iter().any(|t| !t.finished()) {
-        let Some((index, event)) = answers.next().await else { return Err(Answers::broken()) };
+        let (index, event) = answers.next().await?;
         turns[index].take(event);
     }
     let envelope = Envelope::new("chatcmpl", "chat.completion", app.name.clone());

@@ -2,8 +2,9 @@
 
 use crate::answers::{Answers, Choice, Envelope, token_text};
 use crate::body;
-use crate::fields::{Fields, wrong};
+use crate::fields::Fields;
 use crate::form::Form;
+use crate::prompts::prompts;
 use crate::reply::ApiError;
 use crate::sampling::{MAX_SAMPLES, max_tokens, sampling};
 use crate::server::App;
@@ -17,9 +18,6 @@ use herd_tokenizer::Tokenizer;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-/// Most prompts of one request.
-const MAX_PROMPTS: usize = 128;
-
 pub(crate) async fn completions(State(app): State<Arc<App>>, body: Body) -> Result<Response, ApiError> {
     let value = body::json(body, app.limits.max_body_bytes).await?;
     let f = Fields::of(&value)?;
@@ -28,7 +26,7 @@ pub(crate) async fn completions(State(app): State<Arc<App>>, body: Body) -> Resu
     let samples = f.whole("n", 1..=MAX_SAMPLES)?.unwrap_or(1);
     f.unsupported("best_of", |v| v.as_u64() == Some(samples))?;
     let echo = f.flag("echo")?;
-    let prompts = prompts(&app, f.required("prompt")?)?;
+    let prompts = prompts(&app, "prompt", f.required("prompt")?)?;
     let mut sampling = sampling(&f)?;
     sampling.logprobs = f.whole("logprobs", 0..=20)?.map(|n| n as usize);
     let (stream, with_usage) = app.stream_options(&f)?;
@@ -85,38 +83,6 @@ pub(crate) async fn completions(State(app): State<Arc<App>>, body: Body) -> Resu
         })
     };
     Ok(answers.stream(chunk, last))
-}
-
-/// The prompt in its four forms: a text, texts, tokens, lists of tokens.
-fn prompts(app: &App, value: &Value) -> Result<Vec<Vec<u32>>, ApiError> {
-    let expected = format!("a string, a list of token ids, or a list of at most {MAX_PROMPTS} of these");
-    let wrong = || wrong("prompt", value, &expected);
-    let tokens = |list: &[Value]| -> Option<Vec<u32>> {
-        list.iter().map(|t| t.as_u64().and_then(|t| u32::try_from(t).ok())).collect()
-    };
-    let text = |text: &str| {
-        let tokenizer = app.generator.tokenizer();
-        let mut ids = Vec::from_iter(tokenizer.begin());
-        tokenizer.encode_into(text, &mut ids);
-        if ids.is_empty() {
-            // Something must stand before the first token that is drawn.
-            ids.extend(tokenizer.bos());
-        }
-        ids
-    };
-    match value {
-        Value::String(s) => Ok(vec![text(s)]),
-        Value::Array(list) if list.iter().all(Value::is_u64) => Ok(vec![tokens(list).ok_or_else(wrong)?]),
-        Value::Array(list) if list.len() <= MAX_PROMPTS => {
-            let one = |v: &Value| match v {
-                Value::String(s) => Ok(text(s)),
-                Value::Array(list) => tokens(list).ok_or_else(wrong),
-                _ => Err(wrong()),
-            };
-            list.iter().map(one).collect()
-        }
-        _ => Err(wrong()),
-    }
 }
 
 /// The prompt's text without its begin-of-text token.

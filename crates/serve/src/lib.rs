@@ -3,14 +3,18 @@
 //! [`serve`] opens a model folder and answers until it is told to stop. A request that cannot work gets an error in
 //! OpenAI's shape that names the field; a client that hangs up frees its cache pages; a full queue answers 429.
 
+mod access;
 mod answers;
 mod body;
 mod chat;
 mod completions;
 mod dialog;
+mod embeddings;
 mod fields;
 mod form;
 mod metrics;
+mod native;
+mod prompts;
 mod reply;
 mod sampling;
 mod server;
@@ -39,6 +43,10 @@ pub struct Options {
     pub max_body_bytes: usize,
     /// Most tokens of an answer whose request does not say.
     pub default_max_tokens: usize,
+    /// Origins whose pages may use the server (`*`: all); none but its own page unless told otherwise.
+    pub cors: Vec<String>,
+    /// Most seconds that an answer may take from its arrival.
+    pub answer_seconds: u64,
     /// Seconds that running answers have after the server is told to stop.
     pub grace_seconds: u64,
     /// Limits of generation.
@@ -54,6 +62,8 @@ impl Default for Options {
             keys: None,
             max_body_bytes: 8 << 20,
             default_max_tokens: 1024,
+            cors: Vec::new(),
+            answer_seconds: 3600,
             grace_seconds: 30,
             generation: herd_infer::Settings::default(),
         }

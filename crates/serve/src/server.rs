@@ -1,17 +1,19 @@
 //! The routes, who may use them, and the life of the server.
 
+use crate::access::{authorise, check_host, cross_origin, read_keys};
 use crate::chat::chat_completions;
 use crate::completions::completions;
+use crate::embeddings::embeddings;
 use crate::fields::Fields;
 use crate::form::Compiled;
 use crate::metrics::Metrics;
 use crate::reply::ApiError;
-use crate::{Error, Options};
+use crate::{Error, Options, native};
 use axum::extract::{MatchedPath, Path, Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{Html, IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 use axum::{Json, Router};
 use herd_infer::{Batcher, Generator};
 use herd_run::Context;
@@ -19,6 +21,7 @@ use serde_json::{Value, json};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Semaphore;
 
 /// The chat page in one piece; it loads nothing else.
 const PAGE: &str = concat!(
@@ -37,6 +40,8 @@ const PAGE: &str = concat!(
 const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
                            connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; \
                            frame-ancestors 'none'";
+/// The description of the API.
+const OPENAPI: &str = include_str!("openapi.json");
 /// How often a running server looks whether it is to stop.
 const STOP_POLL: Duration = Duration::from_millis(50);
 
@@ -48,9 +53,11 @@ pub(crate) struct App {
     pub limits: Options,
     pub metrics: Arc<Metrics>,
     pub compiled: Compiled,
-    keys: Vec<String>,
+    pub keys: Vec<String>,
     /// Listens on this machine only, so that only names of this machine can be meant.
-    local: bool,
+    pub local: bool,
+    /// One text after the other is made a vector, so that their caches do not add up.
+    pub embedding: Semaphore,
 }
 
 impl App {
@@ -126,6 +133,7 @@ impl Server {
             compiled: Compiled::default(),
             keys,
             local: options.host.is_loopback(),
+            embedding: Semaphore::new(1),
         };
         Ok(Self { listener, app: Arc::new(app) })
     }
@@ -186,31 +194,44 @@ impl Server {
     }
 }
 
-/// One key a line; empty lines and lines that begin with # are skipped.
-fn read_keys(path: &std::path::Path) -> Result<Vec<String>, Error> {
-    let problem = |problem: String| Error::Keys { path: path.to_path_buf(), problem };
-    let text = std::fs::read_to_string(path).map_err(|e| problem(e.to_string()))?;
-    let keys: Vec<String> = (text.lines().map(str::trim))
-        .filter(|line| !line.is_empty() && !line.starts_with('#'))
-        .map(String::from)
-        .collect();
-    if keys.is_empty() {
-        return Err(problem("no key in it, so nobody could use the server; write one key a line".into()));
-    }
-    Ok(keys)
+/// What needs a key, if keys are asked for. llama-server's names stand beside OpenAI's.
+fn api_routes() -> Vec<(&'static str, MethodRouter<Arc<App>>)> {
+    vec![
+        ("/v1/chat/completions", post(chat_completions)),
+        ("/chat/completions", post(chat_completions)),
+        ("/v1/completions", post(completions)),
+        ("/v1/embeddings", post(embeddings)),
+        ("/embeddings", post(embeddings)),
+        ("/v1/models", get(models)),
+        ("/models", get(models)),
+        ("/v1/models/{*id}", get(model)),
+        ("/completion", post(native::completion)),
+        ("/completions", post(native::completion)),
+        ("/tokenize", post(native::tokenize)),
+        ("/detokenize", post(native::detokenize)),
+        ("/apply-template", post(native::apply_template)),
+        ("/props", get(native::props)),
+    ]
+}
+
+/// What everyone may read.
+fn open_routes() -> Vec<(&'static str, MethodRouter<Arc<App>>)> {
+    vec![
+        ("/", get(page)),
+        ("/health", get(health)),
+        ("/v1/health", get(health)),
+        ("/metrics", get(metrics)),
+        ("/openapi.json", get(openapi)),
+    ]
 }
 
 fn routes(app: Arc<App>) -> Router {
-    let api = Router::new()
-        .route("/v1/chat/completions", post(chat_completions))
-        .route("/v1/completions", post(completions))
-        .route("/v1/models", get(models))
-        .route("/v1/models/{*id}", get(model))
-        .layer(from_fn_with_state(app.clone(), authorise));
-    Router::new()
-        .route("/", get(page))
-        .route("/health", get(health))
-        .route("/metrics", get(metrics))
+    let add = |router: Router<Arc<App>>, (path, methods): (&str, MethodRouter<Arc<App>>)| {
+        router.route(path, methods)
+    };
+    let api =
+        api_routes().into_iter().fold(Router::new(), add).layer(from_fn_with_state(app.clone(), authorise));
+    (open_routes().into_iter().fold(Router::new(), add))
         .merge(api)
         .fallback(|| async {
             ApiError::new(StatusCode::NOT_FOUND, "unknown_url", "there is nothing at this address")
@@ -219,9 +240,15 @@ fn routes(app: Arc<App>) -> Router {
             let message = "this address does not take this method";
             ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
         })
+        .layer(from_fn_with_state(app.clone(), cross_origin))
         .layer(from_fn_with_state(app.clone(), count))
         .layer(from_fn_with_state(app.clone(), check_host))
         .with_state(app)
+}
+
+/// The description of the API (OpenAPI 3.1).
+async fn openapi() -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], OPENAPI).into_response()
 }
 
 async fn page() -> Response {
@@ -255,33 +282,6 @@ async fn model(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Js
     Err(ApiError::new(StatusCode::NOT_FOUND, "model_not_found", message))
 }
 
-/// Lets through who has a key, if keys are asked for.
-async fn authorise(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    if !app.keys.is_empty() {
-        let given = bearer(request.headers()).unwrap_or_default();
-        // Every key is compared to its end, so that the time tells nothing.
-        let known = app.keys.iter().fold(false, |known, key| known | same(key.as_bytes(), given.as_bytes()));
-        if !known {
-            let message = "this server asks for a key: send it as `Authorization: Bearer KEY`";
-            return ApiError::new(StatusCode::UNAUTHORIZED, "invalid_api_key", message).into_response();
-        }
-    }
-    next.run(request).await
-}
-
-fn bearer(headers: &HeaderMap) -> Option<&str> {
-    headers.get(header::AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ")
-}
-
-/// Equality in a time that depends on the length of `given` only.
-fn same(key: &[u8], given: &[u8]) -> bool {
-    let mut difference = key.len() ^ given.len();
-    for (i, byte) in given.iter().enumerate() {
-        difference |= usize::from(byte ^ key[i % key.len()]);
-    }
-    difference == 0
-}
-
 /// Counts requests by route and status.
 async fn count(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().map(|p| p.as_str().to_string());
@@ -290,20 +290,28 @@ async fn count(State(app): State<Arc<App>>, request: Request, next: Next) -> Res
     response
 }
 
-/// A server on the loopback address is meant for this machine: a page of another host whose name was bound to
-/// 127.0.0.1 (DNS rebinding) is not let in.
-async fn check_host(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    if app.local {
-        let host = request.headers().get(header::HOST).and_then(|h| h.to_str().ok()).unwrap_or("localhost");
-        let name =
-            host.rsplit_once(':').filter(|(_, port)| port.parse::<u16>().is_ok()).map_or(host, |(n, _)| n);
-        let plain = name.trim_start_matches('[').trim_end_matches(']');
-        let local = plain.eq_ignore_ascii_case("localhost")
-            || plain.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
-        if !local {
-            let message = format!("this server listens on this machine only, not as `{name}`");
-            return ApiError::new(StatusCode::FORBIDDEN, "wrong_host", message).into_response();
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_description_names_every_route_and_no_other() {
+        let description: Value = serde_json::from_str(OPENAPI).unwrap();
+        let mut told: Vec<&str> =
+            description["paths"].as_object().unwrap().keys().map(String::as_str).collect();
+        let mut there: Vec<&str> = api_routes().iter().chain(&open_routes()).map(|r| r.0).collect();
+        there.iter_mut().for_each(|path| {
+            if *path == "/v1/models/{*id}" {
+                *path = "/v1/models/{id}"
+            }
+        });
+        told.sort_unstable();
+        there.sort_unstable();
+        assert_eq!(told, there);
+        // Every reference leads somewhere.
+        let text = OPENAPI.split("\"$ref\": \"#").skip(1).map(|rest| rest.split('"').next().unwrap());
+        for pointer in text {
+            assert!(description.pointer(pointer).is_some(), "{pointer}");
         }
     }
-    next.run(request).await
 }

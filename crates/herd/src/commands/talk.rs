@@ -32,6 +32,8 @@ pub fn serve(args: &ServeArgs, ctx: &Context) -> anyhow::Result<()> {
         port: args.port,
         name: args.name.clone().or(given),
         keys: args.keys.clone(),
+        cors: args.cors.clone(),
+        answer_seconds: args.time_limit,
         ..herd_serve::Options::default()
     };
     Ok(herd_serve::serve(&model_folder(&args.model)?, &options, ctx)?)

@@ -1,0 +1,276 @@
+//! The endpoints that clients of llama.cpp's `llama-server` use beside OpenAI's.
+
+use crate::answers::{Answers, token_text};
+use crate::body;
+use crate::dialog::dialog;
+use crate::fields::{Fields, wrong};
+use crate::form::Form;
+use crate::prompts::prompts;
+use crate::reply::ApiError;
+use crate::sampling::sampling;
+use crate::server::App;
+use crate::tools::{Dialect, Toolbox};
+use axum::Json;
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use herd_infer::{Event, FinishReason, Request, Sampling, TokenLogprob};
+use serde_json::{Map, Value, json};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// The names that llama-server has for fields that OpenAI calls otherwise.
+const NAMES: [(&str, &str); 2] = [("n_predict", "max_tokens"), ("repeat_penalty", "repetition_penalty")];
+/// llama-server's defaults that differ from OpenAI's.
+const DEFAULTS: [(&str, f64); 4] = [("temperature", 0.8), ("top_p", 0.95), ("min_p", 0.05), ("top_k", 40.0)];
+
+/// `POST /completion`.
+pub(crate) async fn completion(State(app): State<Arc<App>>, body: Body) -> Result<Response, ApiError> {
+    let value = body::json(body, app.limits.max_body_bytes).await?;
+    let fields = Fields::of(&value)?;
+    let mut prompts = prompts(&app, "prompt", fields.required("prompt")?)?;
+    let prompt = if prompts.len() == 1 { prompts.remove(0) } else { Vec::new() };
+    if prompt.is_empty() {
+        return Err(ApiError::invalid(Some("prompt"), "`prompt` must be one prompt"));
+    }
+    let translated = translated(&value);
+    let f = Fields::of(&translated)?;
+    let mut sampling = sampling(&f)?;
+    sampling.ignore_end = fields.flag("ignore_eos")?;
+    sampling.logprobs = fields.whole("n_probs", 0..=20)?.filter(|n| *n > 0).map(|n| n as usize);
+    if let Some(form) = Form::read(&fields)? {
+        sampling.constraint = Some(form.compile(&app).await?);
+    }
+    let room = app.generator.context().saturating_sub(prompt.len());
+    sampling.max_tokens =
+        f.whole("max_tokens", 1..=u64::from(u32::MAX))?.map_or(room, |n| room.min(n as usize)).max(1);
+    let stream = fields.flag("stream")?;
+    let request = Request { prompt: prompt.clone(), samples: 1, sampling: sampling.clone() };
+    let mut answers = Answers::start(&app, vec![request], "prompt")?;
+    let mut record = Record::new(app.clone(), prompt, sampling);
+    if stream {
+        let chunk = move |_: usize, event: Event| {
+            let (text, token, reason) = record.take(event);
+            let mut values = Vec::new();
+            if !text.is_empty() {
+                let tokens = Vec::from_iter(token);
+                values.push(
+                    json!({ "index": 0, "content": text, "tokens": tokens, "stop": false, "id_slot": 0 }),
+                );
+            }
+            values.extend(reason.map(|reason| record.end(reason, true)));
+            (values, reason.is_some())
+        };
+        return Ok(answers.stream_plain(chunk));
+    }
+    loop {
+        let (_, event) = answers.next().await?;
+        if let (_, _, Some(reason)) = record.take(event) {
+            return Ok(Json(record.end(reason, false)).into_response());
+        }
+    }
+}
+
+/// The request with OpenAI's names and llama-server's defaults.
+fn translated(value: &Value) -> Value {
+    let mut fields = value.as_object().cloned().unwrap_or_default();
+    for (theirs, ours) in NAMES {
+        if let Some(value) = fields.remove(theirs) {
+            fields.insert(ours.into(), value);
+        }
+    }
+    // -1 says "without end" and "random".
+    for name in ["max_tokens", "seed"] {
+        if fields.get(name).and_then(Value::as_i64).is_some_and(|n| n < 0) {
+            fields.remove(name);
+        }
+    }
+    if fields.get("top_k").and_then(Value::as_i64).is_some_and(|k| k < 0) {
+        fields.insert("top_k".into(), 0.into());
+    }
+    for (name, default) in DEFAULTS {
+        let default = if name == "top_k" { json!(default as u64) } else { json!(default) };
+        fields.entry(name).or_insert(default);
+    }
+    if let Some(Value::Array(pairs)) = fields.get("logit_bias") {
+        let pairs =
+            pairs.iter().map(|p| (p[0].to_string(), if p[1] == false { json!(-100) } else { p[1].clone() }));
+        let map: Map<String, Value> = pairs.collect();
+        fields.insert("logit_bias".into(), map.into());
+    }
+    Value::Object(fields)
+}
+
+/// One answer, and how long it took.
+struct Record {
+    app: Arc<App>,
+    prompt: Vec<u32>,
+    sampling: Sampling,
+    text: String,
+    tokens: Vec<u32>,
+    logprobs: Vec<TokenLogprob>,
+    cached: usize,
+    asked: Instant,
+    begun: Instant,
+}
+
+impl Record {
+    fn new(app: Arc<App>, prompt: Vec<u32>, sampling: Sampling) -> Self {
+        let (now, text, tokens, logprobs) = (Instant::now(), String::new(), Vec::new(), Vec::new());
+        Self { app, prompt, sampling, text, tokens, logprobs, cached: 0, asked: now, begun: now }
+    }
+
+    fn take(&mut self, event: Event) -> (String, Option<u32>, Option<FinishReason>) {
+        let (text, token, reason) = match event {
+            Event::Started { cached_tokens } => {
+                (self.cached, self.begun) = (cached_tokens, Instant::now());
+                return (String::new(), None, None);
+            }
+            Event::Token { token, text, logprob, .. } => {
+                self.tokens.push(token);
+                self.logprobs.extend(logprob);
+                (text, Some(token), None)
+            }
+            Event::Finished { text, reason, .. } => (text, None, Some(reason)),
+        };
+        self.text.push_str(&text);
+        (text, token, reason)
+    }
+
+    /// The last object of a stream, or the whole answer.
+    fn end(&self, reason: FinishReason, streamed: bool) -> Value {
+        let tokenizer = self.app.generator.tokenizer();
+        let all = tokenizer.decode(&self.tokens);
+        let word = self
+            .sampling
+            .stop
+            .iter()
+            .find(|stop| reason == FinishReason::Stop && all.contains(stop.as_str()));
+        let stop_type = match (reason, word) {
+            (FinishReason::Length, _) => "limit",
+            (_, Some(_)) => "word",
+            _ => "eos",
+        };
+        let (prompt_ms, predicted_ms) =
+            ((self.begun - self.asked).as_secs_f64() * 1e3, self.begun.elapsed().as_secs_f64() * 1e3);
+        let (computed, drawn) = (self.prompt.len() - self.cached, self.tokens.len());
+        let entry = |token: u32, logprob: f32| json!({ "id": token, "token": token_text(tokenizer, token), "bytes": tokenizer.token_bytes(token), "logprob": logprob });
+        let probabilities = self.logprobs.iter().map(|l| {
+            let mut value = entry(l.token, l.logprob);
+            value["top_logprobs"] = l.top.iter().map(|&(token, p)| entry(token, p)).collect();
+            value
+        });
+        let mut value = json!({
+            "index": 0,
+            "content": if streamed { "" } else { &self.text },
+            "tokens": if streamed { &[] } else { self.tokens.as_slice() },
+            "id_slot": 0,
+            "stop": true,
+            "model": &*self.app.name,
+            "tokens_predicted": drawn,
+            "tokens_evaluated": self.prompt.len(),
+            "tokens_cached": self.cached,
+            "generation_settings": settings(&self.sampling),
+            "prompt": tokenizer.decode(&self.prompt),
+            "has_new_line": self.text.contains('\n'),
+            "truncated": false,
+            "stop_type": stop_type,
+            "stopping_word": word.cloned().unwrap_or_default(),
+            "timings": {
+                "prompt_n": computed,
+                "prompt_ms": prompt_ms,
+                "prompt_per_second": computed as f64 / (prompt_ms / 1e3).max(1e-9),
+                "predicted_n": drawn,
+                "predicted_ms": predicted_ms,
+                "predicted_per_second": drawn as f64 / (predicted_ms / 1e3).max(1e-9),
+            },
+        });
+        if self.sampling.logprobs.is_some() && !streamed {
+            value["completion_probabilities"] = probabilities.collect();
+        }
+        value
+    }
+}
+
+fn settings(sampling: &Sampling) -> Value {
+    json!({
+        "temperature": sampling.temperature,
+        "top_k": sampling.top_k,
+        "top_p": sampling.top_p,
+        "min_p": sampling.min_p,
+        "repeat_penalty": sampling.repetition_penalty,
+        "presence_penalty": sampling.presence_penalty,
+        "frequency_penalty": sampling.frequency_penalty,
+        "seed": sampling.seed,
+        "stop": sampling.stop,
+        "n_predict": sampling.max_tokens,
+        "ignore_eos": sampling.ignore_end,
+    })
+}
+
+/// `POST /tokenize`.
+pub(crate) async fn tokenize(State(app): State<Arc<App>>, body: Body) -> Result<Json<Value>, ApiError> {
+    let value = body::json(body, app.limits.max_body_bytes).await?;
+    let f = Fields::of(&value)?;
+    let content = f.required("content")?;
+    let text = content.as_str().ok_or_else(|| wrong("content", content, "a string"))?;
+    let tokenizer = app.generator.tokenizer();
+    let special = f.get("parse_special").is_none() || f.flag("parse_special")?;
+    let mut tokens = Vec::new();
+    if f.flag("add_special")? {
+        tokens.extend(tokenizer.begin());
+    }
+    tokens.extend(if special { tokenizer.encode_with_special(text) } else { tokenizer.encode(text) });
+    if !f.flag("with_pieces")? {
+        return Ok(Json(json!({ "tokens": tokens })));
+    }
+    let piece = |&token: &u32| {
+        let bytes = tokenizer.token_bytes(token);
+        let piece = std::str::from_utf8(bytes).map_or_else(|_| json!(bytes), |text| json!(text));
+        json!({ "id": token, "piece": piece })
+    };
+    Ok(Json(json!({ "tokens": tokens.iter().map(piece).collect::<Vec<_>>() })))
+}
+
+/// `POST /detokenize`.
+pub(crate) async fn detokenize(State(app): State<Arc<App>>, body: Body) -> Result<Json<Value>, ApiError> {
+    let value = body::json(body, app.limits.max_body_bytes).await?;
+    let f = Fields::of(&value)?;
+    let list = f.required("tokens")?;
+    let id = |v: &Value| v.as_u64().and_then(|t| u32::try_from(t).ok());
+    let tokens = list.as_array().and_then(|list| list.iter().map(id).collect::<Option<Vec<u32>>>());
+    let tokens = tokens.ok_or_else(|| wrong("tokens", list, "a list of token ids"))?;
+    Ok(Json(json!({ "content": app.generator.tokenizer().decode(&tokens) })))
+}
+
+/// `POST /apply-template`: the text that the model would read.
+pub(crate) async fn apply_template(State(app): State<Arc<App>>, body: Body) -> Result<Json<Value>, ApiError> {
+    let value = body::json(body, app.limits.max_body_bytes).await?;
+    let f = Fields::of(&value)?;
+    let tokenizer = app.generator.tokenizer();
+    let dialect = Dialect::of(tokenizer.chat_template());
+    let dialog = dialog(&f, Toolbox::read(&f)?.as_ref(), dialect)?;
+    let text = tokenizer.compiled_template().and_then(|template| template.render(&dialog));
+    let text = text.map_err(|e| ApiError::invalid(Some("messages"), e.to_string()))?;
+    Ok(Json(json!({ "prompt": text })))
+}
+
+/// `GET /props`.
+pub(crate) async fn props(State(app): State<Arc<App>>) -> Json<Value> {
+    let tokenizer = app.generator.tokenizer();
+    let name = |token: Option<u32>| token.map(|t| token_text(tokenizer, t)).unwrap_or_default();
+    Json(json!({
+        "default_generation_settings": {
+            "n_ctx": app.generator.context(),
+            "params": settings(&Sampling { temperature: 0.8, top_k: 40, top_p: 0.95, min_p: 0.05, ..Sampling::default() }),
+        },
+        "total_slots": app.generator.settings().max_sequences,
+        "model_path": &*app.name,
+        "model_alias": &*app.name,
+        "modalities": { "vision": false, "audio": false },
+        "chat_template": tokenizer.chat_template(),
+        "bos_token": name(tokenizer.bos()),
+        "eos_token": name(tokenizer.eos()),
+        "build_info": concat!("herd-", env!("CARGO_PKG_VERSION")),
+    }))
+}
