@@ -9,6 +9,7 @@ use crate::form::Compiled;
 use crate::metrics::Metrics;
 use crate::reply::ApiError;
 use crate::{Error, Options, native};
+use axum::body::Body;
 use axum::extract::{MatchedPath, Path, Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
@@ -22,6 +23,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
+use tower::ServiceExt;
 
 /// The chat page in one piece; it loads nothing else.
 const PAGE: &str = concat!(
@@ -145,6 +147,22 @@ impl Server {
     pub fn address(&self) -> Result<SocketAddr, Error> {
         let address = SocketAddr::new(self.app.limits.host, self.app.limits.port);
         self.listener.local_addr().map_err(|source| Error::Listen { address, source })
+    }
+
+    /// The status and the body that answer one request, without a network: for tests and fuzzing.
+    ///
+    /// # Errors
+    /// The system refuses threads.
+    pub fn answer(&self, method: &str, path: &str, body: Vec<u8>) -> std::io::Result<(u16, Vec<u8>)> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let request = Request::builder().method(method).uri(path).body(Body::from(body));
+        let request = request.map_err(|e| std::io::Error::new(std::io::ErrorKind::InvalidInput, e))?;
+        runtime.block_on(async {
+            let Ok(response) = routes(self.app.clone()).oneshot(request).await;
+            let status = response.status().as_u16();
+            let body = axum::body::to_bytes(response.into_body(), usize::MAX).await;
+            Ok((status, body.map_err(std::io::Error::other)?.to_vec()))
+        })
     }
 
     /// Answers until `ctx.stop` is raised, then finishes what is running, for at most `grace_seconds`.

@@ -69,6 +69,7 @@ function showChats() {
   }
   $("chats").replaceChildren(...nodes);
   $("title").textContent = now?.title ?? "New conversation";
+  $("rename").hidden = $("save").hidden = !now;
   document.title = (now ? now.title + " · " : "") + "Herd";
 }
 function select(chat) {
@@ -88,6 +89,31 @@ function remove(chat) {
   keep();
   showChats();
   showThread();
+}
+
+function rename() {
+  const title = $("title");
+  if (!now || title.isContentEditable) return;
+  title.contentEditable = "plaintext-only";
+  title.focus();
+  getSelection().selectAllChildren(title);
+}
+function renamed(keepIt) {
+  const title = $("title"), text = title.textContent.replace(/\s+/g, " ").trim().slice(0, 80);
+  if (!title.isContentEditable) return;
+  title.contentEditable = "false";
+  if (keepIt && now && text) now.title = text;
+  keep();
+  showChats();
+}
+function save() {
+  const who = { user: "You", assistant: $("model").textContent };
+  const text = "# " + now.title + "\n\n" + now.turns.map((t) => "**" + who[t.role] + "**\n\n" + t.content + "\n").join("\n");
+  const link = element("a");
+  link.href = URL.createObjectURL(new Blob([text], { type: "text/markdown" }));
+  link.download = now.title.replace(/[^\p{L}\p{N}]+/gu, "-").slice(0, 40) + ".md";
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10000);
 }
 
 // ---- the thread ----
@@ -149,8 +175,9 @@ function fill(node) {
   if (!streaming && !turn.error && now.turns.at(-1) === turn) tools.append(tool("Retry", "M4 12a8 8 0 1 1 2.5 5.8M4 20v-5h5", () => retry()));
   if (turn.tokens) {
     const rate = turn.seconds > 0 && turn.tokens > 1 ? " · " + ((turn.tokens - 1) / turn.seconds).toFixed(1) + " tokens/s" : "";
+    const wait = turn.wait ? " · first after " + turn.wait.toFixed(turn.wait < 1 ? 2 : 1) + " s" : "";
     const end = { length: " · stopped at the longest answer", stopped: " · stopped" }[turn.end] ?? "";
-    tools.append(element("span", "stats", turn.tokens + (turn.tokens === 1 ? " token" : " tokens") + rate + end));
+    tools.append(element("span", "stats", turn.tokens + (turn.tokens === 1 ? " token" : " tokens") + rate + wait + end));
   }
 }
 function scrollDown() { if (follow) $("scroll").scrollTop = $("scroll").scrollHeight; }
@@ -208,6 +235,7 @@ async function answer() {
   keep();
   showChats();
   showThread();
+  const asked = performance.now();
   let first = 0, drawing = 0;
   const redraw = () => {
     drawing = 0;
@@ -229,6 +257,7 @@ async function answer() {
       const choice = chunk.choices?.[0];
       if (choice?.delta?.content) {
         first ||= performance.now();
+        turn.wait ||= (first - asked) / 1000;
         turn.content += choice.delta.content;
         turn.tokens++;
       }
@@ -310,6 +339,13 @@ $("input").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && !event.shiftKey && !event.isComposing) { event.preventDefault(); if (!running) send($("input").value); }
 });
 $("new").addEventListener("click", () => { select(null); if (narrow()) fold(true); $("input").focus(); });
+$("rename").addEventListener("click", rename);
+$("title").addEventListener("dblclick", rename);
+$("title").addEventListener("blur", () => renamed(true));
+$("title").addEventListener("keydown", (event) => {
+  if (event.key === "Enter" || event.key === "Escape") { event.preventDefault(); event.stopPropagation(); renamed(event.key === "Enter"); $("input").focus(); }
+});
+$("save").addEventListener("click", save);
 $("side-close").addEventListener("click", () => fold(true));
 $("side-open").addEventListener("click", () => fold(false));
 $("shade").addEventListener("click", () => fold(true));
@@ -340,8 +376,9 @@ $("scroll").addEventListener("scroll", () => {
 $("jump").addEventListener("click", () => { follow = true; scrollDown(); });
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape" && running && !$("settings").open) { event.preventDefault(); stop(); }
+  if (event.key === "F2") { event.preventDefault(); rename(); }
   if (event.altKey && event.code === "KeyN") { event.preventDefault(); $("new").click(); }
-  const typing = /^(TEXTAREA|INPUT)$/.test(document.activeElement?.tagName);
+  const typing = /^(TEXTAREA|INPUT)$/.test(document.activeElement?.tagName) || document.activeElement?.isContentEditable;
   if (event.key === "/" && !typing && !$("settings").open) { event.preventDefault(); $("input").focus(); }
 });
 

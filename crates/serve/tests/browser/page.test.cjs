@@ -2,6 +2,7 @@
 "use strict";
 const assert = require("node:assert");
 const { spawn } = require("node:child_process");
+const fs = require("node:fs");
 const path = require("node:path");
 const { chromium } = require("playwright-core");
 
@@ -113,7 +114,21 @@ async function main() {
   assert.equal(await page.locator(".turn").count(), 2);
   check("conversations are listed, switched between and edited");
 
+  await page.keyboard.press("F2");
+  await page.keyboard.type("A dog  and its log");
+  await page.keyboard.press("Enter");
+  assert.equal(await page.locator(".chat.now button").first().textContent(), "A dog and its log");
+  await page.keyboard.press("F2");
+  await page.keyboard.type("no");
+  await page.keyboard.press("Escape");
+  assert.equal(await page.textContent("#title"), "A dog and its log");
+  const [file] = await Promise.all([page.waitForEvent("download"), page.click("#save")]);
+  assert.equal(file.suggestedFilename(), "A-dog-and-its-log.md");
+  assert.match(fs.readFileSync(await file.path(), "utf8"), /^# A dog and its log\n\n\*\*You\*\*\n\nthe dog sat on the log\n/);
+  check("a conversation is renamed and saved as a file");
+
   await page.reload();
+  assert.equal(await page.textContent("#title"), "A dog and its log");
   assert.equal(await page.locator(".chat").count(), 2);
   assert.equal(await page.locator(".turn").count(), 2);
   await page.locator(".chat.now").hover();
