@@ -186,6 +186,30 @@ pub enum BenchCommand {
     /// W1: 57M parameters, 4 x 512 tokens. W2: the same with 4,096 tokens of packed documents. W3: a vocabulary of
     /// 128,256. W4: 254M parameters, every block computed again. W5: one sequence of 16,384 tokens.
     Train(BenchTrainArgs),
+    /// Opening a model, reading prompts and writing answers.
+    Infer(BenchInferArgs),
+}
+
+/// Options of `herd bench infer`.
+#[derive(Args)]
+pub struct BenchInferArgs {
+    /// A GGUF file, a Hugging Face model folder, or a run folder.
+    pub model: PathBuf,
+    /// Tokens of each prompt.
+    #[arg(long, default_value_t = 512, value_name = "N")]
+    pub prompt_tokens: usize,
+    /// Tokens of each answer.
+    #[arg(long, default_value_t = 64, value_name = "N")]
+    pub new_tokens: usize,
+    /// Requests at once.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub requests: usize,
+    /// Times to measure, opening the model each time.
+    #[arg(long, default_value_t = 3, value_name = "N")]
+    pub rounds: usize,
+    /// One JSON object a round, and nothing else.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Options of `herd bench train`.

@@ -6,7 +6,7 @@
 //! always full and never written again; the partly filled last page of a prompt is copied for every further sample.
 //! A sequence is admitted only if all pages that it may need are free, so it never has to be thrown out.
 
-use crate::kernels::LANES;
+use crate::kernels::{LANES, PageShape};
 use std::collections::{BTreeMap, HashMap};
 
 /// Positions of one page: as many as the kernels take at once.
@@ -17,27 +17,14 @@ pub(crate) const PAGE: usize = LANES;
 pub(crate) struct CacheShape {
     pub layers: usize,
     pub kv_heads: usize,
-    pub head_dim: usize,
+    /// Keys and values of one layer and head.
+    pub head: PageShape,
 }
 
 impl CacheShape {
-    /// Floats of one value row: `head_dim` rounded up to whole lanes.
-    pub(crate) fn value_stride(&self) -> usize {
-        self.head_dim.div_ceil(LANES) * LANES
-    }
-    fn keys(&self) -> usize {
-        self.head_dim * PAGE
-    }
-    fn head(&self) -> usize {
-        self.keys() + self.value_stride() * PAGE
-    }
-    /// Floats of one page.
-    fn page(&self) -> usize {
-        self.layers * self.kv_heads * self.head()
-    }
     /// Bytes of one page.
     pub(crate) fn page_bytes(&self) -> usize {
-        self.page() * size_of::<f32>()
+        self.layers * self.kv_heads * self.head.bytes()
     }
 }
 
@@ -49,8 +36,8 @@ pub(crate) type PageId = u32;
 type Content = (u64, [u32; PAGE]);
 
 struct Page {
-    /// Per layer and head: keys [head_dim, PAGE], then values [PAGE, value_stride].
-    data: Box<[f32]>,
+    /// Per layer and head what [`PageShape`] says.
+    data: Box<[u8]>,
     references: u32,
     /// Set while the page can be found by its content: the number of that content and when it was last let go.
     content: Option<(u64, Content)>,
@@ -233,7 +220,7 @@ impl KvCache {
         let id = if let Some(id) = self.free.pop() {
             id
         } else if self.pages.len() < self.capacity || self.kept.is_empty() {
-            let data = vec![0.0; self.shape.page()].into_boxed_slice();
+            let data = vec![0; self.shape.page_bytes()].into_boxed_slice();
             self.pages.push(Page { data, references: 0, content: None, released: 0 });
             (self.pages.len() - 1) as PageId
         } else {
@@ -256,33 +243,34 @@ impl KvCache {
         key: &[f32],
         value: &[f32],
     ) {
-        let CacheShape { kv_heads, head_dim, .. } = self.shape;
-        let (head_size, keys, stride) = (self.shape.head(), self.shape.keys(), self.shape.value_stride());
+        let CacheShape { kv_heads, head: shape, .. } = self.shape;
         let data = &mut self.pages[table[position / PAGE] as usize].data;
-        let slot = position % PAGE;
-        for head in 0..kv_heads {
-            let page = &mut data[(layer * kv_heads + head) * head_size..][..head_size];
-            let part = head * head_dim..(head + 1) * head_dim;
-            for (d, &k) in key[part.clone()].iter().enumerate() {
-                page[d * PAGE + slot] = k;
-            }
-            page[keys + slot * stride..][..head_dim].copy_from_slice(&value[part]);
+        let heads = data[layer * kv_heads * shape.bytes()..].chunks_exact_mut(shape.bytes());
+        let rows = key.chunks_exact(shape.head_dim).zip(value.chunks_exact(shape.head_dim));
+        for (head, (key, value)) in heads.zip(rows) {
+            shape.put(head, position % PAGE, key, value);
         }
     }
 
-    /// Keys [head_dim, PAGE] and values [PAGE, value_stride] of one page, layer and head.
-    pub(crate) fn read(&self, page: PageId, layer: usize, head: usize) -> (&[f32], &[f32]) {
-        let size = self.shape.head();
-        let start = (layer * self.shape.kv_heads + head) * size;
-        self.pages[page as usize].data[start..start + size].split_at(self.shape.keys())
+    /// Keys and values of one page, layer and head.
+    pub(crate) fn read(&self, page: PageId, layer: usize, head: usize) -> &[u8] {
+        let size = self.shape.head.bytes();
+        &self.pages[page as usize].data[(layer * self.shape.kv_heads + head) * size..][..size]
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::Kept;
 
-    const SHAPE: CacheShape = CacheShape { layers: 2, kv_heads: 2, head_dim: 3 };
+    const HEAD: PageShape = PageShape { kept: Kept::F32, head_dim: 3 };
+    const SHAPE: CacheShape = CacheShape { layers: 2, kv_heads: 2, head: HEAD };
+
+    /// The first dimension of the key at `slot`.
+    fn key(page: &[u8], slot: usize) -> f32 {
+        f32::from_ne_bytes(page[slot * 4..slot * 4 + 4].try_into().unwrap())
+    }
 
     fn fill(cache: &mut KvCache, tokens: &[u32], pages: usize) -> (PageTable, Reservation) {
         let (mut table, mut reservation) = cache.admit(tokens, pages).unwrap();
@@ -363,8 +351,8 @@ mod tests {
         assert_ne!(fork.pages[1], table.pages[1]);
         assert_eq!(cache.read(fork.pages[1], 1, 1), cache.read(table.pages[1], 1, 1));
         cache.write(&fork.pages, 19, 1, &[7.5; 6], &[7.5; 6]);
-        assert_eq!(cache.read(table.pages[1], 1, 1).0[3], 19.0);
-        assert_eq!(cache.read(fork.pages[1], 1, 1).0[3], 7.5);
+        assert_eq!(key(cache.read(table.pages[1], 1, 1), 3), 19.0);
+        assert_eq!(key(cache.read(fork.pages[1], 1, 1), 3), 7.5);
         cache.release(table, reservation);
         cache.release(fork, promise);
         assert_eq!((cache.used(), cache.available()), (0, 6));

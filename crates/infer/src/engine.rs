@@ -1,7 +1,7 @@
 //! Continuous batching: every step computes one batch of rows, made of the next token of every running answer and of
 //! as much of the waiting prompts as fits beside them.
 
-use crate::cache::{CacheShape, KvCache, PAGE, PageTable, Reservation};
+use crate::cache::{KvCache, PAGE, PageTable, Reservation};
 use crate::forward::{Span, forward};
 use crate::random::stream_of;
 use crate::sampling::{Sampler, Sampling, TokenLogprob};
@@ -135,8 +135,7 @@ impl Engine {
         end_tokens: Vec<u32>,
         settings: Settings,
     ) -> Self {
-        let s = weights.sizes;
-        let shape = CacheShape { layers: s.layers, kv_heads: s.kv_heads, head_dim: s.head_dim };
+        let shape = weights.cache_shape(settings.cache_type);
         let cache = KvCache::new(shape, settings.cache_tokens.div_ceil(PAGE));
         Self {
             weights,

@@ -123,8 +123,7 @@ impl Generator {
     }
 
     pub(crate) fn cache_shape(&self) -> CacheShape {
-        let s = self.weights.sizes;
-        CacheShape { layers: s.layers, kv_heads: s.kv_heads, head_dim: s.head_dim }
+        self.weights.cache_shape(self.settings.cache_type)
     }
 
     pub(crate) fn engine(&self) -> Engine {

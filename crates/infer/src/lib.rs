@@ -9,6 +9,7 @@
 //! random numbers are a function of seed, prompt, sample and position.
 
 mod batcher;
+pub mod bench;
 mod cache;
 mod chat;
 mod constraint;
@@ -37,12 +38,29 @@ use herd_run::{Interrupted, SettingError};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
+/// How the cache keeps keys and values.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CacheType {
+    /// Half precision for a quantised model, single precision for others.
+    #[default]
+    Auto,
+    /// Single precision.
+    F32,
+    /// Half precision.
+    F16,
+    /// Bytes, with a scale per position and head.
+    Q8,
+}
+
 /// How much runs at once and how much memory the cache may take.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
     /// Tokens of all running prompts and answers together that the cache holds at most; memory is taken as needed.
     pub cache_tokens: usize,
+    /// How the cache keeps keys and values.
+    pub cache_type: CacheType,
     /// Answers that are computed at once at most.
     pub max_sequences: usize,
     /// Rows of one batch: running answers take one each, waiting prompts the rest.
@@ -53,7 +71,13 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { cache_tokens: 32_768, max_sequences: 64, batch_tokens: 256, max_waiting: 128 }
+        Self {
+            cache_tokens: 32_768,
+            cache_type: CacheType::Auto,
+            max_sequences: 64,
+            batch_tokens: 256,
+            max_waiting: 128,
+        }
     }
 }
 

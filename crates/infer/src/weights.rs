@@ -1,6 +1,8 @@
 //! The weights of one Llama as the forward pass reads them, whatever file they came from.
 
-use crate::kernels::{self, Activations, Isa, Planes, Stored};
+use crate::CacheType;
+use crate::cache::CacheShape;
+use crate::kernels::{self, Activations, Isa, Kept, PageShape, Planes, Stored};
 use crate::team::Team;
 use half::{bf16, f16};
 use herd_model::{Llama, LlamaConfig};
@@ -241,6 +243,20 @@ impl Weights {
         });
         let (embed, head) = (matrix(llama.embed, sizes.hidden), matrix(llama.head(), sizes.hidden));
         Self::new(sizes, embed, layers.collect(), vector(llama.norm), head, llama.rope.clone())
+    }
+
+    /// How a cache keeps the keys and values of this model.
+    pub(crate) fn cache_shape(&self, cache_type: CacheType) -> CacheShape {
+        let quantised = self.layers.iter().any(|layer| layer.qkv.is_quantised());
+        let kept = match cache_type {
+            CacheType::Auto if quantised => Kept::F16,
+            CacheType::Auto | CacheType::F32 => Kept::F32,
+            CacheType::F16 => Kept::F16,
+            CacheType::Q8 => Kept::Q8,
+        };
+        let s = self.sizes;
+        let head = PageShape { kept, head_dim: s.head_dim };
+        CacheShape { layers: s.layers, kv_heads: s.kv_heads, head }
     }
 
     /// A model of its parts, with the kernels of this machine.

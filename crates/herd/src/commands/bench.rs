@@ -1,6 +1,7 @@
 //! `herd bench`: from command-line options to a measurement.
 
-use crate::cli::BenchTrainArgs;
+use crate::cli::{BenchInferArgs, BenchTrainArgs};
+use crate::folder::model_folder;
 use herd_run::Context;
 use herd_train::bench::{self, Options};
 use std::io::{stdin, stdout};
@@ -10,4 +11,25 @@ pub fn train(args: BenchTrainArgs, ctx: &Context) -> anyhow::Result<()> {
     let BenchTrainArgs { workload, steps, json, interactive, fresh, trace } = args;
     let options = Options { workload, steps, json, interactive, fresh, trace };
     Ok(bench::run(&options, stdin().lock(), stdout().lock(), ctx)?)
+}
+
+/// Opening a model, reading prompts and writing answers.
+pub fn infer(args: BenchInferArgs) -> anyhow::Result<()> {
+    let BenchInferArgs { model, prompt_tokens, new_tokens, requests, rounds, json } = args;
+    let options = herd_infer::bench::Options { prompt_tokens, new_tokens, requests, rounds };
+    herd_infer::bench::run(&model_folder(&model)?, &options, |round| {
+        if json {
+            println!("{}", serde_json::json!(round));
+            return;
+        }
+        println!(
+            "open {:.3} s, first token {:.3} s, prompts {:.0} tokens/s, answers {:.1} tokens/s, memory {:.0} MB",
+            round.load_s,
+            round.first_token_s,
+            round.prefill_tokens_per_s,
+            round.decode_tokens_per_s,
+            round.peak_rss_mb
+        );
+    })?;
+    Ok(())
 }

@@ -35,5 +35,6 @@ pub fn run(command: Command, ctx: &Context) -> anyhow::Result<()> {
         Command::Chat(args) => talk::chat(&args, ctx),
         Command::Serve(args) => talk::serve(&args, ctx),
         Command::Bench(BenchCommand::Train(args)) => bench::train(args, ctx),
+        Command::Bench(BenchCommand::Infer(args)) => bench::infer(args),
     }
 }

@@ -42,8 +42,6 @@ pub(crate) trait Ints: Lanes {
     unsafe fn load_bf16(from: *const u16) -> Self;
     /// Sixteen signed bytes as floats.
     unsafe fn load_i8(from: *const i8) -> Self;
-    /// Sixteen half-precision floats, rounded to nearest, ties to even.
-    unsafe fn store_f16(self, to: *mut u16);
     /// Sixteen whole numbers within -128..=127 as bytes.
     unsafe fn store_i8(self, to: *mut i8);
     /// Absolute values.
@@ -112,11 +110,6 @@ impl Ints for Portable {
     unsafe fn load_i8(from: *const i8) -> Self {
         let all = unsafe { from.cast::<[i8; LANES]>().read_unaligned() };
         floats(|i| f32::from(all[i]))
-    }
-    #[inline(always)]
-    unsafe fn store_f16(self, to: *mut u16) {
-        let all = self.0.map(|x| half::f16::from_f32(x).to_bits());
-        unsafe { to.cast::<[u16; LANES]>().write_unaligned(all) }
     }
     #[inline(always)]
     unsafe fn store_i8(self, to: *mut i8) {

@@ -2,6 +2,7 @@
 //!
 //! [`Isa`] chooses the instruction set once, at run time; all of them give the same bits.
 
+mod attention;
 mod bodies;
 mod ints;
 mod lanes;
@@ -14,7 +15,9 @@ mod x86;
 mod x86_ints;
 
 use crate::team::Team;
-pub(crate) use bodies::AttentionTask;
+pub(crate) use attention::{
+    AttentionTask, Kept, PageShape, STRETCH, STRETCH_PAGES, Taken, attention, finish, merge,
+};
 use herd_tensor::isa;
 pub(crate) use lanes::LANES;
 pub(crate) use matrix::{Activations, Planes, multiply};
@@ -203,24 +206,6 @@ pub(crate) fn swiglu(isa: Isa, team: &Team, gate_up: &[f32], f: usize, out: &mut
         let (gate, up, out) = (gate_up.as_ptr(), gate_up[f..].as_ptr(), target.at(row * f));
         dispatch!(isa, bodies::swiglu(gate: *const f32, up: *const f32, f: usize, out: *mut f32));
     });
-}
-
-/// Attention of a few queries over pages; `out` is [queries, value_stride], `scores` is scratch that grows.
-pub(crate) fn attention(isa: Isa, task: AttentionTask<'_>, scores: &mut Vec<f32>, out: &mut [f32]) {
-    let (queries, pages) = (task.queries.len(), task.keys.len());
-    let head_dim = task.queries.first().map_or(0, |q| q.len());
-    assert!(task.queries.iter().all(|q| q.len() == head_dim), "queries of one length");
-    assert_eq!((task.visible.len(), task.values.len()), (queries, pages), "one value page per key page");
-    assert!(task.visible.iter().all(|&v| v >= 1 && v <= pages * LANES), "visible positions lie in the pages");
-    assert!(task.keys.iter().all(|k| k.len() >= head_dim * LANES), "a key page is [head_dim, {LANES}]");
-    assert!(
-        task.values.iter().all(|v| v.len() >= task.value_stride * LANES),
-        "a value page is [{LANES}, stride]"
-    );
-    assert_eq!((task.value_stride % LANES, out.len()), (0, queries * task.value_stride), "output shape");
-    scores.resize(scores.len().max(queries * pages * LANES), 0.0);
-    let (scores, out) = (scores.as_mut_ptr(), out.as_mut_ptr());
-    dispatch!(isa, bodies::attention(task: AttentionTask<'_>, scores: *mut f32, out: *mut f32));
 }
 
 #[cfg(test)]

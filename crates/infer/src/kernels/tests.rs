@@ -78,49 +78,75 @@ fn norm_and_gate_agree_with_their_formulas() {
     }
 }
 
-#[test]
-fn attention_agrees_with_softmax_in_f64_and_does_not_depend_on_its_neighbours() {
-    let (head_dim, stride, positions) = (20, 32, 41);
-    let pages = positions / LANES + 1;
-    let keys: Vec<Vec<f32>> = (0..pages).map(|p| numbers(head_dim * LANES, 10 + p as u64)).collect();
-    let values: Vec<Vec<f32>> = (0..pages).map(|p| numbers(stride * LANES, 20 + p as u64)).collect();
-    let queries: Vec<Vec<f32>> = (0..7).map(|q| numbers(head_dim, 30 + q)).collect();
-    let visible: Vec<usize> = (0..7).map(|q| positions - 6 + q).collect();
-    let keys: Vec<&[f32]> = keys.iter().map(Vec::as_slice).collect();
-    let values: Vec<&[f32]> = values.iter().map(Vec::as_slice).collect();
-    let queries: Vec<&[f32]> = queries.iter().map(Vec::as_slice).collect();
-    let task = AttentionTask {
-        queries: &queries,
-        visible: &visible,
-        keys: &keys,
-        values: &values,
-        value_stride: stride,
-        scale: 0.3,
-    };
+/// Attention over a whole past, one stretch after the other.
+fn over_stretches(
+    isa: Isa,
+    shape: PageShape,
+    queries: &[&[f32]],
+    visible: &[usize],
+    pages: &[Vec<u8>],
+) -> Vec<f32> {
+    let (n, stride) = (queries.len(), shape.value_stride());
+    let (mut taken, mut values) = (vec![Taken::NOTHING; n], vec![0.0; n * stride]);
     let mut scratch = Vec::new();
-    let mut reference = vec![0.0; 7 * stride];
-    attention(Isa::Portable, task, &mut scratch, &mut reference);
-    for q in 0..7 {
-        let score = |t: usize| -> f64 {
-            let dot = |d: usize| f64::from(queries[q][d]) * f64::from(keys[t / LANES][d * LANES + t % LANES]);
-            (0..head_dim).map(dot).sum::<f64>() * f64::from(0.3f32)
-        };
-        let total: f64 = (0..visible[q]).map(|t| score(t).exp()).sum();
-        for d in 0..stride {
-            let value = |t: usize| f64::from(values[t / LANES][t % LANES * stride + d]);
-            let exact = (0..visible[q]).map(|t| score(t).exp() / total * value(t)).sum::<f64>();
-            assert!((f64::from(reference[q * stride + d]) - exact).abs() < 1e-5, "query {q} dimension {d}");
+    for (number, pages) in pages.chunks(STRETCH_PAGES).enumerate() {
+        let pages: Vec<&[u8]> = pages.iter().map(Vec::as_slice).collect();
+        let seen = visible.iter().map(|v| v.saturating_sub(number * STRETCH).min(STRETCH));
+        let visible: Vec<usize> = seen.collect();
+        let task = AttentionTask { queries, visible: &visible, pages: &pages, shape, scale: 0.3 };
+        let (mut next, mut more) = (taken.clone(), values.clone());
+        attention(isa, task, &mut scratch, &mut next, &mut more);
+        for (q, values) in values.chunks_exact_mut(stride).enumerate() {
+            merge(isa, &mut taken[q], values, next[q], &more[q * stride..(q + 1) * stride]);
         }
     }
-    for isa in Isa::available() {
-        let mut together = vec![0.0; 7 * stride];
-        attention(isa, task, &mut scratch, &mut together);
-        assert_eq!(bits(&together), bits(&reference), "{isa:?}");
-        for q in 0..7 {
-            let alone = AttentionTask { queries: &queries[q..=q], visible: &visible[q..=q], ..task };
-            let mut out = vec![0.0; stride];
-            attention(isa, alone, &mut scratch, &mut out);
-            assert_eq!(bits(&out), bits(&together[q * stride..(q + 1) * stride]), "{isa:?} query {q}");
+    let mut out = vec![0.0; n * shape.head_dim];
+    for (q, out) in out.chunks_exact_mut(shape.head_dim).enumerate() {
+        finish(taken[q], &values[q * stride..], out);
+    }
+    out
+}
+
+#[test]
+fn attention_agrees_with_softmax_in_f64_and_does_not_depend_on_its_neighbours() {
+    let (head_dim, positions) = (20, 600usize);
+    let keys: Vec<Vec<f32>> = (0..positions).map(|p| numbers(head_dim, 100 + p as u64)).collect();
+    let values: Vec<Vec<f32>> = (0..positions).map(|p| numbers(head_dim, 1000 + p as u64)).collect();
+    let queries: Vec<Vec<f32>> = (0..7).map(|q| numbers(head_dim, 30 + q)).collect();
+    let queries: Vec<&[f32]> = queries.iter().map(Vec::as_slice).collect();
+    // Some see one position, or nothing of the last stretch.
+    let visible = [1, 250, 256, 257, 511, 513, positions];
+    for (kept, precision) in [(Kept::F32, 1e-5), (Kept::F16, 1e-3), (Kept::Q8, 2e-2)] {
+        let shape = PageShape { kept, head_dim };
+        let mut pages = vec![vec![0; shape.bytes()]; positions.div_ceil(LANES)];
+        for (p, (key, value)) in keys.iter().zip(&values).enumerate() {
+            shape.put(&mut pages[p / LANES], p % LANES, key, value);
+        }
+        let reference = over_stretches(Isa::Portable, shape, &queries, &visible, &pages);
+        for (q, query) in queries.iter().enumerate() {
+            let dot = |t: usize| query.iter().zip(&keys[t]).map(|(a, b)| f64::from(a * b)).sum::<f64>();
+            let weights: Vec<f64> = (0..visible[q]).map(|t| (dot(t) * f64::from(0.3f32)).exp()).collect();
+            let total: f64 = weights.iter().sum();
+            for d in 0..head_dim {
+                let exact =
+                    weights.iter().zip(&values).map(|(w, v)| w / total * f64::from(v[d])).sum::<f64>();
+                let off = (f64::from(reference[q * head_dim + d]) - exact).abs();
+                assert!(off < precision, "{kept:?} query {q} dimension {d}: off by {off}");
+            }
+        }
+        for isa in Isa::available() {
+            let together = over_stretches(isa, shape, &queries, &visible, &pages);
+            assert_eq!(bits(&together), bits(&reference), "{kept:?} {isa:?}");
+            for q in 0..7 {
+                // Alone, and with no more pages than it sees.
+                let pages = &pages[..visible[q].div_ceil(LANES)];
+                let alone = over_stretches(isa, shape, &queries[q..=q], &visible[q..=q], pages);
+                assert_eq!(
+                    bits(&alone),
+                    bits(&together[q * head_dim..(q + 1) * head_dim]),
+                    "{isa:?} query {q}"
+                );
+            }
         }
     }
 }

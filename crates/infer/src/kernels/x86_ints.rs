@@ -99,13 +99,6 @@ impl Ints for Avx2 {
         }
     }
     #[inline(always)]
-    unsafe fn store_f16(self, to: *mut u16) {
-        unsafe {
-            _mm_storeu_si128(to.cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(self.0));
-            _mm_storeu_si128(to.add(8).cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(self.1));
-        }
-    }
-    #[inline(always)]
     unsafe fn store_i8(self, to: *mut i8) {
         unsafe {
             let pairs = _mm256_packs_epi32(_mm256_cvtps_epi32(self.0), _mm256_cvtps_epi32(self.1));
@@ -182,13 +175,6 @@ impl Ints for Avx512 {
     #[inline(always)]
     unsafe fn load_i8(from: *const i8) -> Self {
         unsafe { Self(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(from.cast())))) }
-    }
-    #[inline(always)]
-    unsafe fn store_f16(self, to: *mut u16) {
-        unsafe {
-            let half = _mm512_cvtps_ph::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(self.0);
-            _mm256_storeu_si256(to.cast(), half);
-        }
     }
     #[inline(always)]
     unsafe fn store_i8(self, to: *mut i8) {

@@ -1,0 +1,100 @@
+//! Measures a model: how long it takes to open, to read prompts and to write answers.
+
+use crate::engine::{Event, Request};
+use crate::{Error, Generator, Sampling, Settings};
+use serde::Serialize;
+use std::path::Path;
+use std::time::Instant;
+
+/// What is measured.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Tokens of each prompt.
+    pub prompt_tokens: usize,
+    /// Tokens of each answer.
+    pub new_tokens: usize,
+    /// Requests at once.
+    pub requests: usize,
+    /// Times that everything is measured, opening included.
+    pub rounds: usize,
+}
+
+/// What one round took.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Round {
+    /// Opening the model and its tokenizer, seconds.
+    pub load_s: f64,
+    /// From the beginning to the first token of an answer, seconds.
+    pub first_token_s: f64,
+    /// Prompt tokens of all requests, a second.
+    pub prefill_tokens_per_s: f64,
+    /// Answer tokens of all requests after the first of each, a second.
+    pub decode_tokens_per_s: f64,
+    /// Largest resident memory of the process until now, MB (10^6 bytes); 0 where the system does not tell.
+    pub peak_rss_mb: f64,
+}
+
+/// Measures `options.rounds` times; `each` gets the figures as they come.
+///
+/// The prompts are arbitrary different tokens, so nothing is found in the cache; answers are greedy and do not end
+/// before their time.
+///
+/// # Errors
+/// The model cannot be opened, or the requests do not fit its context or the cache.
+pub fn run(model: &Path, options: &Options, mut each: impl FnMut(&Round)) -> Result<(), Error> {
+    for _ in 0..options.rounds {
+        let begin = Instant::now();
+        let per_request = options.prompt_tokens + options.new_tokens;
+        let settings = Settings {
+            cache_tokens: options.requests * (per_request + 16),
+            max_sequences: options.requests.max(1),
+            ..Settings::default()
+        };
+        let generator = Generator::open(model, settings)?;
+        let load_s = begin.elapsed().as_secs_f64();
+        let vocab = generator.config().vocab_size;
+        let mut engine = generator.engine();
+        let sampling = Sampling { ignore_end: true, ..Sampling::greedy(options.new_tokens) };
+        for request in 0..options.requests {
+            let token = |i: usize| ((i * 7919 + request * 104_729 + 1) % vocab) as u32;
+            let prompt = (0..options.prompt_tokens).map(token).collect();
+            engine.submit(Request { prompt, samples: 1, sampling: sampling.clone() })?;
+        }
+        let start = Instant::now();
+        let (mut first_token, mut prefilled) = (None, start);
+        let mut waiting = options.requests;
+        let mut late_tokens = 0;
+        while !engine.idle() {
+            for (_, event) in engine.step() {
+                match event {
+                    Event::Started { .. } => {
+                        first_token.get_or_insert_with(|| begin.elapsed().as_secs_f64());
+                        waiting -= 1;
+                        prefilled = Instant::now();
+                    }
+                    Event::Token { .. } if waiting == 0 => late_tokens += 1,
+                    _ => {}
+                }
+            }
+        }
+        let prefill_s = (prefilled - start).as_secs_f64();
+        // The step that ended the last prompt gave one token to every request.
+        let decoded = late_tokens - options.requests.min(late_tokens);
+        each(&Round {
+            load_s,
+            first_token_s: first_token.unwrap_or_default(),
+            prefill_tokens_per_s: (options.requests * options.prompt_tokens) as f64 / prefill_s,
+            decode_tokens_per_s: decoded as f64 / prefilled.elapsed().as_secs_f64(),
+            peak_rss_mb: peak_rss_mb(),
+        });
+    }
+    Ok(())
+}
+
+/// `VmHWM` of this process.
+fn peak_rss_mb() -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<f64>().ok());
+    kib.unwrap_or(0.0) * 1024.0 / 1e6
+}
