@@ -2,8 +2,8 @@
 
     python3 bench/matmul/compare.py [--rounds 7] [--threads 1 2]
 
-Shapes are those of W1 and W3 (bench/train), all three layouts. In a round each program makes each product once, in a
-process of its own; all outcomes are compared. Prints a Markdown table of GFLOP/s from medians and writes the rows to
+Shapes are those of W1 and W3 (bench/train), all three layouts. In a round each program makes each product, small ones
+several times, in a process of its own; all outcomes are compared. Prints a Markdown table of GFLOP/s from medians and writes the rows to
 results/DATE.json. `--around CMD` as in bench/train/compare.py, whose virtual environment is used.
 """
 
@@ -37,6 +37,7 @@ LINEAR = {
     "W3 vocabulary": (512, 128_256, 768),
 }
 PROGRAMS = ["herd", "gemm", "matrixmultiply", "MKL"]
+WORK = 8e9  # operations of a turn, at least
 PAUSE = 0.02  # threads of OpenMP spin for a while after their work
 
 
@@ -61,20 +62,20 @@ def serve_torch(threads):
     a, b, out = values(0, 17), values(0, 13), torch.zeros(0)
     for line in sys.stdin:
         _, layout, *sizes = line.split()
-        m, n, k = map(int, sizes)
+        m, n, k, times = map(int, sizes)
         a = a if len(a) >= m * k else values(m * k, 17)
         b = b if len(b) >= n * k else values(n * k, 13)
         out = out if len(out) >= m * n else torch.zeros(m * n)
         c = out[: m * n].view(m, n).zero_()
         x = a[: m * k].view(k, m).t() if layout == "tn" else a[: m * k].view(m, k)
         y = b[: n * k].view(n, k).t() if layout == "nt" else b[: n * k].view(k, n)
+        product = (lambda: c.addmm_(x, y)) if layout == "tn" else (lambda: torch.mm(x, y, out=c))
+        product()
+        total = c.view(-1)[::997].double().abs().sum().item()
         start = time.perf_counter()
-        if layout == "tn":
-            c.addmm_(x, y)
-        else:
-            torch.mm(x, y, out=c)
-        seconds = time.perf_counter() - start
-        print(seconds, c.view(-1)[::997].double().sum().item(), flush=True)
+        for _ in range(times):
+            product()
+        print((time.perf_counter() - start) / times, total, flush=True)
 
 
 class Server:
@@ -84,7 +85,9 @@ class Server:
         )
 
     def ask(self, program, layout, sizes):
-        self.process.stdin.write(f"{program} {layout} {sizes[0]} {sizes[1]} {sizes[2]}\n")
+        m, n, k = sizes
+        times = max(1, round(WORK / (2 * m * n * k)))
+        self.process.stdin.write(f"{program} {layout} {m} {n} {k} {times}\n")
         self.process.stdin.flush()
         seconds, total = map(float, self.process.stdout.readline().split())
         time.sleep(PAUSE if program == "MKL" else 0)

@@ -1,6 +1,7 @@
-//! Matrix products one at a time, for `bench/matmul/compare.py`: reads lines `PROGRAM LAYOUT M N K` where the program is
-//! `herd`, `gemm` or `matrixmultiply`, and answers each with the seconds of one product and the sum of every 997th
-//! value of its outcome. RAYON_NUM_THREADS and MATMUL_NUM_THREADS say on how many threads.
+//! Matrix products for `bench/matmul/compare.py`: reads lines `PROGRAM LAYOUT M N K TIMES` where the program is `herd`,
+//! `gemm` or `matrixmultiply`, makes the product once, then TIMES times, and answers with the mean seconds of the latter
+//! and the sum of the sizes of every 997th value of the first. RAYON_NUM_THREADS and MATMUL_NUM_THREADS say on how many
+//! threads.
 
 mod products;
 
@@ -23,7 +24,7 @@ fn main() {
         let words: Vec<&str> = line.split_whitespace().collect();
         let [program, layout, sizes @ ..] = &words[..] else { panic!("not a request: {line}") };
         let sizes: Vec<usize> = sizes.iter().map(|size| size.parse().expect("a size")).collect();
-        let [m, n, k] = sizes[..] else { panic!("not three sizes: {line}") };
+        let [m, n, k, times] = sizes[..] else { panic!("not four numbers: {line}") };
         if a.len() < m * k {
             a = values(m * k, 17);
         }
@@ -40,10 +41,12 @@ fn main() {
             "gemm" => products::gemm,
             _ => products::matrixmultiply,
         };
-        let started = Instant::now();
         product(layout, (m, n, k), a, b, out);
-        let seconds = started.elapsed().as_secs_f64();
-        let sum: f64 = out.iter().step_by(997).map(|&x| f64::from(x)).sum();
-        println!("{seconds} {sum}");
+        let sum: f64 = out.iter().step_by(997).map(|&x| f64::from(x.abs())).sum();
+        let started = Instant::now();
+        for _ in 0..times {
+            product(layout, (m, n, k), a, b, out);
+        }
+        println!("{} {sum}", started.elapsed().as_secs_f64() / times as f64);
     }
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 /// Independent sums, enough to hide the latency of a multiply-add on two units.
 const SUMS: usize = 12;
-const ROUNDS: usize = 200_000;
+const ROUNDS: usize = 3_000_000;
 
 /// Floating-point operations per second of f32 multiply-adds on all threads of the current rayon pool, with the
 /// instruction set in use ([`isa::active`]): the best of several short runs. Takes about a tenth of a second.
