@@ -215,6 +215,7 @@ def main():
     results = []
     for case in args.cases:
         results += measure(case, args, python)
+        print(list(table(results))[-1], file=sys.stderr)
         path.write_text(json.dumps(about | {"results": results}, indent=1) + "\n")
     m = about["machine"]
     print(f"{now:%Y-%m-%d}, {m['cpu']} ({m['isa']}), {args.threads} threads, PyTorch {TORCH}, medians\n")
