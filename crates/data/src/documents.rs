@@ -1,8 +1,10 @@
 //! Clean documents as Parquet: the interface between curation and everything after it.
 //!
-//! Columns: `id, url, date, title, language, language_score, domain, license, source, text`. Rows are streamed both
+//! Columns: `id, url, date, title, language, language_score, domain, license, source, author,
+//! canonical, page_type, text`; files without `author`, `canonical` and `page_type` are read too. Rows are streamed both
 //! ways, so a file may be far larger than memory.
 
+use crate::extract::PageType;
 use arrow_array::cast::AsArray;
 use arrow_array::types::Float32Type;
 use arrow_array::{Array, ArrayRef, Float32Array, RecordBatch, StringArray};
@@ -77,6 +79,12 @@ pub struct Document {
     pub domain: Domain,
     /// The licence that the page states, if any.
     pub license: Option<String>,
+    /// Who wrote it, as the page states.
+    pub author: Option<String>,
+    /// The URL that the page calls its own.
+    pub canonical: Option<String>,
+    /// What kind of page it is.
+    pub page_type: PageType,
     /// File name of the archive it came from.
     pub source: String,
     /// Clean plain text.
@@ -133,6 +141,9 @@ fn schema() -> Arc<Schema> {
         text("domain"),
         Field::new("license", DataType::Utf8, true),
         text("source"),
+        Field::new("author", DataType::Utf8, true),
+        Field::new("canonical", DataType::Utf8, true),
+        text("page_type"),
         text("text"),
     ]))
 }
@@ -187,6 +198,9 @@ impl<W: Write + Send> Writer<W> {
             text(|d| d.domain.name()),
             Arc::new(StringArray::from_iter(rows.iter().map(|d| d.license.as_deref()))),
             text(|d| &d.source),
+            Arc::new(StringArray::from_iter(rows.iter().map(|d| d.author.as_deref()))),
+            Arc::new(StringArray::from_iter(rows.iter().map(|d| d.canonical.as_deref()))),
+            text(|d| d.page_type.name()),
             text(|d| &d.text),
         ];
         let batch = RecordBatch::try_new(schema(), columns)
@@ -245,6 +259,15 @@ impl Reader {
         let (id, url, date, title) = (column("id")?, column("url")?, column("date")?, column("title")?);
         let (language, domain, license) = (column("language")?, column("domain")?, column("license")?);
         let (source, text) = (column("source")?, column("text")?);
+        // Later columns, which older files lack.
+        let later = |name: &'static str| match batch.column_by_name(name) {
+            Some(_) => column(name).map(Some),
+            None => Ok(None),
+        };
+        let (author, canonical, page_type) = (later("author")?, later("canonical")?, later("page_type")?);
+        let value = |column: Option<&StringArray>, row: usize| {
+            column.filter(|c| c.is_valid(row)).map(|c| c.value(row).to_string())
+        };
         (0..batch.num_rows())
             .map(|row| {
                 let name = domain.value(row);
@@ -262,6 +285,11 @@ impl Reader {
                     language_score: scores.value(row),
                     domain,
                     license: license.is_valid(row).then(|| license.value(row).to_string()),
+                    author: value(author, row),
+                    canonical: value(canonical, row),
+                    page_type: value(page_type, row)
+                        .and_then(|n| PageType::from_name(&n))
+                        .unwrap_or_default(),
                     source: source.value(row).to_string(),
                     text: text.value(row).to_string(),
                 })
@@ -336,6 +364,9 @@ mod tests {
             language: "de".into(),
             language_score: 0.5 + n as f32 / 4096.0,
             domain: Domain::ALL[n % 4],
+            author: n.is_multiple_of(2).then(|| "Ana Lima".to_string()),
+            canonical: n.is_multiple_of(5).then(|| format!("https://a.example/c/{n}")),
+            page_type: PageType::ALL[n % 7],
             license: n.is_multiple_of(3).then(|| "CC-BY-SA-4.0".to_string()),
             source: "a.warc.gz".into(),
             text: format!("Zeile eins\nZeile {n} \u{1f980}"),
@@ -351,6 +382,28 @@ mod tests {
         let reader = read(&path).unwrap();
         assert_eq!(reader.total(), documents.len() as u64);
         assert_eq!(reader.collect::<Result<Vec<_>, _>>().unwrap(), documents);
+    }
+
+    #[test]
+    fn a_file_without_the_later_columns_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let (new, old) = (dir.path().join("new.parquet"), dir.path().join("old.parquet"));
+        write(&new, [document(0), document(1)]).unwrap();
+        let file = File::open(&new).unwrap();
+        let batch =
+            ParquetRecordBatchReaderBuilder::try_new(file).unwrap().build().unwrap().next().unwrap().unwrap();
+        let kept: Vec<usize> = (0..batch.num_columns())
+            .filter(|n| {
+                !["author", "canonical", "page_type"].contains(&batch.schema().field(*n).name().as_str())
+            })
+            .collect();
+        let batch = batch.project(&kept).unwrap();
+        let mut writer = ArrowWriter::try_new(File::create(&old).unwrap(), batch.schema(), None).unwrap();
+        writer.write(&batch).unwrap();
+        writer.close().unwrap();
+        let read: Vec<_> = read(&old).unwrap().collect::<Result<_, _>>().unwrap();
+        let expected = Document { author: None, canonical: None, page_type: PageType::Other, ..document(1) };
+        assert_eq!(read[1], expected);
     }
 
     #[test]

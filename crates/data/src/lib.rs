@@ -17,6 +17,7 @@ pub mod label;
 pub mod language;
 pub mod lines;
 pub mod near_duplicates;
+pub mod page_file;
 pub mod rejects;
 pub mod response;
 pub mod settings;

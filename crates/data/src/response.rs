@@ -42,6 +42,11 @@ pub fn parse(block: &[u8]) -> Option<Http<'_>> {
 }
 
 impl<'a> Http<'a> {
+    /// A page without headers, such as a saved file.
+    pub fn bare(body: &'a [u8]) -> Self {
+        Self { status: 200, headers: Vec::new(), body }
+    }
+
     /// The first header of that name.
     pub fn header(&self, name: &str) -> Option<&'a str> {
         self.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| *value)
@@ -89,6 +94,14 @@ impl<'a> Http<'a> {
         }
         Ok(body)
     }
+}
+
+/// A page as it is in a file, gzipped or not, cut at `limit` bytes. Damaged gzip gives what comes before the damage.
+pub fn unpack(bytes: &[u8], limit: usize) -> Result<Cow<'_, [u8]>, String> {
+    if !bytes.starts_with(b"\x1f\x8b") {
+        return Ok(Cow::Borrowed(&bytes[..bytes.len().min(limit)]));
+    }
+    drain(GzipReader::new(Cursor::new(bytes.to_vec())), limit).map(Cow::Owned)
 }
 
 fn drain(reader: impl Read, limit: usize) -> Result<Vec<u8>, String> {

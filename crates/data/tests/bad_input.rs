@@ -125,15 +125,15 @@ fn an_interrupted_run_continues_to_the_same_bits() {
 fn hostile_pages_are_bounded() {
     let nested = "<div>".repeat(100_000)
         + "<p>The text at the bottom of a hundred thousand boxes is still found, and nothing overflows.</p>";
-    assert!(extract(&nested).text.contains("at the bottom"));
+    assert!(extract(&nested, "").text.contains("at the bottom"));
     let unclosed = "<a href=x><b><i><table><tr><td>".repeat(20_000);
-    extract(&unclosed);
-    extract(&"<!--".repeat(200_000));
-    extract(&"</p></div></x>".repeat(100_000));
-    extract(&"<p a=\"".repeat(100_000));
-    extract(&"&#".repeat(200_000));
-    extract("\0\u{fffd}<p>\0</p>\u{202e}<");
-    extract("");
+    extract(&unclosed, "");
+    extract(&"<!--".repeat(200_000), "");
+    extract(&"</p></div></x>".repeat(100_000), "");
+    extract(&"<p a=\"".repeat(100_000), "");
+    extract(&"&#".repeat(200_000), "");
+    extract("\0\u{fffd}<p>\0</p>\u{202e}<", "");
+    extract("", "");
 }
 
 #[test]
@@ -141,6 +141,6 @@ fn a_page_of_fifty_megabytes_is_read() {
     let paragraph =
         "<p>Every line of this very long page is like the others, with commas, and a full stop.</p>\n";
     let page = paragraph.repeat(50_000_000 / paragraph.len());
-    let text = extract(&page).text;
+    let text = extract(&page, "").text;
     assert!(text.len() > 40_000_000, "{}", text.len());
 }

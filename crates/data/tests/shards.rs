@@ -28,6 +28,9 @@ fn corpus(path: &Path) -> Vec<Document> {
                     [Domain::Code, Domain::General][n % 2]
                 },
                 license: None,
+                author: None,
+                canonical: None,
+                page_type: herd_data::extract::PageType::Article,
                 source: "a.warc.gz".into(),
                 text: format!("{copy} naïve 東京\n{paragraph}"),
             })

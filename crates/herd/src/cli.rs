@@ -64,7 +64,7 @@ pub enum Command {
     /// Check a recipe and print what it would do, without doing it.
     Check(RunArgs),
     /// Stage 1: clean, de-duplicate and label the crawl.
-    Data(RunArgs),
+    Data(DataArgs),
     /// Stage 2: train the tokenizer on the clean documents; or use one: encode, decode, train on files, measure.
     Tokenizer(TokenizerArgs),
     /// Stage 3: write token shards by domain.
@@ -87,6 +87,32 @@ pub enum Command {
     /// Measure this machine and this program.
     #[command(subcommand)]
     Bench(BenchCommand),
+}
+
+/// `herd data`: the stage of a recipe, or one of its own subcommands.
+#[derive(Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub struct DataArgs {
+    /// What to do with pages.
+    #[command(subcommand)]
+    pub command: Option<DataCommand>,
+    /// The stage to run.
+    #[command(flatten)]
+    pub stage: Option<RunArgs>,
+}
+
+/// What can be done with single pages.
+#[derive(Subcommand)]
+pub enum DataCommand {
+    /// Print the main text of HTML files and what they say about themselves: one JSON object a page.
+    Extract {
+        /// HTML files, gzipped or not, in any character encoding.
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+        /// The address of the page, which tells its kind and its day; the page's own if absent.
+        #[arg(long, value_name = "URL")]
+        url: Option<String>,
+    },
 }
 
 /// `herd tokenizer`: the stage of a recipe, or one of its own subcommands.

@@ -2,7 +2,7 @@
 
 use super::prune::{Marks, is_math_script, visible_chars};
 use super::words::Roles;
-use crate::html::{Dom, NodeId, Tag};
+use crate::html::{Attr, Dom, NodeId, Tag};
 
 /// Greatest share of the page's text in an element whose doubtful name counts.
 const DOUBTFUL_SHARE: f32 = 0.12;
@@ -30,6 +30,10 @@ pub struct Block {
     pub kind: Kind,
     /// Whether an element around it, below the root, has a doubtful class name.
     pub doubtful: bool,
+    /// Whether it is inside a header or a teaser: part of the text only as its lead.
+    pub apart: bool,
+    /// Whether an element around it is named as a lead.
+    pub lead: bool,
 }
 
 /// What holds a block.
@@ -56,8 +60,15 @@ impl Block {
 
 /// Cuts a page into blocks, leaving out what `marks` removed.
 pub fn segment(dom: &Dom, marks: &Marks) -> Vec<Block> {
-    let mut cutter =
-        Cutter { dom, blocks: Vec::new(), open: vec![Level::default()], current: None, link_end: 0 };
+    let mut cutter = Cutter {
+        dom,
+        blocks: Vec::new(),
+        open: vec![Level::default()],
+        current: None,
+        link_end: 0,
+        apart_end: 0,
+        lead_end: 0,
+    };
     let mut id: NodeId = 1;
     let count = dom.nodes.len() as NodeId;
     while id < count {
@@ -70,6 +81,11 @@ pub fn segment(dom: &Dom, marks: &Marks) -> Vec<Block> {
         let doubtful = marks.roles[id as usize].has(Roles::DOUBTFUL)
             && !marks.roles[id as usize].has(Roles::BODY)
             && marks.share(dom, id) < DOUBTFUL_SHARE;
+        cutter.apart_end =
+            if marks.apart[id as usize] { cutter.apart_end.max(dom.node(id).end) } else { cutter.apart_end };
+        if marks.roles[id as usize].has(Roles::LEAD) && marks.share(dom, id) < DOUBTFUL_SHARE {
+            cutter.lead_end = cutter.lead_end.max(dom.node(id).end);
+        }
         id = cutter.visit(id, doubtful);
     }
     cutter.finish();
@@ -97,6 +113,10 @@ struct Cutter<'a, 'd> {
     current: Option<Block>,
     /// Nodes before this are inside a link.
     link_end: NodeId,
+    /// Nodes before this are in a header or a teaser.
+    apart_end: NodeId,
+    /// Nodes before this are in an element named as a lead.
+    lead_end: NodeId,
 }
 
 impl Cutter<'_, '_> {
@@ -182,6 +202,8 @@ impl Cutter<'_, '_> {
             Tag::H5 => Kind::Heading(5),
             Tag::H6 => Kind::Heading(6),
             Tag::Pre | Tag::Xmp => Kind::Pre,
+            // A line of code as a row of a table.
+            Tag::Td if self.is_code_cell(id) => Kind::Pre,
             Tag::Li | Tag::Dd | Tag::Dt => Kind::Item,
             Tag::Td | Tag::Th => Kind::Cell,
             _ if outer.kind == Kind::Pre => Kind::Pre,
@@ -192,6 +214,12 @@ impl Cutter<'_, '_> {
         if self.dom.node(id).end > id + 1 {
             self.open.push(Level { id, kind, doubtful });
         }
+    }
+
+    fn is_code_cell(&self, id: NodeId) -> bool {
+        self.dom.attr(id, Attr::Class).is_some_and(|class| {
+            class.split_ascii_whitespace().any(|name| name == "code" || name.ends_with("-code"))
+        })
     }
 
     fn add(&mut self, id: NodeId, text: &str) {
@@ -232,6 +260,8 @@ impl Cutter<'_, '_> {
             ends_sentence: false,
             kind: level.kind,
             doubtful: level.doubtful,
+            apart: first < self.apart_end,
+            lead: first < self.lead_end,
         });
         block.end = end;
         block.chars += chars;

@@ -1,6 +1,7 @@
 //! First pass: what is never content, by tag, role, visibility and class name. Each rule has a bound on the share of
 //! the page's text that it may remove, so that an odd name on the element that holds everything does no harm.
 
+use super::page_type::PageType;
 use super::words::{Roles, roles};
 use crate::html::{Attr, Dom, NodeId, Tag};
 
@@ -10,6 +11,10 @@ pub struct Marks {
     chars_before: Vec<u32>,
     /// Nodes that are out, with all that is below them.
     pub removed: Vec<bool>,
+    /// Nodes that hold at most the lead of the text: headers, teasers.
+    pub apart: Vec<bool>,
+    /// Nodes before this are in an `article` or a `main`, while the page is walked.
+    article_end: NodeId,
     /// Roles by class and id.
     pub roles: Vec<Roles>,
 }
@@ -26,6 +31,9 @@ impl Marks {
         self.chars(dom, id) as f32 / total as f32
     }
 }
+
+/// Most nodes of a card; more are no card, and the bound keeps time linear.
+const MAX_CARD: NodeId = 500;
 
 /// How much pruning removes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,10 +89,15 @@ pub fn is_math_script(dom: &Dom, id: NodeId) -> bool {
 }
 
 /// Marks what is out.
-pub fn prune(dom: &Dom, strictness: Strictness) -> Marks {
+pub fn prune(dom: &Dom, strictness: Strictness, kind: PageType) -> Marks {
     let count = dom.nodes.len();
-    let mut marks =
-        Marks { chars_before: weigh(dom), removed: vec![false; count], roles: vec![Roles::default(); count] };
+    let mut marks = Marks {
+        chars_before: weigh(dom),
+        removed: vec![false; count],
+        apart: vec![false; count],
+        article_end: 0,
+        roles: vec![Roles::default(); count],
+    };
     let mut id: NodeId = 1;
     while (id as usize) < count {
         if dom.tag(id) != Tag::Text {
@@ -92,11 +105,15 @@ pub fn prune(dom: &Dom, strictness: Strictness) -> Marks {
                 let (class, name) = (dom.attr(id, Attr::Class), dom.attr(id, Attr::Id));
                 marks.roles[id as usize] = roles(class.unwrap_or(""), name.unwrap_or(""));
             }
-            if is_out(dom, &marks, id, strictness) {
+            if is_out(dom, &marks, id, strictness, kind) {
                 marks.removed[id as usize] = true;
                 id = dom.node(id).end;
                 continue;
             }
+            if matches!(dom.tag(id), Tag::Main | Tag::Article) {
+                marks.article_end = marks.article_end.max(dom.node(id).end);
+            }
+            marks.apart[id as usize] = strictness == Strictness::Full && is_apart(dom, &marks, id);
         }
         id += 1;
     }
@@ -121,7 +138,19 @@ fn weigh(dom: &Dom) -> Vec<u32> {
     before
 }
 
-fn is_out(dom: &Dom, marks: &Marks, id: NodeId, strictness: Strictness) -> bool {
+/// Whether an element is the header of an article or a teaser, which may hold the lead.
+fn is_apart(dom: &Dom, marks: &Marks, id: NodeId) -> bool {
+    let roles = marks.roles[id as usize];
+    if dom.tag(id) == Tag::Header {
+        return marks.share(dom, id) < 0.3 && id < marks.article_end;
+    }
+    roles.has(Roles::TEASER)
+        && !roles.has(Roles::BODY)
+        && !dom.tag(id).is_inline()
+        && marks.share(dom, id) < 0.4
+}
+
+fn is_out(dom: &Dom, marks: &Marks, id: NodeId, strictness: Strictness, kind: PageType) -> bool {
     let tag = dom.tag(id);
     if never_seen(tag) || (tag == Tag::Script && !is_math_script(dom, id)) {
         return true;
@@ -141,7 +170,8 @@ fn is_out(dom: &Dom, marks: &Marks, id: NodeId, strictness: Strictness) -> bool 
     }
     let by_tag = match tag {
         Tag::Aside => 0.4,
-        Tag::Footer | Tag::Header => 0.3,
+        Tag::Header if !is_apart(dom, marks, id) => 0.3,
+        Tag::Footer => 0.3,
         Tag::Form => 0.3,
         Tag::Figcaption => 0.2,
         _ => 0.0,
@@ -156,11 +186,37 @@ fn is_out(dom: &Dom, marks: &Marks, id: NodeId, strictness: Strictness) -> bool 
         return true;
     }
     let roles = marks.roles[id as usize];
+    if roles.has(Roles::BUTTON) && tag == Tag::A && marks.chars(dom, id) <= 40 {
+        return true;
+    }
+    if roles.has(Roles::LINE_NUMBERS) && only_digits(dom, id) {
+        return true;
+    }
     if matches!(tag, Tag::Body | Tag::Main | Tag::Html | Tag::Blockquote) || roles == Roles::default() {
         return false;
     }
     if roles.has(Roles::HIDDEN) && share() < 0.3 {
         return true;
+    }
+    // A card that a word unfolds holds pictures or links; the word itself often has the same class.
+    if roles.has(Roles::CARD) && tag != Tag::A && dom.node(id).end - id < MAX_CARD && share() < 0.1 {
+        let boxed = |n: NodeId| dom.tag(n) == Tag::Img || !dom.tag(n).is_inline();
+        let links = dom.descendants(id).filter(|n| dom.tag(*n) == Tag::A).count();
+        if links > 1 || dom.descendants(id).any(boxed) {
+            return true;
+        }
+    }
+    // Figcaptions by another name.
+    if roles.has(Roles::CAPTION) && !roles.has(Roles::CONTENT) && !tag.is_inline() && share() < 0.2 {
+        return true;
+    }
+    if kind == PageType::Forum {
+        if roles.has(Roles::POSTER) && share() < 0.3 {
+            return true;
+        }
+        if roles.has(Roles::COMMENTS) {
+            return false;
+        }
     }
     if roles.has(Roles::COMMENTS) && !tag.is_inline() && share() < 0.7 {
         return true;
@@ -173,6 +229,12 @@ fn is_out(dom: &Dom, marks: &Marks, id: NodeId, strictness: Strictness) -> bool 
         _ => 0.4,
     };
     roles.has(Roles::BOILERPLATE) && share() < bound
+}
+
+/// Whether all that is visible below an element are digits.
+fn only_digits(dom: &Dom, id: NodeId) -> bool {
+    dom.descendants(id)
+        .all(|n| dom.text(n).bytes().all(|b| b.is_ascii_digit() || b.is_ascii_whitespace() || b == b'.'))
 }
 
 /// The signs that documentation sets behind headings to link to them or to the source.

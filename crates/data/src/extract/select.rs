@@ -1,26 +1,29 @@
 //! Third pass: which element holds the main text, and which of its blocks belong to it.
 
+use super::About;
 use super::blocks::{Block, Kind};
+use super::broad;
+use super::chaff::drop_chaff;
+use super::guided::narrow;
+use super::lead::keep_lead;
+use super::page_type::PageType;
 use super::prune::Marks;
 use super::words::Roles;
 use crate::html::{Attr, Dom, NodeId, Tag};
 use std::ops::Range;
 
 /// Smallest share of the best sum that a nested element may have to be taken in place of what surrounds it.
-const KEEP_SHARE: f32 = 0.80;
+const KEEP_SHARE: f32 = 0.90;
 /// The same for an element that says by its name that it is the text.
 const NAMED_SHARE: f32 = 0.50;
 /// The hint from which an element counts as named so.
 const NAMED_HINT: f32 = 1.25;
 
-/// The main text of a page.
-pub struct Selection {
-    /// For each block whether it is in.
-    pub keep: Vec<bool>,
-}
-
 /// How much a block speaks for the element that holds it: characters of prose count for, links and scraps against.
 fn value(block: &Block) -> f32 {
+    if block.apart {
+        return 0.0;
+    }
     let plain = (block.chars - block.link_chars) as f32;
     let density = block.link_density();
     let prose = plain >= 80.0 || (plain >= 25.0 && (block.ends_sentence || block.marks >= 2));
@@ -29,6 +32,7 @@ fn value(block: &Block) -> f32 {
         Kind::Heading(_) => return 0.0,
         _ if prose && density < 0.6 => plain * (1.0 - density),
         _ if density > 0.5 => return -(8.0 + (block.link_chars as f32).min(60.0)),
+        _ if block.links == 0 => return -1.0,
         _ => return -4.0,
     };
     let kind = match block.kind {
@@ -39,14 +43,14 @@ fn value(block: &Block) -> f32 {
 }
 
 /// Sums over blocks, for any element in constant time.
-struct Sums {
+pub struct Sums {
     values: Vec<f32>,
     chars: Vec<f32>,
     links: Vec<f32>,
 }
 
 impl Sums {
-    fn new(blocks: &[Block]) -> Self {
+    pub fn new(blocks: &[Block]) -> Self {
         let running = |of: &dyn Fn(&Block) -> f32| {
             let mut sums = vec![0.0];
             let mut sum = 0.0;
@@ -63,41 +67,48 @@ impl Sums {
         }
     }
 
-    fn value(&self, range: &Range<usize>) -> f32 {
+    pub fn value(&self, range: &Range<usize>) -> f32 {
         self.values[range.end] - self.values[range.start]
     }
 
-    fn link_density(&self, range: &Range<usize>) -> f32 {
+    pub fn link_density(&self, range: &Range<usize>) -> f32 {
         (self.links[range.end] - self.links[range.start]) / self.chars(range).max(1.0)
     }
 
-    fn chars(&self, range: &Range<usize>) -> f32 {
+    pub fn chars(&self, range: &Range<usize>) -> f32 {
         self.chars[range.end] - self.chars[range.start]
     }
 }
 
 /// Indices of the blocks below an element.
-fn range_of(dom: &Dom, blocks: &[Block], id: NodeId) -> Range<usize> {
+pub fn range_of(dom: &Dom, blocks: &[Block], id: NodeId) -> Range<usize> {
     let end = dom.node(id).end;
     blocks.partition_point(|b| b.first < id)..blocks.partition_point(|b| b.first < end)
 }
 
-/// Chooses the main text.
-pub fn select(dom: &Dom, marks: &Marks, blocks: &[Block]) -> Selection {
+/// Chooses the main text: for each block whether it is in.
+pub fn select(dom: &Dom, marks: &Marks, blocks: &[Block], about: &About) -> Vec<bool> {
+    if !matches!(about.page_type, PageType::Article | PageType::Other) {
+        return broad::select(dom, marks, blocks, about);
+    }
     let sums = Sums::new(blocks);
     let root = root(dom, marks, blocks, &sums);
     let range = range_of(dom, blocks, root);
     let mut keep = vec![false; blocks.len()];
-    for n in range.clone() {
-        keep[n] = true;
-    }
+    keep[range.clone()].fill(true);
     drop_link_groups(dom, blocks, &sums, root, &mut keep);
     for n in range.clone() {
-        keep[n] &= !is_scrap(dom, &blocks[n]);
+        keep[n] &= !blocks[n].apart && !is_scrap(dom, &blocks[n]);
     }
+    drop_chaff(dom, marks, blocks, about.stated, &mut keep);
     trim_ends(dom, blocks, range.clone(), &mut keep);
+    if let Some(body) = &about.stated.body {
+        narrow(dom, marks, blocks, body, &mut keep);
+    }
     drop_bare_headings(blocks, range, &mut keep);
-    Selection { keep }
+    keep_lead(dom, marks, blocks, &about.metadata.description, &mut keep);
+    drop_title(dom, blocks, &mut keep, &about.metadata.title);
+    keep
 }
 
 /// A factor for elements that say what they are.
@@ -152,7 +163,8 @@ struct Candidate {
     named: bool,
 }
 
-fn root(dom: &Dom, marks: &Marks, blocks: &[Block], sums: &Sums) -> NodeId {
+/// All that could hold the text, in document order.
+fn candidates(dom: &Dom, marks: &Marks, blocks: &[Block], sums: &Sums) -> Vec<Candidate> {
     let mut seen = vec![false; dom.nodes.len()];
     let mut candidates = Vec::new();
     for block in blocks.iter().filter(|b| value(b) > 0.0) {
@@ -167,6 +179,18 @@ fn root(dom: &Dom, marks: &Marks, blocks: &[Block], sums: &Sums) -> NodeId {
         }
     }
     candidates.sort_by_key(|c| c.id);
+    candidates
+}
+
+/// The innermost element with the largest sum, whatever its name.
+pub fn best_root(dom: &Dom, marks: &Marks, blocks: &[Block], sums: &Sums) -> NodeId {
+    let candidates = candidates(dom, marks, blocks, sums);
+    let best = candidates.iter().map(|c| c.sum).fold(0.0, f32::max);
+    candidates.iter().rfind(|c| c.sum > 0.0 && c.sum >= best * 0.98).map_or(0, |c| c.id)
+}
+
+fn root(dom: &Dom, marks: &Marks, blocks: &[Block], sums: &Sums) -> NodeId {
+    let candidates = candidates(dom, marks, blocks, sums);
     let best = candidates.iter().map(|c| c.sum).fold(0.0, f32::max);
     // The innermost element that still has nearly all of the largest sum.
     let chosen = candidates.iter().rfind(|c| c.sum > 0.0 && c.sum >= best * KEEP_SHARE).map_or(0, |c| c.id);
@@ -274,7 +298,7 @@ fn trim_ends(dom: &Dom, blocks: &[Block], range: Range<usize>, keep: &mut [bool]
 }
 
 /// Drops headings that no text of theirs follows.
-fn drop_bare_headings(blocks: &[Block], range: Range<usize>, keep: &mut [bool]) {
+pub fn drop_bare_headings(blocks: &[Block], range: Range<usize>, keep: &mut [bool]) {
     let mut text_below: Option<u8> = None; // level of the shallowest heading that the text below may belong to
     for n in range.rev() {
         match blocks[n].kind {
@@ -289,8 +313,8 @@ fn drop_bare_headings(blocks: &[Block], range: Range<usize>, keep: &mut [bool]) 
 }
 
 /// Drops a heading at the start that only repeats the title, which has its own column.
-pub fn drop_title(dom: &Dom, blocks: &[Block], selection: &mut Selection, title: &str) {
-    let Some(first) = selection.keep.iter().position(|keep| *keep) else { return };
+fn drop_title(dom: &Dom, blocks: &[Block], keep: &mut [bool], title: &str) {
+    let Some(first) = keep.iter().position(|keep| *keep) else { return };
     let block = &blocks[first];
     if matches!(block.kind, Kind::Heading(1 | 2)) {
         let letters = |text: &str| {
@@ -299,7 +323,7 @@ pub fn drop_title(dom: &Dom, blocks: &[Block], selection: &mut Selection, title:
         let heading: String = (block.first..block.end).map(|n| dom.text(n)).collect();
         let (heading, title) = (letters(&heading), letters(title));
         if !title.is_empty() && (title.contains(&heading) || heading.contains(&title)) {
-            selection.keep[first] = false;
+            keep[first] = false;
         }
     }
 }

@@ -3,7 +3,7 @@
 
 /// Roles that class names suggest; an element may have several.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Roles(u8);
+pub struct Roles(u16);
 
 impl Roles {
     /// Surely not content: menus, sharing, cookie notices, advertisements.
@@ -18,6 +18,20 @@ impl Roles {
     pub const BODY: Roles = Roles(16);
     /// Shown to no reader (`hidden`, `sr-only`).
     pub const HIDDEN: Roles = Roles(32);
+    /// The lead of an article, or a summary of another.
+    pub const LEAD: Roles = Roles(64);
+    /// Most often a summary of another page.
+    pub const TEASER: Roles = Roles(128);
+    /// Shown beside a word while the pointer is over it.
+    pub const CARD: Roles = Roles(256);
+    /// Who wrote a message of a forum, and what stands below all of theirs.
+    pub const POSTER: Roles = Roles(1024);
+    /// Numbers beside lines of code.
+    pub const LINE_NUMBERS: Roles = Roles(2048);
+    /// Looks like a button.
+    pub const BUTTON: Roles = Roles(4096);
+    /// Below a picture.
+    pub const CAPTION: Roles = Roles(512);
 
     /// Whether it has all of `other`'s roles.
     pub fn has(self, other: Roles) -> bool {
@@ -70,7 +84,8 @@ pub fn roles(class: &str, id: &str) -> Roles {
 /// The roles of a single class name, such as `article-share-buttons`.
 fn of_name(name: &str) -> Roles {
     let mut roles = Roles::default();
-    let (mut first, mut body_of, mut is_state, mut embedded) = (true, false, false, false);
+    let (mut first, mut body_of, mut is_state, mut embedded, mut user_of) =
+        (true, false, false, false, false);
     words(name, |word| {
         if first && STATE_WORDS.contains(&word) {
             is_state = true; // `has-sidebar`, `with-ads`, `no-comments` describe a page, not the element
@@ -82,6 +97,24 @@ fn of_name(name: &str) -> Roles {
         }
         if DOUBTFUL_WORDS.binary_search(&word).is_ok() {
             roles.add(Roles::DOUBTFUL);
+        }
+        if LEAD_WORDS.contains(&word) {
+            roles.add(Roles::LEAD);
+        }
+        if word == "teaser" {
+            roles.add(Roles::TEASER);
+        }
+        if matches!(word, "caption" | "captions" | "figcaption") {
+            roles.add(Roles::CAPTION);
+        }
+        if POSTER_WORDS.contains(&word) {
+            roles.add(Roles::POSTER);
+        }
+        if LINE_NUMBER_WORDS.contains(&word) {
+            roles.add(Roles::LINE_NUMBERS);
+        }
+        if CARD_WORDS.contains(&word) {
+            roles.add(Roles::CARD);
         }
         if COMMENT_WORDS.contains(&word) {
             roles.add(Roles::COMMENTS);
@@ -97,11 +130,20 @@ fn of_name(name: &str) -> Roles {
             roles.add(Roles::BODY);
         }
         embedded |= matches!(word, "embed" | "embedded" | "tweet");
+        if user_of
+            && matches!(word, "info" | "details" | "card" | "name" | "meta" | "profile" | "stats" | "action")
+        {
+            roles.add(Roles::POSTER);
+        }
+        if matches!(word, "btn" | "button" | "cta") {
+            roles.add(Roles::BUTTON);
+        }
+        user_of |= matches!(word, "user" | "member" | "author" | "poster");
         body_of |= matches!(word, "article" | "post" | "entry" | "story" | "blog" | "news");
         first = false;
     });
     // What another site says, shown inside an article, is quoted.
-    if is_state || embedded { Roles::default() } else { roles }
+    if is_state || (embedded && !roles.has(Roles::DOUBTFUL)) { Roles::default() } else { roles }
 }
 
 const STATE_WORDS: &[&str] =
@@ -116,9 +158,61 @@ const COMMENT_WORDS: &[&str] = &[
     "kommentar",
     "comentarios",
     "commentaires",
+    "replies",
+    "reply",
     "respond",
     "talkback",
 ];
+
+const LEAD_WORDS: &[&str] = &[
+    "abstract",
+    "articleintro",
+    "bajada",
+    "chapeau",
+    "chapo",
+    "deck",
+    "dek",
+    "description",
+    "entradilla",
+    "excerpt",
+    "ingress",
+    "intro",
+    "introduction",
+    "lead",
+    "lede",
+    "sottotitolo",
+    "standfirst",
+    "subheader",
+    "subheading",
+    "subheadline",
+    "subtitle",
+    "subtitulo",
+    "summary",
+    "synopsis",
+    "teaser",
+    "vorspann",
+];
+
+const POSTER_WORDS: &[&str] =
+    &["avatar", "postprofile", "poster", "postuser", "signature", "userinfo", "userdetails", "username"];
+
+/// Also `line-numbers`, read as two words.
+const LINE_NUMBER_WORDS: &[&str] = &[
+    "gutter",
+    "line",
+    "lineno",
+    "linenos",
+    "linenum",
+    "linenumber",
+    "linenumbers",
+    "lines",
+    "ln",
+    "lnt",
+    "num",
+    "nums",
+];
+
+const CARD_WORDS: &[&str] = &["hovercard", "popover", "rollover", "tooltip", "tooltiptext"];
 
 const HIDDEN_WORDS: &[&str] = &["hidden", "invisible", "offscreen", "noprint", "noshow"];
 
@@ -222,7 +316,6 @@ const BOILERPLATE_WORDS: &[&str] = &[
     "rail",
     "related",
     "relateds",
-    "reply",
     "rss",
     "search",
     "searchbox",
@@ -247,7 +340,6 @@ const BOILERPLATE_WORDS: &[&str] = &[
     "tagcloud",
     "taglist",
     "tags",
-    "teaser",
     "teasers",
     "ticker",
     "toc",
@@ -288,7 +380,6 @@ const DOUBTFUL_WORDS: &[&str] = &[
     "readmore",
     "slideshow",
     "timestamp",
-    "tooltip",
     "widget",
     "widgets",
 ];

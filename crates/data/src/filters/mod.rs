@@ -122,6 +122,9 @@ pub(crate) fn document(text: &str) -> Document {
         language_score: 0.9,
         domain: crate::documents::Domain::General,
         license: None,
+        author: None,
+        canonical: None,
+        page_type: crate::extract::PageType::Article,
         source: "crawl.warc.gz".into(),
         text: text.into(),
     }

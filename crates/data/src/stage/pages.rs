@@ -119,7 +119,7 @@ fn page(response: &Response, source: &str, tools: &Tools, funnel: &mut Funnel) -
         ));
     }
     let (html, _) = response::decode(&body, &http);
-    let page = extract(&html);
+    let page = extract(&html, &response.url);
     if page.text.is_empty() {
         return Err(reject("extract", "no main text", 0.0, 1.0, &page.metadata.title));
     }
@@ -135,6 +135,9 @@ fn page(response: &Response, source: &str, tools: &Tools, funnel: &mut Funnel) -
         language_score: 0.0,
         domain: Domain::General,
         license: page.metadata.license,
+        author: page.metadata.author,
+        canonical: page.metadata.canonical,
+        page_type: page.page_type,
         source: source.to_string(),
         text: page.text,
     };

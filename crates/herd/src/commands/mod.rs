@@ -2,11 +2,12 @@
 
 mod bench;
 mod check;
+mod data;
 mod pipeline;
 mod talk;
 mod tokenizer;
 
-use crate::cli::{BenchCommand, Command, TokenizerArgs};
+use crate::cli::{BenchCommand, Command, DataArgs, TokenizerArgs};
 use crate::folder::RunFolder;
 use anyhow::Context as _;
 use herd_run::Context;
@@ -16,7 +17,11 @@ pub fn run(command: Command, ctx: &Context) -> anyhow::Result<()> {
     match command {
         Command::Run(args) => pipeline::run(&args, None, ctx),
         Command::Check(args) => check::check(&args),
-        Command::Data(args) => pipeline::run(&args, Some("data"), ctx),
+        Command::Data(DataArgs { command: Some(command), .. }) => data::run(command, ctx),
+        Command::Data(DataArgs { stage, .. }) => {
+            let args = stage.context("name a recipe, or one of the subcommands (herd data --help)")?;
+            pipeline::run(&args, Some("data"), ctx)
+        }
         Command::Tokenizer(TokenizerArgs { command: Some(command), .. }) => tokenizer::run(command, ctx),
         Command::Tokenizer(TokenizerArgs { stage, .. }) => {
             let args = stage.context("a recipe or a subcommand is missing; see herd tokenizer --help")?;

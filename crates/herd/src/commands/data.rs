@@ -1,0 +1,59 @@
+//! `herd data extract`: pages given as files.
+
+use crate::cli::DataCommand;
+use anyhow::bail;
+use herd_data::page_file::extract_file;
+use herd_run::Context;
+use serde::Serialize;
+use std::io::Write;
+
+/// One page, as it is printed.
+#[derive(Serialize)]
+struct Extracted {
+    file: String,
+    text: String,
+    title: String,
+    date: Option<String>,
+    author: Option<String>,
+    language: Option<String>,
+    canonical: Option<String>,
+    page_type: &'static str,
+    milliseconds: f64,
+}
+
+/// Does what the command line asks for. A file that is no page is told, and the others are done.
+pub fn run(command: DataCommand, ctx: &Context) -> anyhow::Result<()> {
+    let DataCommand::Extract { files, url } = command;
+    let mut out = std::io::stdout().lock();
+    let mut failed = 0;
+    for file in &files {
+        ctx.stop.check()?;
+        match extract_file(file, url.as_deref().unwrap_or("")) {
+            Ok((page, time)) => {
+                let metadata = page.metadata;
+                let line = Extracted {
+                    file: file.display().to_string(),
+                    text: page.text,
+                    title: metadata.title,
+                    date: metadata.date,
+                    author: metadata.author,
+                    language: metadata.language,
+                    canonical: metadata.canonical,
+                    page_type: page.page_type.name(),
+                    milliseconds: time.as_secs_f64() * 1e3,
+                };
+                serde_json::to_writer(&mut out, &line)?;
+                out.write_all(b"\n")?;
+            }
+            Err(error) => {
+                failed += 1;
+                eprintln!("herd: {error}");
+            }
+        }
+    }
+    out.flush()?;
+    if failed > 0 {
+        bail!("{failed} of {} files gave no page", files.len());
+    }
+    Ok(())
+}
