@@ -13,6 +13,9 @@ use std::ops::Range;
 /// Share of the characters that an element must hold to be the main part because it says so.
 const MAIN_SHARE: f32 = 0.35;
 
+/// Share of the characters below which what is left after the menus is not the page.
+const INDEX_SHARE: f32 = 0.15;
+
 /// Chooses the blocks of such a page.
 pub fn select(dom: &Dom, marks: &Marks, blocks: &[Block], about: &About) -> Vec<bool> {
     let sums = Sums::new(blocks);
@@ -24,7 +27,14 @@ pub fn select(dom: &Dom, marks: &Marks, blocks: &[Block], about: &About) -> Vec<
     let range = range_of(dom, blocks, scope);
     let mut keep = vec![false; blocks.len()];
     keep[range.clone()].fill(true);
+    let all = keep.clone();
     drop_menus(dom, blocks, &sums, scope, kind, &mut keep);
+    // A page that is nothing but an index is its links.
+    let chars =
+        |keep: &[bool]| blocks.iter().zip(keep).filter(|(_, k)| **k).map(|(b, _)| b.chars).sum::<u32>();
+    if (chars(&keep) as f32) < chars(&all) as f32 * INDEX_SHARE {
+        keep = all;
+    }
     for n in range.clone() {
         keep[n] &= !is_label(&blocks[n], kind);
     }

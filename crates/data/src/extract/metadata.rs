@@ -231,7 +231,11 @@ impl Found {
                 ))
             && small()
         {
-            self.byline = filled(&dom.text_content(id)).filter(|name| name.len() <= MAX_AUTHOR);
+            // The name is the link to the author, if there is one; around it stand dates and counts.
+            let link = dom.descendants(id).find(|n| dom.tag(*n) == Tag::A);
+            let name =
+                link.and_then(|n| filled(&dom.text_content(n))).or_else(|| filled(&dom.text_content(id)));
+            self.byline = name.filter(|name| name.len() <= MAX_AUTHOR);
         }
     }
 

@@ -191,7 +191,8 @@ fn of_address(url: &str, points: &mut Points) {
         }
     }
     let before = points.0;
-    for part in path.split(['/', '?', '&', '=', '.', '-', '_']) {
+    // Not at hyphens: the words of a title say nothing of the kind.
+    for part in path.split(['/', '?', '&', '=', '.']) {
         match part {
             "forum" | "forums" | "thread" | "threads" | "topic" | "viewtopic" | "showthread"
             | "discussion" | "discussions" | "questions" | "comments" | "t" => points.add(Forum, 1.5),
@@ -227,6 +228,9 @@ struct Counts {
     /// Elements with the class of a post's author or text.
     posters: usize,
     posts: usize,
+    /// The same for classes that blogs use too.
+    perhaps_posters: usize,
+    perhaps_posts: usize,
     /// Controls that put a thing into a cart.
     carts: usize,
     /// Visible characters, and those in code, and in paragraphs that are long.
@@ -320,9 +324,6 @@ impl Counts {
         let Some(class) = dom.attr(id, Attr::Class) else { return };
         for name in class.split_ascii_whitespace() {
             match name.to_ascii_lowercase().as_str() {
-                "postprofile" | "poster" | "post-author" | "userinfo" | "user-info" | "postauthor"
-                | "message-user" | "author_info" | "post_author" | "message-cell--user" | "cauthor"
-                | "postbit" | "ipscomment_author" | "postuser" | "topic-avatar" => self.posters += 1,
                 "sphinxsidebar"
                 | "sphinxsidebarwrapper"
                 | "rst-content"
@@ -336,10 +337,18 @@ impl Counts {
                 | "mobile-nav-chapters"
                 | "md-nav--primary"
                 | "doc-content" => self.manual = true,
-                "postbody" | "post-body" | "post_body" | "message-body" | "messagecontent"
-                | "postcontent" | "post-text" | "s-prose" | "message-content" | "post-message"
-                | "bbwrapper" | "answer" | "post" | "postmessage" | "topic-post" | "cpost"
-                | "usertext-body" => self.posts += 1,
+                "postprofile" | "userinfo" | "message-user" | "message-cell--user" | "cauthor"
+                | "postbit" | "ipscomment_author" | "postuser" | "hnuser" | "topic-avatar" | "postauthor" => {
+                    self.posters += 1
+                }
+                "postbody" | "bbwrapper" | "s-prose" | "topic-post" | "cpost" | "usertext-body"
+                | "postcontent" | "postmessage" | "commtext" | "post_message" => self.posts += 1,
+                "poster" | "post-author" | "post_author" | "user-info" | "author_info" | "username"
+                | "user-name" | "avatar" | "user-avatar" => self.perhaps_posters += 1,
+                "post" | "message" | "reply" | "answer" | "post-body" | "post_body" | "post-text"
+                | "message-body" | "message-content" | "post-message" | "comment-body" => {
+                    self.perhaps_posts += 1
+                }
                 _ => {}
             }
         }
@@ -363,6 +372,8 @@ impl Counts {
         }
         if self.posters >= 2 && self.posts >= 2 {
             points.add(Forum, 3.0);
+        } else if self.posters + self.perhaps_posters >= 3 && self.posts + self.perhaps_posts >= 3 {
+            points.add(Forum, 1.0);
         }
         if self.manual {
             points.add(Documentation, 4.0);

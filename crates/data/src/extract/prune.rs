@@ -9,6 +9,8 @@ use crate::html::{Attr, Dom, NodeId, Tag};
 pub struct Marks {
     /// Characters of visible text before each node, and in total at the end; white space not counted.
     chars_before: Vec<u32>,
+    /// The same for characters inside links.
+    links_before: Vec<u32>,
     /// Nodes that are out, with all that is below them.
     pub removed: Vec<bool>,
     /// Nodes that hold at most the lead of the text: headers, teasers.
@@ -23,6 +25,12 @@ impl Marks {
     /// Visible characters below a node.
     pub fn chars(&self, dom: &Dom, id: NodeId) -> u32 {
         self.chars_before[dom.node(id).end as usize] - self.chars_before[id as usize]
+    }
+
+    /// Share of the visible characters below a node that are in links.
+    fn link_density(&self, dom: &Dom, id: NodeId) -> f32 {
+        let links = self.links_before[dom.node(id).end as usize] - self.links_before[id as usize];
+        links as f32 / self.chars(dom, id).max(1) as f32
     }
 
     /// Share of the page's visible characters below a node.
@@ -91,8 +99,10 @@ pub fn is_math_script(dom: &Dom, id: NodeId) -> bool {
 /// Marks what is out.
 pub fn prune(dom: &Dom, strictness: Strictness, kind: PageType) -> Marks {
     let count = dom.nodes.len();
+    let (chars_before, links_before) = weigh(dom);
     let mut marks = Marks {
-        chars_before: weigh(dom),
+        chars_before,
+        links_before,
         removed: vec![false; count],
         apart: vec![false; count],
         article_end: 0,
@@ -102,7 +112,12 @@ pub fn prune(dom: &Dom, strictness: Strictness, kind: PageType) -> Marks {
     while (id as usize) < count {
         if dom.tag(id) != Tag::Text {
             if dom.has_attrs(id) {
-                let (class, name) = (dom.attr(id, Attr::Class), dom.attr(id, Attr::Id));
+                let class = dom.attr(id, Attr::Class);
+                // The ids of sections are made of their headings, which may hold any word.
+                let sluggish = kind == PageType::Documentation
+                    || dom.tag(id) == Tag::Section
+                    || dom.tag(id).is_heading();
+                let name = if sluggish { None } else { dom.attr(id, Attr::Id) };
                 marks.roles[id as usize] = roles(class.unwrap_or(""), name.unwrap_or(""));
             }
             if is_out(dom, &marks, id, strictness, kind) {
@@ -120,22 +135,30 @@ pub fn prune(dom: &Dom, strictness: Strictness, kind: PageType) -> Marks {
     marks
 }
 
-fn weigh(dom: &Dom) -> Vec<u32> {
-    let mut before = Vec::with_capacity(dom.nodes.len() + 1);
-    let (mut sum, mut skip_until) = (0, 0);
+/// Visible characters before each node, and those of them inside links.
+fn weigh(dom: &Dom) -> (Vec<u32>, Vec<u32>) {
+    let (mut before, mut links_before) =
+        (Vec::with_capacity(dom.nodes.len() + 1), Vec::with_capacity(dom.nodes.len() + 1));
+    let (mut sum, mut links, mut skip_until, mut link_until) = (0, 0, 0, 0);
     for (id, node) in dom.nodes.iter().enumerate() {
         before.push(sum);
+        links_before.push(links);
         if id < skip_until {
             continue;
         }
         if node.tag == Tag::Text {
-            sum += visible_chars(dom.text(id as NodeId));
+            let chars = visible_chars(dom.text(id as NodeId));
+            sum += chars;
+            links += if id < link_until { chars } else { 0 };
+        } else if node.tag == Tag::A {
+            link_until = link_until.max(node.end as usize);
         } else if never_seen(node.tag) || node.tag == Tag::Script {
             skip_until = node.end as usize;
         }
     }
     before.push(sum);
-    before
+    links_before.push(links);
+    (before, links_before)
 }
 
 /// Whether an element is the header of an article or a teaser, which may hold the lead.
@@ -228,7 +251,10 @@ fn is_out(dom: &Dom, marks: &Marks, id: NodeId, strictness: Strictness, kind: Pa
         _ if roles.has(Roles::CONTENT) => 0.25,
         _ => 0.4,
     };
-    roles.has(Roles::BOILERPLATE) && share() < bound
+    // Manuals set remarks into boxes that are named as if they stood beside the text.
+    let remark =
+        kind == PageType::Documentation && marks.chars(dom, id) >= 200 && marks.link_density(dom, id) < 0.2;
+    roles.has(Roles::BOILERPLATE) && share() < bound && !remark
 }
 
 /// Whether all that is visible below an element are digits.

@@ -84,8 +84,8 @@ pub fn roles(class: &str, id: &str) -> Roles {
 /// The roles of a single class name, such as `article-share-buttons`.
 fn of_name(name: &str) -> Roles {
     let mut roles = Roles::default();
-    let (mut first, mut body_of, mut is_state, mut embedded, mut user_of) =
-        (true, false, false, false, false);
+    let (mut first, mut body_of, mut is_state, mut embedded) = (true, false, false, false);
+    let (mut user_of, mut author_of, mut about) = (false, false, false);
     words(name, |word| {
         if first && STATE_WORDS.contains(&word) {
             is_state = true; // `has-sidebar`, `with-ads`, `no-comments` describe a page, not the element
@@ -138,6 +138,15 @@ fn of_name(name: &str) -> Roles {
         if matches!(word, "btn" | "button" | "cta") {
             roles.add(Roles::BUTTON);
         }
+        // The box about the author below an article.
+        if author_of
+            && matches!(word, "about" | "bio" | "biography" | "box" | "card" | "description" | "profile")
+            || about && word == "author"
+        {
+            roles.add(Roles::BOILERPLATE);
+        }
+        author_of |= word == "author";
+        about |= word == "about";
         user_of |= matches!(word, "user" | "member" | "author" | "poster");
         body_of |= matches!(word, "article" | "post" | "entry" | "story" | "blog" | "news");
         first = false;
