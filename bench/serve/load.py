@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Many clients at once, some of which leave in the middle of their answer. Needs nothing but Python.
 
-    python3 bench/serve/load.py MODEL_OR_URL [--requests 1000] [--at-once 32] [--leave 0.05] [--json]
+    python3 bench/serve/load.py MODEL_OR_URL [--requests 1000] [--at-once 32] [--leave 0.05] [--pid PID] [--json]
 
 With a model it starts `herd serve` itself (HERD names the program) and watches its memory. It ends with status 1 if a
 request failed that was not to, if pages of the cache are still in use at the end, or if memory grew by more than a
@@ -136,6 +136,7 @@ def main():
     parser.add_argument("--at-once", type=int, default=32)
     parser.add_argument("--leave", type=float, default=0.05)
     parser.add_argument("--threads")
+    parser.add_argument("--pid", type=int, help="process whose memory is watched, with a URL")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     server, url = None, args.model
@@ -150,7 +151,7 @@ def main():
                 break
     host, port = re.match(r"http://([^:/]+):(\d+)", url).groups()
     try:
-        good = asyncio.run(run(host, int(port), server and server.pid, args))
+        good = asyncio.run(run(host, int(port), server.pid if server else args.pid, args))
     finally:
         if server:
             server.terminate()

@@ -39,7 +39,27 @@ const markdown = (() => {
     const copy = make("button", head, "Copy");
     copy.type = "button";
     copy.addEventListener("click", () => copyText(code, copy));
-    make("code", make("pre", box), code);
+    paint(language, code, make("code", make("pre", box)));
+  }
+
+  // Colours for remarks, strings, numbers and the words that most languages share; no grammar, so a guess.
+  const words = "abstract and as async await bool break case catch char class const continue def default defer del do double elif else end enum except export extends false final finally float fn for from func function go if impl import in int interface is lambda let long loop match mod mut new nil none not null or package pass private protected pub public raise return self static str string struct super switch this throw trait true try type typeof undefined union use var void where while with yield select insert update delete create table into values join group order by".split(" ");
+  const known = new Set(words);
+  function paint(language, code, to) {
+    if (/^(|text|txt|plain|output|console|log)$/i.test(language)) { to.append(code); return; }
+    const hash = !/^(rust|rs|c|cpp|c\+\+|java|js|javascript|ts|typescript|go|css|json|swift|kotlin|csharp|cs)$/i.test(language);
+    const dash = /^(sql|lua|haskell|hs|ada)$/i.test(language);
+    const remark = "\\/\\*[^]*?(?:\\*\\/|$)|\\/\\/.*" + (hash ? "|#.*" : "") + (dash ? "|--.*" : "");
+    const token = new RegExp("(" + remark + ")|(\"(?:\\\\.|[^\"\\\\\\n])*\"?|'(?:\\\\.|[^'\\\\\\n])*'|`(?:\\\\[^]|[^`\\\\])*`)|\\b(\\d[\\w.]*)\\b|([A-Za-z_]\\w*)", "g");
+    let done = 0;
+    for (const m of code.matchAll(token)) {
+      const kind = m[1] ? "remark" : m[2] ? "quote" : m[3] ? "number" : known.has(m[4]) || /^sql$/i.test(language) && known.has(m[4].toLowerCase()) ? "word" : "";
+      if (!kind) continue;
+      to.append(code.slice(done, m.index));
+      make("span", to, m[0]).className = kind;
+      done = m.index + m[0].length;
+    }
+    to.append(code.slice(done));
   }
 
   const fence = /^(\s*)(```+|~~~+)\s*([\w+#.-]*)[^`]*$/;

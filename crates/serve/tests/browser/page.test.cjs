@@ -147,6 +147,9 @@ async function main() {
   }, [SAMPLE, hostile]);
   await page.reload();
   assert.equal(await page.locator(".code pre").count(), 1);
+  assert.equal(await page.locator(".code .remark").textContent(), "// each pair once");
+  assert.deepEqual(await page.locator(".code .word").allTextContents(), ["fn", "mut", "let", "for", "in"]);
+  assert.equal(await page.locator(".code pre").textContent(), SAMPLE.split("```")[1].slice(5, -1));
   assert.equal(await page.locator(".text ol li").count(), 3);
   assert.equal(await page.locator(".text td").count(), 4);
   assert.equal(await page.locator(".text img, .text script, .text a").count(), 0);
