@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Many clients at once, some of which leave in the middle of their answer. Needs nothing but Python.
 
-    python3 bench/serve/load.py MODEL_OR_URL [--requests 1000] [--at-once 32] [--leave 0.05] [--pid PID] [--json]
+    python3 bench/serve/load.py MODEL_OR_URL [--requests 1000] [--at-once 32] [--leave 0.05] [--warm N] [--json]
 
 With a model it starts `herd serve` itself (HERD names the program) and watches its memory. It ends with status 1 if a
 request failed that was not to, if pages of the cache are still in use at the end, or if memory grew by more than a
-tenth after the first quarter.
+tenth. The cache takes memory until it is full: --warm N sends so many requests before the first that is counted.
 """
 
 import argparse
@@ -85,6 +85,15 @@ def resident_mb(pid):
 
 
 async def run(host, port, pid, args):
+    # Requests before the first that is counted fill the cache, which takes memory until it is full.
+    before = iter(range(args.requests, args.requests + args.warm))
+
+    async def warm():
+        for i in before:
+            await exchange(host, port, i, False)
+
+    await asyncio.gather(*(warm() for _ in range(args.at_once)))
+    drawn_before = await metric(host, port, "herd_completion_tokens_total")
     leavers = set(random.Random(1).sample(range(args.requests), round(args.requests * args.leave)))
     numbers = iter(range(args.requests))
     done, errors, left, memory = [], [], 0, []
@@ -112,16 +121,15 @@ async def run(host, port, pid, args):
             break
         await asyncio.sleep(0.1)
     pages = await metric(host, port, "herd_cache_pages_used")
-    drawn = await metric(host, port, "herd_completion_tokens_total")
+    drawn = await metric(host, port, "herd_completion_tokens_total") - drawn_before
     firsts, wholes = sorted(d[0] for d in done), sorted(d[1] for d in done)
-    quarter = memory[len(memory) // 4 :] or [0]
-    growth = (max(quarter) / quarter[0] - 1) if quarter[0] else 0.0
+    growth = max(memory) / memory[0] - 1 if memory else 0.0
     result = {
         "requests": args.requests, "at_once": args.at_once, "answered": len(done), "left": left, "errors": len(errors),
         "seconds": round(seconds, 1), "requests_per_s": round(args.requests / seconds, 1), "tokens_per_s": round(drawn / seconds, 1),
         "first_byte_s_median": round(statistics.median(firsts), 3), "answer_s_median": round(statistics.median(wholes), 3),
         "answer_s_p99": round(wholes[int(len(wholes) * 0.99)], 3), "pages_left": int(pages),
-        "memory_mb": memory, "memory_growth_after_first_quarter": round(growth, 4),
+        "memory_mb": memory, "memory_growth": round(growth, 4),
     }
     for error in errors[:5]:
         print(error, file=sys.stderr)
@@ -135,6 +143,7 @@ def main():
     parser.add_argument("--requests", type=int, default=1000)
     parser.add_argument("--at-once", type=int, default=32)
     parser.add_argument("--leave", type=float, default=0.05)
+    parser.add_argument("--warm", type=int, default=0)
     parser.add_argument("--threads")
     parser.add_argument("--pid", type=int, help="process whose memory is watched, with a URL")
     parser.add_argument("--json", action="store_true")
