@@ -1,5 +1,6 @@
 //! The command line: what `herd --help` says.
 
+use crate::commands::{checkpoint, generate, measure};
 use clap::{Args, Parser, Subcommand};
 use herd_run::Verbosity;
 use herd_train::bench::{WORKLOADS, Workload};
@@ -80,6 +81,16 @@ pub enum Command {
         /// The run folder.
         run: PathBuf,
     },
+    /// Tell what is in a checkpoint: tensors, types, sizes, memory.
+    Inspect(checkpoint::InspectArgs),
+    /// Convert a checkpoint between safetensors and GGUF, with quantisation.
+    Convert(checkpoint::ConvertArgs),
+    /// Go on from a text.
+    Generate(generate::Args),
+    /// Measure how well a model predicts a text.
+    Perplexity(measure::PerplexityArgs),
+    /// Write the logits of a sequence of tokens.
+    Logits(measure::LogitsArgs),
     /// Talk to a model in the terminal.
     Chat(ChatArgs),
     /// Serve a model: OpenAI-compatible API and a chat page.

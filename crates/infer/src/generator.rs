@@ -207,6 +207,11 @@ impl Generator {
         Ok(all)
     }
 
+    /// Calls `row` with each position of a sequence and the logits [vocab] after it, in order.
+    pub fn each_logits(&self, tokens: &[u32], row: impl FnMut(usize, &[f32])) -> Result<(), Error> {
+        self.walk(tokens, row)
+    }
+
     /// Log-probability of each token given those before it: entry i is that of `tokens[i + 1]`.
     pub fn score(&self, tokens: &[u32]) -> Result<Vec<f32>, Error> {
         let mut scores = Vec::new();

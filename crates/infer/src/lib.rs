@@ -20,6 +20,7 @@ mod forward;
 mod generator;
 pub mod gguf;
 mod kernels;
+mod perplexity;
 mod random;
 mod sampling;
 mod team;
@@ -32,6 +33,7 @@ pub use constraint::{Constraint, Grammar, bounded_schema};
 pub use embedding::Pooling;
 pub use engine::{Event, FinishReason, Load, Request};
 pub use generator::{Completion, Generator};
+pub use perplexity::{Perplexity, perplexity};
 pub use sampling::{MAX_STOP_BYTES, MAX_STOPS, MAX_TOP_LOGPROBS, Sampling, TokenLogprob};
 
 use herd_run::{Interrupted, SettingError};
@@ -138,6 +140,14 @@ pub enum Error {
         needed: usize,
         /// Tokens that the cache holds.
         cache: usize,
+    },
+    /// A text too short to be scored.
+    #[error("the text has {tokens} tokens; at least {needed} are needed (two chunks)")]
+    ShortText {
+        /// Tokens of the text.
+        tokens: usize,
+        /// Least tokens.
+        needed: usize,
     },
     /// The queue is full.
     #[error("{waiting} requests are waiting already; try again later")]

@@ -2,7 +2,11 @@
 
 mod bench;
 mod check;
+pub mod checkpoint;
+pub mod generate;
+pub mod measure;
 mod data;
+mod model;
 mod pipeline;
 mod talk;
 mod tokenizer;
@@ -37,6 +41,11 @@ pub fn run(command: Command, ctx: &Context) -> anyhow::Result<()> {
             println!("{}", folder.report().display());
             Ok(())
         }
+        Command::Inspect(args) => checkpoint::inspect(&args),
+        Command::Convert(args) => checkpoint::convert(&args, ctx),
+        Command::Generate(args) => generate::run(&args, ctx),
+        Command::Perplexity(args) => measure::perplexity(&args, ctx),
+        Command::Logits(args) => measure::logits(&args),
         Command::Chat(args) => talk::chat(&args, ctx),
         Command::Serve(args) => talk::serve(&args, ctx),
         Command::Bench(BenchCommand::Train(args)) => bench::train(args, ctx),

@@ -3,46 +3,71 @@
 use half::{bf16, f16};
 
 /// A format of weights.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum BlockType {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum BlockType {
+    /// 32-bit floats.
     F32,
+    /// Half-precision floats.
     F16,
+    /// Brain floats.
     Bf16,
+    /// 32 weights of 4 bits with a scale.
     Q4_0,
+    /// 32 weights of 4 bits with a scale and a minimum.
     Q4_1,
+    /// 32 weights of 5 bits with a scale.
     Q5_0,
+    /// 32 weights of 5 bits with a scale and a minimum.
     Q5_1,
+    /// 32 weights of 8 bits with a scale.
     Q8_0,
+    /// 256 weights of 2 bits.
     Q2K,
+    /// 256 weights of 3 bits.
     Q3K,
+    /// 256 weights of 4 bits.
     Q4K,
+    /// 256 weights of 5 bits.
     Q5K,
+    /// 256 weights of 6 bits.
     Q6K,
 }
 
+/// ggml's number and name of each.
+const NAMES: [(BlockType, u32, &str); 13] = [
+    (BlockType::F32, 0, "F32"),
+    (BlockType::F16, 1, "F16"),
+    (BlockType::Q4_0, 2, "Q4_0"),
+    (BlockType::Q4_1, 3, "Q4_1"),
+    (BlockType::Q5_0, 6, "Q5_0"),
+    (BlockType::Q5_1, 7, "Q5_1"),
+    (BlockType::Q8_0, 8, "Q8_0"),
+    (BlockType::Q2K, 10, "Q2_K"),
+    (BlockType::Q3K, 11, "Q3_K"),
+    (BlockType::Q4K, 12, "Q4_K"),
+    (BlockType::Q5K, 13, "Q5_K"),
+    (BlockType::Q6K, 14, "Q6_K"),
+    (BlockType::Bf16, 30, "BF16"),
+];
+
 impl BlockType {
     /// By ggml's number.
-    pub(crate) fn of(kind: u32) -> Option<Self> {
-        Some(match kind {
-            0 => Self::F32,
-            1 => Self::F16,
-            2 => Self::Q4_0,
-            3 => Self::Q4_1,
-            6 => Self::Q5_0,
-            7 => Self::Q5_1,
-            8 => Self::Q8_0,
-            10 => Self::Q2K,
-            11 => Self::Q3K,
-            12 => Self::Q4K,
-            13 => Self::Q5K,
-            14 => Self::Q6K,
-            30 => Self::Bf16,
-            _ => return None,
-        })
+    pub fn of(kind: u32) -> Option<Self> {
+        NAMES.iter().find(|(_, number, _)| *number == kind).map(|(kind, ..)| *kind)
+    }
+
+    /// ggml's number.
+    pub fn number(self) -> u32 {
+        NAMES.iter().find(|(kind, ..)| *kind == self).map_or(0, |(_, number, _)| *number)
+    }
+
+    /// ggml's name, such as `Q4_K`.
+    pub fn name(self) -> &'static str {
+        NAMES.iter().find(|(kind, ..)| *kind == self).map_or("", |(_, _, name)| *name)
     }
 
     /// Weights and bytes of one block.
-    pub(crate) fn block(self) -> (usize, usize) {
+    pub fn block(self) -> (usize, usize) {
         match self {
             Self::F32 => (1, 4),
             Self::F16 | Self::Bf16 => (1, 2),
@@ -60,7 +85,7 @@ impl BlockType {
     }
 
     /// Writes the weights of whole blocks.
-    pub(crate) fn dequantise(self, bytes: &[u8], out: &mut [f32]) {
+    pub fn dequantise(self, bytes: &[u8], out: &mut [f32]) {
         let (weights, size) = self.block();
         for (b, y) in bytes.chunks_exact(size).zip(out.chunks_exact_mut(weights)) {
             match self {

@@ -8,17 +8,22 @@ use std::path::{Path, PathBuf};
 
 /// A metadata value; numbers of all widths are one kind.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Value {
+pub enum Value {
+    /// A float.
     Number(f64),
+    /// A whole number.
     Whole(i128),
+    /// True or false.
     Flag(bool),
+    /// A text.
     Text(String),
+    /// Values of one kind.
     List(Vec<Value>),
 }
 
 /// Where a tensor lies.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct TensorEntry {
+pub struct TensorEntry {
     /// Columns first, as GGUF writes it.
     pub shape: Vec<usize>,
     /// ggml's number of the type.
@@ -28,11 +33,16 @@ pub(crate) struct TensorEntry {
 }
 
 /// An open file.
-pub(crate) struct Container {
+pub struct Container {
+    /// The file.
     pub path: PathBuf,
+    /// Version of the format.
+    pub version: u32,
     map: Mmap,
     data: usize,
+    /// What the file says of the model, by key.
     pub metadata: BTreeMap<String, Value>,
+    /// Where the tensors lie, by name.
     pub tensors: BTreeMap<String, TensorEntry>,
 }
 
@@ -41,7 +51,10 @@ const MAX_DEPTH: usize = 2;
 
 impl Container {
     /// Maps a file and reads its tables.
-    pub(crate) fn open(path: &Path) -> Result<Self, Error> {
+    ///
+    /// # Errors
+    /// A file that cannot be read, is cut off or is no GGUF.
+    pub fn open(path: &Path) -> Result<Self, Error> {
         let problem = |problem: String| Error::Model { path: path.to_path_buf(), problem };
         let file = File::open(path).map_err(|e| problem(e.to_string()))?;
         // SAFETY: the map is only read; a file that another process changes under it can give wrong numbers, as
@@ -50,6 +63,7 @@ impl Container {
         let tables = Tables::read(&map).map_err(problem)?;
         Ok(Self {
             path: path.to_path_buf(),
+            version: tables.version,
             data: tables.data,
             metadata: tables.metadata,
             tensors: tables.tensors,
@@ -95,6 +109,7 @@ impl Container {
 }
 
 struct Tables {
+    version: u32,
     data: usize,
     metadata: BTreeMap<String, Value>,
     tensors: BTreeMap<String, TensorEntry>,
@@ -137,7 +152,7 @@ impl Tables {
             Some(Value::Whole(n)) if *n > 0 && *n <= 1 << 20 => *n as usize,
             Some(other) => return Err(format!("`general.alignment` is {other:?}")),
         };
-        Ok(Self { data: r.at.next_multiple_of(alignment), metadata, tensors })
+        Ok(Self { version, data: r.at.next_multiple_of(alignment), metadata, tensors })
     }
 }
 

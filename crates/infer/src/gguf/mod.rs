@@ -11,8 +11,8 @@ mod tokenizer;
 
 use crate::Error;
 use crate::weights::Weights;
-pub(crate) use blocks::BlockType;
-use container::{Container, Value};
+pub use blocks::BlockType;
+pub use container::{Container, TensorEntry, Value};
 use herd_model::{Layer, Llama, LlamaConfig, RopeScaling, TorchDtype};
 use herd_tensor::{ParamId, Params};
 use herd_tokenizer::Tokenizer;
@@ -199,6 +199,32 @@ fn pieces(c: &LlamaConfig) -> impl Iterator<Item = Piece> + '_ {
     outer.into_iter().flatten().chain(layers)
 }
 
+impl Container {
+    /// The configuration of a model of architecture `llama`.
+    ///
+    /// # Errors
+    /// Another architecture, or metadata that is missing or makes no sense; the message names the key.
+    pub fn config(&self) -> Result<LlamaConfig, Error> {
+        config(self)
+    }
+
+    /// The tokenizer of the file, or one that stands beside a file without one.
+    ///
+    /// # Errors
+    /// It is missing, or of a kind that is not supported.
+    pub fn tokenizer(&self) -> Result<Tokenizer, Error> {
+        tokenizer_of(self)
+    }
+
+    /// Type and bytes of a tensor of [rows, columns].
+    ///
+    /// # Errors
+    /// It is missing, cut off, of another shape or of an unknown type.
+    pub fn locate(&self, name: &str, shape: [usize; 2]) -> Result<(BlockType, &[u8]), Error> {
+        locate(self, name, shape)
+    }
+}
+
 /// Type and bytes of a tensor of [rows, columns].
 fn locate<'f>(
     file: &'f Container,
@@ -326,7 +352,7 @@ fn config(file: &Container) -> Result<LlamaConfig, Error> {
 }
 
 /// Llama 3.1's scaling. GGUF holds its result, one divisor per frequency; the factor is the largest of them, and the
-/// other numbers are the same in all models that Meta released.
+/// other numbers are the same in all models that Meta released. Files that Herd wrote say them.
 fn rope_scaling(file: &Container, head_dim: usize, theta: f64) -> Result<Option<RopeScaling>, Error> {
     let Some(entry) = file.tensors.get("rope_freqs.weight") else { return Ok(None) };
     let mut divisors = vec![0.0; head_dim / 2];
@@ -340,16 +366,22 @@ fn rope_scaling(file: &Container, head_dim: usize, theta: f64) -> Result<Option<
     }
     tensor(file, "rope_freqs.weight", shape, &mut divisors)?;
     let factor = divisors.iter().copied().fold(1.0, f32::max);
+    let number = |key: &str, default: f64| match file.metadata.get(&format!("herd.rope_scaling.{key}")) {
+        Some(Value::Number(x)) if *x > 0.0 && x.is_finite() => *x,
+        Some(Value::Whole(n)) if *n > 0 && *n < 1 << 31 => *n as f64,
+        _ => default,
+    };
     let scaling = RopeScaling {
-        factor: f64::from(factor),
-        low_freq_factor: 1.0,
-        high_freq_factor: 4.0,
-        original_max_position_embeddings: 8192,
+        factor: number("factor", factor.into()),
+        low_freq_factor: number("low_freq_factor", 1.0),
+        high_freq_factor: number("high_freq_factor", 4.0),
+        original_max_position_embeddings: number("original_max_position_embeddings", 8192.0) as usize,
     };
     for (i, &divisor) in divisors.iter().enumerate() {
         let wavelength = std::f64::consts::TAU * theta.powf(2.0 * i as f64 / head_dim as f64);
         let context = scaling.original_max_position_embeddings as f64;
-        let smooth = ((context / wavelength - 1.0) / 3.0).clamp(0.0, 1.0);
+        let (low, high) = (scaling.low_freq_factor, scaling.high_freq_factor);
+        let smooth = ((context / wavelength - low) / (high - low)).clamp(0.0, 1.0);
         let expected = 1.0 / ((1.0 - smooth) / scaling.factor + smooth);
         if (f64::from(divisor) / expected - 1.0).abs() > 1e-3 {
             let problem = "tensor `rope_freqs.weight` is not the scaling of Llama 3.1 over a context of 8192";

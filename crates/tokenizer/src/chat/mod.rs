@@ -1,6 +1,8 @@
 //! The chat format: a dialog as text (through the tokenizer's Jinja template, as Transformers renders it) and as
 //! tokens with what each token is for.
 
+mod date;
+mod python;
 mod python_json;
 mod template;
 

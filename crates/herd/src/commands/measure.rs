@@ -1,0 +1,64 @@
+//! `herd perplexity` and `herd logits`: numbers to compare a model by.
+
+use super::model::{open, text_of};
+use herd_convert::logits::{read_tokens, write_logits};
+use herd_run::Context;
+use serde_json::json;
+use std::path::PathBuf;
+
+/// Options of `herd perplexity`.
+#[derive(clap::Args)]
+pub struct PerplexityArgs {
+    /// A GGUF file, a Hugging Face model folder, or a run folder.
+    model: PathBuf,
+    /// The text (UTF-8); - reads standard input.
+    file: PathBuf,
+    /// Tokens of a chunk; the second half of each is scored, as llama.cpp does.
+    #[arg(long, default_value_t = 512, value_name = "N")]
+    context: usize,
+    /// One JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Options of `herd logits`.
+#[derive(clap::Args)]
+pub struct LogitsArgs {
+    /// A GGUF file, a Hugging Face model folder, or a run folder.
+    model: PathBuf,
+    /// Token ids: a JSON list, or numbers with white space between.
+    #[arg(long, value_name = "FILE")]
+    tokens: PathBuf,
+    /// Where to write `logits` [tokens, vocabulary].
+    #[arg(long, value_name = "FILE.safetensors")]
+    out: PathBuf,
+}
+
+/// Scores a text.
+pub fn perplexity(args: &PerplexityArgs, ctx: &Context) -> anyhow::Result<()> {
+    let text = text_of(&args.file)?;
+    let generator = open(&args.model)?;
+    let tokenizer = generator.tokenizer();
+    let mut tokens = Vec::from_iter(tokenizer.begin());
+    tokenizer.encode_into(&text, &mut tokens);
+    let found = herd_infer::perplexity(&generator, &tokens, args.context, ctx)?;
+    if args.json {
+        println!("{}", json!(found));
+        return Ok(());
+    }
+    println!("perplexity {:.4} +/- {:.4}", found.perplexity, found.standard_error);
+    println!(
+        "over {} tokens: the second half of each of {} chunks of {} (all but the first token of each: {:.4})",
+        found.scored, found.chunks, found.chunk, found.perplexity_all
+    );
+    Ok(())
+}
+
+/// Writes logits.
+pub fn logits(args: &LogitsArgs) -> anyhow::Result<()> {
+    let tokens = read_tokens(&args.tokens)?;
+    let generator = open(&args.model)?;
+    write_logits(&generator, &tokens, &args.out)?;
+    println!("{}: logits [{}, {}]", args.out.display(), tokens.len(), generator.config().vocab_size);
+    Ok(())
+}
