@@ -133,6 +133,14 @@ impl SentencePiece {
         self.split_words
     }
 
+    /// Whether any piece has a space after its first character.
+    pub(crate) fn spans_spaces(&self) -> bool {
+        (0..self.output.len() as u32).any(|id| {
+            let piece = String::from_utf8_lossy(self.pieces.bytes(id));
+            piece.chars().skip(1).any(|c| c == SPACE)
+        })
+    }
+
     /// The pairs that merge, by priority.
     pub(crate) fn pairs(&self) -> Vec<(u32, u32)> {
         if let Source::Merges(pairs) = &self.source {

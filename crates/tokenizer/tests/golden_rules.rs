@@ -71,24 +71,24 @@ fn every_kind_of_tokenizer_survives_saving() {
 /// As metadata of a GGUF file and back: the same ids, where GGUF has a name for the split rule.
 #[test]
 fn tokenizers_survive_gguf() {
-    let mut named = Vec::new();
+    let (mut named, mut checked) = (Vec::new(), 0);
     for (name, golden, tokenizer) in all() {
         let Ok(described) = tokenizer.to_gguf() else { continue };
         let again = Tokenizer::from_gguf(&described).unwrap_or_else(|e| panic!("{name}: {e}"));
         for row in golden["encode"].as_array().unwrap() {
             let text = row[0].as_str().unwrap();
+            let plain = ids(&row[2]);
             // What llama.cpp does otherwise: bytes without a token, and where a space is put before a text.
-            if text.contains(['\u{4}', '\u{13}']) || text.starts_with([' ', '▁']) && name != "llama2_never"
-            {
+            let spaced = text.starts_with([' ', '▁']) && name != "llama2_never";
+            if spaced || name != "llama2" && tokenizer.decode(&plain) != text {
                 continue;
             }
-            let plain = ids(&row[2]);
+            checked += 1;
             assert_eq!(again.encode(text), plain, "{name}: {text:?} after {:?}", described.pre);
         }
         named.push(name);
     }
-    assert_eq!(
-        named,
-        ["default", "gpt2", "llama2", "llama2_always", "llama2_first", "llama2_never", "qwen2", "smollm"]
-    );
+    let pieces = ["llama2", "llama2_always", "llama2_first", "llama2_never"].as_slice();
+    assert_eq!(named, [&["default", "gpt2"], pieces, &["qwen2", "smollm", "unknown_fused"]].concat());
+    assert!(checked > 500, "{checked}");
 }

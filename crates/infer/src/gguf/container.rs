@@ -46,6 +46,22 @@ pub struct Container {
     pub tensors: BTreeMap<String, TensorEntry>,
 }
 
+/// Longest key or name, bytes.
+const MAX_NAME: usize = 256;
+
+impl std::fmt::Display for Value {
+    /// The beginning of it, on one line.
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        match self {
+            Value::Number(x) => write!(f, "{x}"),
+            Value::Whole(n) => write!(f, "{n}"),
+            Value::Flag(b) => write!(f, "{b}"),
+            Value::Text(text) => write!(f, "{:?}", text.chars().take(60).collect::<String>()),
+            Value::List(values) => write!(f, "a list of {}", values.len()),
+        }
+    }
+}
+
 /// Lists inside lists are allowed by the format and used by nobody.
 const MAX_DEPTH: usize = 2;
 
@@ -129,14 +145,14 @@ impl Tables {
         // The counts come in this order in the file but tensors follow the metadata.
         let mut metadata = BTreeMap::new();
         for _ in 0..value_count {
-            let key = r.text()?;
+            let key = r.name()?;
             let kind = r.u32()?;
             let value = r.value(kind, 0).map_err(|e| format!("metadata `{key}`: {e}"))?;
             metadata.insert(key, value);
         }
         let mut tensors = BTreeMap::new();
         for _ in 0..tensor_count {
-            let name = r.text()?;
+            let name = r.name()?;
             let dimensions = r.u32()?;
             if !(1..=4).contains(&dimensions) {
                 return Err(format!("tensor `{name}` has {dimensions} dimensions; 1 to 4 are possible"));
@@ -150,7 +166,7 @@ impl Tables {
         let alignment = match metadata.get("general.alignment") {
             None => 32,
             Some(Value::Whole(n)) if *n > 0 && *n <= 1 << 20 => *n as usize,
-            Some(other) => return Err(format!("`general.alignment` is {other:?}")),
+            Some(other) => return Err(format!("`general.alignment` is {other}")),
         };
         Ok(Self { version, data: r.at.next_multiple_of(alignment), metadata, tensors })
     }
@@ -202,6 +218,16 @@ impl<'a> Reader<'a> {
         // Vocabularies of old files hold pieces that are no UTF-8 by themselves.
         Ok(String::from_utf8_lossy(self.take(length).map_err(|e| format!("text at byte {at}: {e}"))?)
             .into_owned())
+    }
+
+    /// A key or the name of a tensor, which must be fit to be shown.
+    fn name(&mut self) -> Result<String, String> {
+        let at = self.at;
+        let name = self.text()?;
+        if name.len() > MAX_NAME || name.chars().any(char::is_control) {
+            return Err(format!("the name at byte {at} is damaged; fetch the file again"));
+        }
+        Ok(name)
     }
 
     fn value(&mut self, kind: u32, depth: usize) -> Result<Value, String> {

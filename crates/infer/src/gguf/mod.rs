@@ -286,20 +286,20 @@ fn config(file: &Container) -> Result<LlamaConfig, Error> {
     match file.metadata.get("general.architecture") {
         Some(Value::Text(name)) if name == "llama" => {}
         other => {
-            let found = other.map_or("missing".into(), |v| format!("{v:?}"));
+            let found = other.map_or("missing".into(), |v| v.to_string());
             return Err(file.problem(format!("`general.architecture` is {found}, only llama is supported")));
         }
     }
     let whole = |key: &str| match file.metadata.get(key) {
         None => Ok(None),
         Some(Value::Whole(n)) if *n > 0 && *n < 1 << 31 => Ok(Some(*n as usize)),
-        Some(other) => Err(file.problem(format!("`{key}` is {other:?}, expected a positive whole number"))),
+        Some(other) => Err(file.problem(format!("`{key}` is {other}, expected a positive whole number"))),
     };
     let needed = |key: &str| whole(key)?.ok_or_else(|| file.problem(format!("`{key}` is missing")));
     let number = |key: &str, default: f64| match file.metadata.get(key) {
         None => Ok(default),
         Some(Value::Number(n)) if *n > 0.0 && n.is_finite() => Ok(*n),
-        Some(other) => Err(file.problem(format!("`{key}` is {other:?}, expected a positive number"))),
+        Some(other) => Err(file.problem(format!("`{key}` is {other}, expected a positive number"))),
     };
     let token = |key: &str| match file.metadata.get(key) {
         Some(Value::Whole(n)) => u32::try_from(*n).ok(),

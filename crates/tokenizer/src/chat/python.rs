@@ -6,7 +6,7 @@ use minijinja::{Error, ErrorKind, Output, State};
 use std::fmt::Write;
 
 /// Prints a value as Python's `str` does.
-pub(super) fn format(out: &mut Output, state: &State, value: &Value) -> Result<(), Error> {
+pub(super) fn format(out: &mut Output, state: &mut State, value: &Value) -> Result<(), Error> {
     match value.kind() {
         ValueKind::Bool | ValueKind::None | ValueKind::Seq | ValueKind::Map => {
             let mut text = String::new();
@@ -160,7 +160,7 @@ fn string_method(text: &str, method: &str, args: &[Value]) -> Result<Value, Erro
                 Some((before, after)) => (before, separator, after),
                 None => (text, "", ""),
             };
-            Value::from(vec![before, middle, after])
+            [before, middle, after].into_iter().map(Value::from).collect()
         }
         ("replace", Some(from)) => {
             let to = args.get(1).and_then(Value::as_str).unwrap_or_default();

@@ -185,6 +185,20 @@ fn merges(list: &[String], vocabulary: &Vocabulary) -> Result<Vec<Merge>, String
 }
 
 fn describe(tokenizer: &Tokenizer) -> Result<GgufTokenizer, String> {
+    if tokenizer.prefix_space() {
+        return Err(
+            "the tokenizer puts a space before texts (`add_prefix_space`), which GGUF cannot say of a \
+                    byte-level one; keep the model in safetensors"
+                .into(),
+        );
+    }
+    if tokenizer.prefix_space() {
+        return Err(
+            "the tokenizer puts a space before texts (`add_prefix_space`), which GGUF cannot say of a \
+                    byte-level one; keep the model in safetensors"
+                .into(),
+        );
+    }
     let ids = 0..tokenizer.vocab_size() as u32;
     let name = |id: u32| String::from_utf8_lossy(tokenizer.token_bytes(id)).into_owned();
     let unknown = tokenizer.special("<unk>");
@@ -224,6 +238,20 @@ fn describe(tokenizer: &Tokenizer) -> Result<GgufTokenizer, String> {
         }
         Model::Pieces(pieces) => {
             gguf.model = "llama".into();
+            if pieces.split_words() {
+                return Err(
+                    "the tokenizer lets no piece cross a space (Metaspace with `split`), which GGUF cannot \
+                            say; keep the model in safetensors"
+                        .into(),
+                );
+            }
+            if pieces.split_words() && pieces.spans_spaces() {
+                return Err(
+                    "the tokenizer lets no piece cross a space (Metaspace with `split`), which GGUF cannot \
+                            say; keep the model in safetensors"
+                        .into(),
+                );
+            }
             gguf.scores = pieces.scores(tokenizer.vocab_size());
             gguf.unknown = unknown;
             gguf.add_space_prefix = Some(pieces.prefix() != SpacePrefix::Never);
