@@ -3,9 +3,9 @@
 mod bench;
 mod check;
 pub mod checkpoint;
+mod data;
 pub mod generate;
 pub mod measure;
-mod data;
 mod model;
 mod pipeline;
 mod talk;
