@@ -2,6 +2,10 @@
 //!
 //! [`serve`] opens a model folder and answers until it is told to stop. A request that cannot work gets an error in
 //! OpenAI's shape that names the field; a client that hangs up frees its cache pages; a full queue answers 429.
+//!
+//! A chat request goes through `fields` (reading), `tools` and `form` (what may be called, what form the answer must
+//! have), `dialog` (the template's messages), `answers` (the batcher's events) and `turn` (text, calls and
+//! log-probabilities of one answer, whole or as it streams).
 
 mod access;
 mod answers;
