@@ -11,7 +11,7 @@ use crate::html::{Attr, Dom, NodeId, Tag};
 use std::ops::Range;
 
 /// Share of the characters that an element must hold to be the main part because it says so.
-const MAIN_SHARE: f32 = 0.35;
+const MAIN_SHARE: f32 = 0.1;
 
 /// Share of the characters below which what is left after the menus is not the page.
 const INDEX_SHARE: f32 = 0.15;

@@ -3,7 +3,7 @@
 use super::blocks::{Block, Kind};
 use super::chaff::{block_text, letters};
 use super::prune::Marks;
-use crate::html::Dom;
+use crate::html::{Dom, Tag};
 
 /// Fewest letters of a stated text that is trusted.
 const MIN_BODY: usize = 400;
@@ -63,8 +63,11 @@ pub fn narrow(dom: &Dom, marks: &Marks, blocks: &[Block], body: &str, keep: &mut
     }
     for (n, block) in blocks.iter().enumerate() {
         let inside = (first..=last).contains(&n);
-        // Statements leave out headings, tables and code, and short lines cannot be looked up.
-        let other = matches!(block.kind, Kind::Heading(_) | Kind::Cell | Kind::Pre | Kind::Item);
+        // Statements leave out headings, tables, code and quotations, and short lines cannot be looked up.
+        let other = matches!(block.kind, Kind::Heading(_) | Kind::Cell | Kind::Pre | Kind::Item)
+            || std::iter::once(block.container)
+                .chain(dom.ancestors(block.container).take(2))
+                .any(|id| dom.tag(id) == Tag::Blockquote);
         keep[n] = matched[n] || (keep[n] && inside && (other || block.chars < MIN_BLOCK as u32));
     }
     true

@@ -29,6 +29,8 @@ use statements::Statements;
 
 /// Below this many visible characters a result of the full rules is checked against milder ones.
 const SHORT: u32 = 250;
+/// Below this many nothing was found.
+const NEXT_TO_NOTHING: u32 = 60;
 /// Visible characters from which one text makes a page an article if nothing else is known of it.
 const LONG: u32 = 800;
 /// Share of what the main part of a page of unknown kind holds, below which one text of it is not what it is about.
@@ -84,8 +86,14 @@ fn main_text(dom: &html::Dom, about: &About) -> (String, PageType) {
     }
     // A short text is right for a short page; if milder rules find several times as much, they are.
     let mild = attempt(dom, about, Strictness::TagsOnly);
-    let text = if mild.chars > SHORT && mild.chars > strict.chars * 3 { mild.text } else { strict.text };
-    (text, kind)
+    if mild.chars > SHORT && mild.chars > strict.chars * 3 {
+        return (mild.text, kind);
+    }
+    if strict.chars < NEXT_TO_NOTHING {
+        let broad = attempt(dom, &About { page_type: PageType::Service, ..*about }, Strictness::Full);
+        return (if broad.chars > strict.chars * 3 { broad.text } else { strict.text }, kind);
+    }
+    (strict.text, kind)
 }
 
 /// What one set of rules finds.

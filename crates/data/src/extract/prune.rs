@@ -185,7 +185,7 @@ fn is_out(dom: &Dom, marks: &Marks, id: NodeId, strictness: Strictness, kind: Pa
     if hidden(dom, id) && share() < 0.5 {
         return true;
     }
-    if matches!(tag, Tag::Nav | Tag::Menu | Tag::Search) && share() < 0.6 {
+    if matches!(tag, Tag::Nav | Tag::Menu | Tag::Search) && share() < 0.85 {
         return true;
     }
     if strictness == Strictness::TagsOnly {
@@ -204,7 +204,7 @@ fn is_out(dom: &Dom, marks: &Marks, id: NodeId, strictness: Strictness, kind: Pa
     }
     if let Some(role) = dom.attr(id, Attr::Role)
         && is_boilerplate_role(role.trim())
-        && share() < 0.4
+        && share() < if role.trim() == "navigation" { 0.85 } else { 0.4 }
     {
         return true;
     }
@@ -225,7 +225,12 @@ fn is_out(dom: &Dom, marks: &Marks, id: NodeId, strictness: Strictness, kind: Pa
     if roles.has(Roles::CARD) && tag != Tag::A && dom.node(id).end - id < MAX_CARD && share() < 0.1 {
         let boxed = |n: NodeId| dom.tag(n) == Tag::Img || !dom.tag(n).is_inline();
         let links = dom.descendants(id).filter(|n| dom.tag(*n) == Tag::A).count();
-        if links > 1 || dom.descendants(id).any(boxed) {
+        // What holds the word and its card has the same class, too.
+        let card = |n: NodeId| {
+            dom.attr(n, Attr::Class).is_some_and(|class| super::words::roles(class, "").has(Roles::CARD))
+        };
+        let inner = dom.descendants(id).any(|n| dom.tag(n) != Tag::A && card(n));
+        if !inner && (links > 1 || dom.descendants(id).any(boxed)) {
             return true;
         }
     }
@@ -251,9 +256,10 @@ fn is_out(dom: &Dom, marks: &Marks, id: NodeId, strictness: Strictness, kind: Pa
         _ if roles.has(Roles::CONTENT) => 0.25,
         _ => 0.4,
     };
-    // Manuals set remarks into boxes that are named as if they stood beside the text.
-    let remark =
-        kind == PageType::Documentation && marks.chars(dom, id) >= 200 && marks.link_density(dom, id) < 0.2;
+    // Manuals and long articles set remarks into boxes that are named as if they stood beside the text.
+    let remark = marks.chars(dom, id) >= 200
+        && marks.link_density(dom, id) < 0.2
+        && (kind == PageType::Documentation || id < marks.article_end);
     roles.has(Roles::BOILERPLATE) && share() < bound && !remark
 }
 
