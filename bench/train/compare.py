@@ -90,8 +90,7 @@ def setup(venv):
     python = venv / "bin/python"
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", venv], check=True)
-        index = ["--extra-index-url", "https://download.pytorch.org/whl/cpu"]
-        subprocess.run([venv / "bin/pip", "install", "-q", f"torch=={TORCH}", "numpy", *index], check=True)
+        subprocess.run([venv / "bin/pip", "install", "-q", f"torch=={TORCH}", "numpy"], check=True)
     return python
 
 
