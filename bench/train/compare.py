@@ -32,7 +32,12 @@ AGREE = 1e-3  # relative difference of losses
 
 # PyTorch's time is measured with huge pages, with which it is 5% faster, its memory without, with which it needs less.
 TORCH_ENV = {"THP_MEM_ALLOC_ENABLE": "1"}
-AVX2 = {"HERD_ISA": "avx2", "ATEN_CPU_CAPABILITY": "avx2"}
+# Its compiler's cache mixes instruction sets up (the losses are then wrong), so AVX2 has one of its own.
+AVX2 = {
+    "HERD_ISA": "avx2",
+    "ATEN_CPU_CAPABILITY": "avx2",
+    "TORCHINDUCTOR_CACHE_DIR": str(VENV.parent / "inductor-avx2"),
+}
 
 
 class Player:
