@@ -48,6 +48,8 @@ pub fn run(model: &Path, options: &Options, mut each: impl FnMut(&Round)) -> Res
         let settings = Settings {
             cache_tokens: options.requests * (per_request + 16),
             max_sequences: options.requests.max(1),
+            // Arbitrary tokens lead to answers that repeat themselves, which would be guessed too well.
+            lookup_tokens: 0,
             ..Settings::default()
         };
         let generator = Generator::open(model, settings)?;

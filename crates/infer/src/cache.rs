@@ -26,6 +26,15 @@ impl CacheShape {
     pub(crate) fn page_bytes(&self) -> usize {
         self.layers * self.kv_heads * self.head.bytes()
     }
+
+    /// Puts key and value [kv_heads, head_dim] of one position into its page.
+    pub(crate) fn put(&self, page: &mut [u8], slot: usize, layer: usize, key: &[f32], value: &[f32]) {
+        let heads = page[layer * self.kv_heads * self.head.bytes()..].chunks_exact_mut(self.head.bytes());
+        let rows = key.chunks_exact(self.head.head_dim).zip(value.chunks_exact(self.head.head_dim));
+        for (head, (key, value)) in heads.zip(rows) {
+            self.head.put(head, slot, key, value);
+        }
+    }
 }
 
 /// Index of a page in the pool.
@@ -234,22 +243,9 @@ impl KvCache {
         id
     }
 
-    /// Writes key and value [kv_heads, head_dim] of one position.
-    pub(crate) fn write(
-        &mut self,
-        table: &[PageId],
-        position: usize,
-        layer: usize,
-        key: &[f32],
-        value: &[f32],
-    ) {
-        let CacheShape { kv_heads, head: shape, .. } = self.shape;
-        let data = &mut self.pages[table[position / PAGE] as usize].data;
-        let heads = data[layer * kv_heads * shape.bytes()..].chunks_exact_mut(shape.bytes());
-        let rows = key.chunks_exact(shape.head_dim).zip(value.chunks_exact(shape.head_dim));
-        for (head, (key, value)) in heads.zip(rows) {
-            shape.put(head, position % PAGE, key, value);
-        }
+    /// The bytes of a page, to be filled by [`CacheShape::put`].
+    pub(crate) fn page_mut(&mut self, page: PageId) -> &mut [u8] {
+        &mut self.pages[page as usize].data
     }
 
     /// Keys and values of one page, layer and head.
@@ -277,7 +273,8 @@ mod tests {
         cache.grow(&mut table, tokens.len(), &mut reservation);
         for (position, &token) in tokens.iter().enumerate().skip(table.length) {
             for layer in 0..2 {
-                cache.write(&table.pages, position, layer, &[token as f32; 6], &[-(token as f32); 6]);
+                let page = cache.page_mut(table.pages[position / PAGE]);
+                SHAPE.put(page, position % PAGE, layer, &[token as f32; 6], &[-(token as f32); 6]);
             }
         }
         cache.advance(&mut table, tokens);
@@ -350,7 +347,7 @@ mod tests {
         assert_eq!(fork.pages[0], table.pages[0]);
         assert_ne!(fork.pages[1], table.pages[1]);
         assert_eq!(cache.read(fork.pages[1], 1, 1), cache.read(table.pages[1], 1, 1));
-        cache.write(&fork.pages, 19, 1, &[7.5; 6], &[7.5; 6]);
+        SHAPE.put(cache.page_mut(fork.pages[1]), 3, 1, &[7.5; 6], &[7.5; 6]);
         assert_eq!(key(cache.read(table.pages[1], 1, 1), 3), 19.0);
         assert_eq!(key(cache.read(fork.pages[1], 1, 1), 3), 7.5);
         cache.release(table, reservation);

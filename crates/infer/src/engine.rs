@@ -3,6 +3,7 @@
 
 use crate::cache::{KvCache, PAGE, PageTable, Reservation};
 use crate::forward::{Span, forward};
+use crate::lookup::{CHEAP_ROWS, Trust};
 use crate::random::stream_of;
 use crate::sampling::{Sampler, Sampling, TokenLogprob};
 use crate::team::Team;
@@ -93,6 +94,9 @@ struct Running {
     cached: usize,
     sampler: Sampler,
     text: TextStream,
+    trust: Trust,
+    /// Tokens after the last one that are computed on trial in this step.
+    guess: Vec<u32>,
 }
 
 /// What the engine is doing now.
@@ -112,6 +116,8 @@ pub struct Load {
     pub cached_tokens: u64,
     /// Answer tokens drawn since the start.
     pub answer_tokens: u64,
+    /// Those of them that were guessed from the text before, and so cost no step of their own.
+    pub guessed_tokens: u64,
 }
 
 /// The scheduler; it does nothing by itself, [`Engine::step`] moves it.
@@ -262,6 +268,8 @@ impl Engine {
                 others,
                 sampler: Sampler::new(&request.sampling, &request.prompt, stream),
                 text: TextStream::new(&request.sampling.stop),
+                trust: Trust::default(),
+                guess: Vec::new(),
                 request,
             });
         }
@@ -273,6 +281,7 @@ impl Engine {
         // Answers take one row each; prompts share the rest of the batch in order of arrival.
         let mut rows: Vec<usize> =
             self.running.iter().map(|r| usize::from(r.tokens.len() - r.table.length == 1)).collect();
+        self.make_guesses(&mut rows);
         let mut rest = self.settings.batch_tokens.saturating_sub(rows.iter().sum()).max(1);
         for (rows, running) in rows.iter_mut().zip(&self.running) {
             if *rows == 0 {
@@ -286,9 +295,11 @@ impl Engine {
             let start = running.table.length;
             self.cache.grow(&mut running.table, start + rows, &mut running.reservation);
             starts.push(tokens.len());
-            tokens.extend_from_slice(&running.tokens[start..start + rows]);
-            if rows > 0 && start + rows == running.tokens.len() {
-                wanted.push(tokens.len() - 1);
+            let known = rows - running.guess.len();
+            tokens.extend_from_slice(&running.tokens[start..start + known]);
+            tokens.extend_from_slice(&running.guess);
+            if rows > 0 && start + known == running.tokens.len() {
+                wanted.extend(tokens.len() - 1 - running.guess.len()..tokens.len());
                 answering.push(index);
             }
         }
@@ -305,32 +316,52 @@ impl Engine {
             .collect();
         let logits = forward(&self.weights, &self.team, &mut self.cache, &tokens, &spans, &wanted);
         for (running, &rows) in self.running.iter_mut().zip(&rows) {
-            let length = running.table.length + rows;
+            let length = running.table.length + rows - running.guess.len();
             self.cache.advance(&mut running.table, &running.tokens[..length]);
         }
         self.draw(&answering, logits)
     }
 
-    /// Draws a token for each answer whose logits [answering, vocab] are there.
+    /// Guesses further tokens of answers while the rows are few enough to cost little.
+    fn make_guesses(&mut self, rows: &mut [usize]) {
+        let mut cheap = CHEAP_ROWS.saturating_sub(rows.iter().sum()).min(self.settings.lookup_tokens);
+        for (rows, running) in rows.iter_mut().zip(&mut self.running) {
+            let sampling = &running.request.sampling;
+            // A form wants to see each token before the next is drawn.
+            if *rows == 1 && running.others.is_empty() && sampling.constraint.is_none() {
+                // The token after the guess must still fit.
+                let most = cheap.min((running.limit - running.tokens.len()).saturating_sub(1));
+                let ends = |t: u32| self.end_tokens.contains(&t) || sampling.stop_tokens.contains(&t);
+                running.guess = running.trust.guess(&running.tokens, most, ends);
+                *rows += running.guess.len();
+                cheap -= running.guess.len();
+            }
+        }
+    }
+
+    /// Draws the next token of each answer, and those after it as long as they were guessed. `logits` has rows of
+    /// [vocab]: for each answer one, and one for each token of its guess.
     fn draw(&mut self, answering: &[usize], logits: Vec<f32>) -> Vec<(JobId, Event)> {
         let vocab = self.weights.sizes.vocab;
         let mut events = Vec::new();
-        let mut drawing: Vec<(usize, Vec<f32>)> = Vec::new();
-        for (&index, logits) in answering.iter().zip(logits.chunks_exact(vocab)) {
+        let mut drawing: Vec<(usize, Vec<Vec<f32>>)> = Vec::new();
+        let mut logits = logits.chunks_exact(vocab).map(<[f32]>::to_vec);
+        for &index in answering {
+            let own: Vec<Vec<f32>> = logits.by_ref().take(1 + self.running[index].guess.len()).collect();
             if self.running[index].tokens.len() == self.running[index].request.prompt.len() {
                 let cached_tokens = self.running[index].cached;
                 events.push((self.running[index].job, Event::Started { cached_tokens }));
                 for forked in self.fork(index) {
-                    drawing.push((forked, logits.to_vec()));
+                    drawing.push((forked, own[..1].to_vec()));
                 }
             }
-            drawing.push((index, logits.to_vec()));
+            drawing.push((index, own));
         }
         drawing.sort_unstable_by_key(|d| d.0);
         let mut drawn = Vec::with_capacity(drawing.len());
         {
             let mut due = drawing.into_iter().peekable();
-            let pairs: Vec<(usize, &mut Running, Vec<f32>)> = (self.running.iter_mut().enumerate())
+            let pairs: Vec<(usize, &mut Running, Vec<Vec<f32>>)> = (self.running.iter_mut().enumerate())
                 .filter_map(|(index, running)| {
                     let (_, logits) = due.next_if(|d| d.0 == index)?;
                     Some((index, running, logits))
@@ -338,18 +369,28 @@ impl Engine {
                 .collect();
             pairs
                 .into_par_iter()
-                .map(|(index, running, mut logits)| {
-                    let (token, logprob) = running.sampler.draw(&running.request.sampling, &mut logits);
-                    (index, token, logprob)
-                })
+                .map(|(index, running, logits)| (index, running.draw_guessed(logits)))
                 .collect_into_vec(&mut drawn);
         }
-        self.load.answer_tokens += drawn.len() as u64;
         let mut done = Vec::new();
-        for (index, token, logprob) in drawn {
+        for (index, tokens) in drawn {
             let running = &mut self.running[index];
-            if running.take(token, logprob, &self.end_tokens, &self.tokenizer, &mut events) {
+            let (guessed, right) = (std::mem::take(&mut running.guess).len(), tokens.len() - 1);
+            let mut ended = false;
+            for (token, logprob) in tokens {
+                self.load.answer_tokens += 1;
+                if running.take(token, logprob, &self.end_tokens, &self.tokenizer, &mut events) {
+                    ended = true;
+                    break;
+                }
+            }
+            if ended {
                 done.push(index);
+            } else {
+                self.load.guessed_tokens += right as u64;
+                running.trust.learn(guessed, right, running.tokens.len());
+                let computed = running.tokens.len() - 1;
+                self.cache.advance(&mut running.table, &running.tokens[..computed]);
             }
         }
         for index in done.into_iter().rev() {
@@ -381,6 +422,8 @@ impl Engine {
                 cached: prompt.cached,
                 sampler: Sampler::new(&prompt.request.sampling, &prompt.tokens, stream),
                 text: TextStream::new(&prompt.request.sampling.stop),
+                trust: Trust::default(),
+                guess: Vec::new(),
             };
             self.running.push(fork);
         }
@@ -389,6 +432,19 @@ impl Engine {
 }
 
 impl Running {
+    /// Draws from the first logits, and from the next ones as long as the tokens are the guessed ones.
+    fn draw_guessed(&mut self, logits: Vec<Vec<f32>>) -> Vec<(u32, Option<TokenLogprob>)> {
+        let mut drawn = Vec::with_capacity(logits.len());
+        for (i, mut logits) in logits.into_iter().enumerate() {
+            let (token, logprob) = self.sampler.draw(&self.request.sampling, &mut logits);
+            drawn.push((token, logprob));
+            if self.guess.get(i) != Some(&token) {
+                break;
+            }
+        }
+        drawn
+    }
+
     /// Takes a drawn token; true if the answer is complete.
     fn take(
         &mut self,

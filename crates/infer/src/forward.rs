@@ -3,17 +3,17 @@
 //! Rows of prompts and of running answers stand side by side. Each row is computed by operations whose order
 //! depends only on that row and its own past, so it has the same bits in any batch (see [`crate::kernels`]).
 
+mod attend;
+
 use crate::cache::{KvCache, PAGE, PageId};
-use crate::kernels::{self, Activations, AttentionTask, STRETCH, STRETCH_PAGES, SharedOut, Taken};
+use crate::kernels::{self, Activations, SharedOut};
 use crate::team::Team;
 use crate::weights::{Layer, Weights};
-use std::cell::RefCell;
+use attend::attend;
 use std::ops::Range;
 
 /// Rows of one sequence that share one pass over its pages.
 const QUERY_ROWS: usize = 8;
-/// From so many groups of rows on, they alone keep all threads busy.
-const MANY_GROUPS: usize = 32;
 
 /// Consecutive positions of one sequence in a batch.
 pub(crate) struct Span<'a> {
@@ -52,9 +52,12 @@ pub(crate) fn hidden(
 ) -> Vec<f32> {
     let (sizes, isa, n) = (weights.sizes, weights.isa, tokens.len());
     let mut x = vec![0.0; n * sizes.hidden];
-    for (row, &token) in x.chunks_exact_mut(sizes.hidden).zip(tokens) {
-        weights.embed.copy_row(token as usize, row);
-    }
+    let rows = SharedOut::new(&mut x);
+    team.rows(n, sizes.hidden * 8, |row| {
+        // SAFETY: a row of its own, inside `x`.
+        let out = unsafe { rows.slice(row * sizes.hidden, sizes.hidden) };
+        weights.embed.copy_row(tokens[row] as usize, out);
+    });
     let mut scratch = Scratch::new(weights, n);
     for (index, layer) in weights.layers.iter().enumerate() {
         attention_block(weights, team, cache, (index, layer), spans, &mut x, &mut scratch);
@@ -63,7 +66,7 @@ pub(crate) fn hidden(
         layer.gate_up.multiply(isa, team, &s.normed, &mut s.bytes, &mut s.gate_up);
         kernels::swiglu(isa, team, &s.gate_up, sizes.ffn, &mut s.gated);
         layer.down.multiply(isa, team, &s.gated, &mut s.bytes, &mut s.normed);
-        add(&mut x, &s.normed);
+        add(team, &mut x, &s.normed);
     }
     let mut last = Vec::with_capacity(wanted.len() * sizes.hidden);
     for &row in wanted {
@@ -104,16 +107,22 @@ impl Scratch {
     }
 }
 
-fn add(x: &mut [f32], y: &[f32]) {
-    for (x, y) in x.iter_mut().zip(y) {
-        *x += y;
-    }
+fn add(team: &Team, x: &mut [f32], y: &[f32]) {
+    const PIECE: usize = 16_384;
+    let out = SharedOut::new(x);
+    team.run(y.len().div_ceil(PIECE), |unit| {
+        let y = &y[unit * PIECE..y.len().min((unit + 1) * PIECE)];
+        // SAFETY: pieces do not overlap, and `x` is as long as `y`.
+        let x = unsafe { out.slice(unit * PIECE, y.len()) };
+        x.iter_mut().zip(y).for_each(|(x, y)| *x += y);
+    });
 }
 
 /// Adds a bias, if there is one, to every row.
 fn add_bias(rows: &mut [f32], bias: &[f32]) {
     if !bias.is_empty() {
-        rows.chunks_exact_mut(bias.len()).for_each(|row| add(row, bias));
+        let add = |row: &mut [f32]| row.iter_mut().zip(bias).for_each(|(x, b)| *x += b);
+        rows.chunks_exact_mut(bias.len()).for_each(add);
     }
 }
 
@@ -141,163 +150,49 @@ fn attention_block(
     scratch: &mut Scratch,
 ) {
     let (s, isa) = (weights.sizes, weights.isa);
-    let (q_size, kv_size) = (s.heads * s.head_dim, s.kv_heads * s.head_dim);
-    let row_size = q_size + 2 * kv_size;
     kernels::rms_norm(isa, team, x, &layer.attn_norm, s.eps, &mut scratch.normed);
     layer.qkv.multiply(isa, team, &scratch.normed, &mut scratch.bytes, &mut scratch.qkv);
     add_bias(&mut scratch.qkv, &layer.qkv_bias);
-    for span in spans {
-        for (row, position) in span.rows.clone().zip(span.start..) {
-            let qkv = &mut scratch.qkv[row * row_size..(row + 1) * row_size];
-            rotate(&mut qkv[..q_size + kv_size], weights.rope.row(position));
-            let (key, value) = qkv[q_size..].split_at(kv_size);
-            cache.write(span.pages, position, index, key, value);
-        }
-    }
+    remember(weights, team, cache, index, spans, &mut scratch.qkv);
     attend(weights, team, &*cache, index, spans, &scratch.qkv, &mut scratch.mixed);
     layer.output.multiply(isa, team, &scratch.mixed, &mut scratch.bytes, &mut scratch.normed);
     add_bias(&mut scratch.normed, &layer.output_bias);
-    add(x, &scratch.normed);
+    add(team, x, &scratch.normed);
 }
 
-/// Rows of one sequence and one key/value head that go through the past together.
-struct Group<'a> {
-    pages: &'a [PageId],
-    /// Rows of the batch.
-    rows: Range<usize>,
-    /// Position of the first row.
-    position: usize,
-    kv_head: usize,
-}
-
-thread_local! {
-    /// Scores, and what one stretch gives.
-    static SCRATCH: RefCell<(Vec<f32>, Vec<Taken>, Vec<f32>)> = const { RefCell::new((Vec::new(), Vec::new(), Vec::new())) };
-}
-
-/// `mixed[row] = attention(row)` for all heads; keys and values of the rows are in the cache.
-///
-/// If there are many groups, each thread takes whole ones. If there are few, as when one answer is written after a
-/// long text, the stretches of their past are shared between the threads as well.
-fn attend(
+/// Rotates queries and keys of all rows, and puts keys and values into the cache: a page is a unit of work.
+fn remember(
     weights: &Weights,
     team: &Team,
-    cache: &KvCache,
+    cache: &mut KvCache,
     layer: usize,
     spans: &[Span<'_>],
-    qkv: &[f32],
-    mixed: &mut [f32],
+    qkv: &mut [f32],
 ) {
-    let (s, isa) = (weights.sizes, weights.isa);
-    let shape = cache.shape().head;
-    let (group, stride) = (s.heads / s.kv_heads, shape.value_stride());
-    let (q_size, row_size) = (s.heads * s.head_dim, (s.heads + 2 * s.kv_heads) * s.head_dim);
-    let mut groups = Vec::new();
+    let s = weights.sizes;
+    let (q_size, kv_size) = (s.heads * s.head_dim, s.kv_heads * s.head_dim);
+    let (row_size, shape) = (q_size + 2 * kv_size, cache.shape());
+    let mut units = Vec::new();
     for span in spans {
-        for first in span.rows.clone().step_by(QUERY_ROWS) {
-            let rows = first..(first + QUERY_ROWS).min(span.rows.end);
-            let position = span.start + first - span.rows.start;
-            groups.extend((0..s.kv_heads).map(|kv_head| Group {
-                pages: span.pages,
-                rows: rows.clone(),
-                position,
-                kv_head,
-            }));
+        let (mut row, mut position) = (span.rows.start, span.start);
+        while row < span.rows.end {
+            let count = (PAGE - position % PAGE).min(span.rows.end - row);
+            let page = SharedOut::new(cache.page_mut(span.pages[position / PAGE]));
+            units.push((row..row + count, position, page));
+            (row, position) = (row + count, position + count);
         }
     }
-    // The longest first, so that no thread is left with one at the end.
-    groups.reverse();
-    let stretches = |g: &Group<'_>| (g.position + g.rows.len()).div_ceil(STRETCH);
-    let queries = |g: &Group<'_>| g.rows.len() * group;
-    // What the queries of a group take from one stretch.
-    let stretch =
-        |g: &Group<'_>, number: usize, scores: &mut Vec<f32>, taken: &mut [Taken], values: &mut [f32]| {
-            let first = number * STRETCH_PAGES;
-            let last = (g.position + g.rows.len()).div_ceil(PAGE).min(first + STRETCH_PAGES);
-            let pages = g.pages[first..last].iter().map(|&page| cache.read(page, layer, g.kv_head));
-            let pages: Vec<&[u8]> = pages.collect();
-            let (mut vectors, mut visible) = (Vec::with_capacity(queries(g)), Vec::with_capacity(queries(g)));
-            for (row, position) in g.rows.clone().zip(g.position..) {
-                let heads = &qkv[row * row_size + g.kv_head * group * s.head_dim..];
-                vectors.extend(heads.chunks_exact(s.head_dim).take(group));
-                let seen = (position + 1).saturating_sub(number * STRETCH).min(STRETCH);
-                visible.extend(std::iter::repeat_n(seen, group));
-            }
-            let scale = 1.0 / (s.head_dim as f32).sqrt();
-            let task = AttentionTask { queries: &vectors, visible: &visible, pages: &pages, shape, scale };
-            kernels::attention(isa, task, scores, taken, values);
-        };
-    let mixed = SharedOut::new(mixed);
-    let write = |g: &Group<'_>, taken: &[Taken], values: &[f32]| {
-        let mut out = vec![0.0; s.head_dim];
-        for (i, (taken, values)) in taken.iter().zip(values.chunks_exact(stride)).enumerate() {
-            kernels::finish(*taken, values, &mut out);
-            let (row, head) = (g.rows.start + i / group, g.kv_head * group + i % group);
-            // SAFETY: row and head lie in `mixed`, and no other group has them.
-            unsafe { mixed.write(row * q_size + head * s.head_dim, &out) };
-        }
-    };
-    if groups.len() >= MANY_GROUPS || groups.iter().all(|g| stretches(g) == 1) {
-        team.run(groups.len(), |unit| {
-            let g = &groups[unit];
-            SCRATCH.with_borrow_mut(|(scores, taken, values)| {
-                let n = queries(g);
-                taken.resize(2 * n, Taken::NOTHING);
-                values.resize(2 * n * stride, 0.0);
-                let ((taken, next), (values, more)) =
-                    (taken.split_at_mut(n), values.split_at_mut(n * stride));
-                stretch(g, 0, scores, taken, values);
-                for number in 1..stretches(g) {
-                    stretch(g, number, scores, next, more);
-                    for (i, (values, more)) in values.chunks_mut(stride).zip(more.chunks(stride)).enumerate()
-                    {
-                        kernels::merge(isa, &mut taken[i], values, next[i], more);
-                    }
-                }
-                write(g, taken, values);
-            });
-        });
-        return;
-    }
-    let units: Vec<(usize, usize)> = groups
-        .iter()
-        .enumerate()
-        .flat_map(|(i, g)| (0..stretches(g)).map(move |number| (i, number)))
-        .collect();
-    let most = groups.iter().map(queries).max().unwrap_or(0);
-    let mut all_taken = vec![Taken::NOTHING; units.len() * most];
-    let mut all_values = vec![0.0; units.len() * most * stride];
-    let (to_taken, to_values) = (SharedOut::new(&mut all_taken), SharedOut::new(&mut all_values));
+    let qkv = SharedOut::new(qkv);
     team.run(units.len(), |unit| {
-        let g = &groups[units[unit].0];
-        SCRATCH.with_borrow_mut(|(scores, taken, values)| {
-            let n = queries(g);
-            taken.resize(n.max(taken.len()), Taken::NOTHING);
-            values.resize(values.len().max(n * stride), 0.0);
-            stretch(g, units[unit].1, scores, &mut taken[..n], &mut values[..n * stride]);
-            // SAFETY: each unit has its own place.
-            unsafe {
-                to_taken.write(unit * most, &taken[..n]);
-                to_values.write(unit * most * stride, &values[..n * stride]);
-            }
-        });
+        let (rows, first, page) = &units[unit];
+        // SAFETY: pages that are written belong to one sequence, and a unit has all rows of its page.
+        let page = unsafe { page.slice(0, shape.page_bytes()) };
+        for (row, position) in rows.clone().zip(*first..) {
+            // SAFETY: a row of this unit alone, inside `qkv`.
+            let qkv = unsafe { qkv.slice(row * row_size, row_size) };
+            rotate(&mut qkv[..q_size + kv_size], weights.rope.row(position));
+            let (key, value) = qkv[q_size..].split_at(kv_size);
+            shape.put(page, position % PAGE, layer, key, value);
+        }
     });
-    // In order of the stretches, which stand in order in `units`.
-    for unit in 0..units.len() {
-        let (index, number) = units[unit];
-        let g = &groups[index];
-        let first = unit - number;
-        if number > 0 {
-            let (taken, next) = all_taken.split_at_mut(unit * most);
-            let (values, more) = all_values.split_at_mut(unit * most * stride);
-            let values = values[first * most * stride..].chunks_mut(stride);
-            for (i, (values, more)) in values.zip(more.chunks(stride)).take(queries(g)).enumerate() {
-                kernels::merge(isa, &mut taken[first * most + i], values, next[i], more);
-            }
-        }
-        if number + 1 == stretches(g) {
-            let n = queries(g);
-            write(g, &all_taken[first * most..][..n], &all_values[first * most * stride..][..n * stride]);
-        }
-    }
 }

@@ -20,6 +20,7 @@ mod forward;
 mod generator;
 pub mod gguf;
 mod kernels;
+mod lookup;
 mod perplexity;
 mod random;
 mod sampling;
@@ -67,6 +68,9 @@ pub struct Settings {
     pub max_sequences: usize,
     /// Rows of one batch: running answers take one each, waiting prompts the rest.
     pub batch_tokens: usize,
+    /// Tokens that are guessed at most from what followed the same words before, and computed on trial; 0 for none.
+    /// Answers do not depend on it.
+    pub lookup_tokens: usize,
     /// Requests that may wait for their turn in a [`Batcher`] before further ones are refused.
     pub max_waiting: usize,
 }
@@ -78,6 +82,7 @@ impl Default for Settings {
             cache_type: CacheType::Auto,
             max_sequences: 64,
             batch_tokens: 256,
+            lookup_tokens: 7,
             max_waiting: 128,
         }
     }

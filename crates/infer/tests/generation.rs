@@ -75,6 +75,24 @@ fn an_answer_has_the_same_bits_alone_and_in_any_batch() {
 }
 
 #[test]
+fn guesses_change_no_bit_of_an_answer() {
+    // Prompts that repeat themselves, and greedy answers of a random model, which soon do.
+    let prompts: Vec<Vec<u32>> =
+        (0..4).map(|i| [prompt(12, i), prompt(12, i), prompt(7, i)].concat()).collect();
+    let sampling = Sampling { max_tokens: 60, logprobs: Some(1), ignore_end: true, ..Sampling::default() };
+    for temperature in [0.0, 0.4] {
+        let sampling = Sampling { temperature, ..sampling.clone() };
+        let plain = generator(Settings { lookup_tokens: 0, ..Settings::default() });
+        let expected = plain.generate(&prompts, 2, &sampling).unwrap();
+        for (max_sequences, lookup_tokens) in [(64, 7), (2, 7), (2, 1)] {
+            let settings = Settings { max_sequences, lookup_tokens, ..Settings::default() };
+            let found = generator(settings).generate(&prompts, 2, &sampling).unwrap();
+            assert_eq!(found, expected, "{lookup_tokens} guesses, {max_sequences} at once");
+        }
+    }
+}
+
+#[test]
 fn the_answers_do_not_depend_on_the_number_of_samples() {
     let generator = generator(Settings::default());
     let prompts = [prompt(37, 1), prompt(48, 2)];

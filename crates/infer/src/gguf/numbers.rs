@@ -28,6 +28,16 @@ impl<'a> Numbers<'a> {
         Self { kind, block: &row[b / blocks * size..][..size], sub: b % blocks }
     }
 
+    /// Numbers `i` and `i + 16` in the low and high half of byte `i`, where the file has them so and 4 bits are all.
+    #[inline]
+    pub(super) fn pairs(&self) -> Option<&'a [u8; 16]> {
+        match self.kind {
+            BlockType::Q4_0 => self.block[2..].first_chunk(),
+            BlockType::Q4_1 => self.block[4..].first_chunk(),
+            _ => None,
+        }
+    }
+
     /// The numbers, from 0; what is subtracted from them is [`crate::kernels::planes::Shape::bias`].
     pub(super) fn numbers(&self) -> [u8; 32] {
         let (b, sub) = (self.block, self.sub);
@@ -97,14 +107,25 @@ impl<'a> Numbers<'a> {
 /// `f(i, bytes[i])` for 32 bytes.
 #[inline(always)]
 fn of_32(bytes: &[u8], f: impl Fn(usize, u8) -> u8) -> [u8; 32] {
-    let bytes = &bytes[..32];
-    std::array::from_fn(|i| f(i, bytes[i]))
+    let mut out = [0; 32];
+    for (i, (out, &byte)) in out.iter_mut().zip(&bytes[..32]).enumerate() {
+        *out = f(i, byte);
+    }
+    out
 }
 
 /// Low nibbles, then high nibbles; bit i of `fifth` is worth 16 in weight i.
 #[inline(always)]
 fn nibbles(qs: &[u8], fifth: u32) -> [u8; 32] {
-    let qs = &qs[..16];
-    let four: [u8; 32] = std::array::from_fn(|i| if i < 16 { qs[i] & 15 } else { qs[i - 16] >> 4 });
-    std::array::from_fn(|i| four[i] | ((fifth >> i & 1) as u8) << 4)
+    let mut out = [0; 32];
+    let (low, high) = out.split_at_mut(16);
+    for ((low, high), q) in low.iter_mut().zip(high).zip(&qs[..16]) {
+        (*low, *high) = (q & 15, q >> 4);
+    }
+    if fifth != 0 {
+        for (i, out) in out.iter_mut().enumerate() {
+            *out |= ((fifth >> i & 1) as u8) << 4;
+        }
+    }
+    out
 }

@@ -135,7 +135,10 @@ fn put_row(kind: BlockType, shape: Shape, row: &[u8], lane: usize, panel: &mut [
     let mut finite = true;
     for (b, out) in numbers.chunks_exact_mut(shape.numbers()).enumerate() {
         let block = Numbers::of(kind, row, b);
-        shape.put_numbers(&block.numbers(), lane, out);
+        match block.pairs() {
+            Some(pairs) => Shape::put_pairs(pairs, lane, out),
+            None => shape.put_numbers(&block.numbers(), lane, out),
+        }
         let record = &mut scales[b / shape.record_blocks() * shape.record()..][..shape.record()];
         let within = b % shape.record_blocks();
         if within == 0 {

@@ -7,6 +7,8 @@
 use super::ints::Ints;
 use super::lanes::LANES;
 use super::{Isa, dispatch};
+use half::f16;
+use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use serde::{Deserialize, Serialize};
 
 /// Pages of a stretch.
@@ -64,11 +66,19 @@ impl PageShape {
                 value.iter().enumerate().for_each(|(d, v)| put(values_at + (slot * stride + d) * 4, *v));
             }
             Kept::F16 => {
-                // Beyond the largest half there is only infinity, which would spoil the positions beside it.
-                let half = |x: f32| half::f16::from_f32(x.clamp(-65_504.0, 65_504.0)).to_ne_bytes();
-                let mut put = |at: usize, x: f32| page[at..at + 2].copy_from_slice(&half(x));
-                key.iter().enumerate().for_each(|(d, k)| put((d * LANES + slot) * 2, *k));
-                value.iter().enumerate().for_each(|(d, v)| put(values_at + (slot * stride + d) * 2, *v));
+                let mut halves = [0; HALVES];
+                for (part, key) in key.chunks(HALVES).enumerate() {
+                    for (d, half) in to_halves(key, &mut halves).iter().enumerate() {
+                        let at = ((part * HALVES + d) * LANES + slot) * 2;
+                        page[at..at + 2].copy_from_slice(&half.to_ne_bytes());
+                    }
+                }
+                for (part, value) in value.chunks(HALVES).enumerate() {
+                    let to = &mut page[values_at + (slot * stride + part * HALVES) * 2..];
+                    for (to, half) in to.chunks_exact_mut(2).zip(to_halves(value, &mut halves)) {
+                        to.copy_from_slice(&half.to_ne_bytes());
+                    }
+                }
             }
             Kept::Q8 => {
                 let scale = |row: &[f32]| row.iter().fold(0f32, |a, x| a.max(x.abs())) / 127.0;
@@ -87,6 +97,21 @@ impl PageShape {
             }
         }
     }
+}
+
+/// Numbers that are made halves at once.
+const HALVES: usize = 64;
+
+/// At most [`HALVES`] floats as halves.
+fn to_halves<'h>(floats: &[f32], halves: &'h mut [u16; HALVES]) -> &'h [u16] {
+    let mut inside = [0.0; HALVES];
+    for (inside, x) in inside.iter_mut().zip(floats) {
+        // Beyond the largest half there is only infinity, which would spoil the positions beside it.
+        *inside = x.clamp(-65_504.0, 65_504.0);
+    }
+    let halves = &mut halves[..floats.len()];
+    halves.reinterpret_cast_mut::<f16>().convert_from_f32_slice(&inside[..floats.len()]);
+    halves
 }
 
 /// `queries` of one key/value head against one stretch of one sequence.
@@ -404,8 +429,7 @@ mod bodies {
         unsafe {
             let before = *so_far;
             let largest = before.largest.max(next.largest);
-            let power = |x: f32| L::splat(x - largest).exp();
-            let (a, b) = (power(before.largest), power(next.largest));
+            let (a, b) = (L::splat(before.largest - largest).exp(), L::splat(next.largest - largest).exp());
             let total = L::splat(before.total).mul(a).fma(L::splat(next.total), b).largest();
             *so_far = Taken { largest, total };
             for d in (0..n).step_by(LANES) {

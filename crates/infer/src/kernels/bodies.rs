@@ -187,14 +187,18 @@ pub(super) unsafe fn rms_norm<L: Lanes>(
 pub(super) unsafe fn swiglu<L: Lanes>(gate: *const f32, up: *const f32, n: usize, out: *mut f32) {
     // SAFETY: all three rows have n floats.
     unsafe {
-        let one = L::splat(1.0);
-        let silu_times = |g: L, u: L| g.div(one.add(g.mul(L::splat(-1.0)).exp())).mul(u);
         let whole = n / LANES * LANES;
         for p in (0..whole).step_by(LANES) {
-            silu_times(L::load(gate.add(p)), L::load(up.add(p))).store(out.add(p));
+            silu_times::<L>(L::load(gate.add(p)), L::load(up.add(p))).store(out.add(p));
         }
         let rest = n - whole;
-        let last = silu_times(L::load_first(gate.add(whole), rest), L::load_first(up.add(whole), rest));
+        let last = silu_times::<L>(L::load_first(gate.add(whole), rest), L::load_first(up.add(whole), rest));
         last.store_first(out.add(whole), rest);
     }
+}
+
+/// A function, not a closure: only functions are sure to be compiled with the caller's instructions.
+#[inline(always)]
+unsafe fn silu_times<L: Lanes>(gate: L, up: L) -> L {
+    unsafe { gate.div(L::splat(1.0).add(gate.mul(L::splat(-1.0)).exp())).mul(up) }
 }

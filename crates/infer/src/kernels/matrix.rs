@@ -1,7 +1,7 @@
 //! Quantised matrices and activations, and their product: shapes are checked here, work is shared here.
 
 use super::planes::{BLOCK, Shape};
-use super::quant::{Product, WORDS, group_of};
+use super::quant::{GROUP, Product, WORDS, next_group};
 use super::{Isa, LANES, SharedOut, dispatch, quant};
 use crate::gguf::BlockType;
 use crate::team::Team;
@@ -87,11 +87,19 @@ impl Activations {
         self.words.resize(rows * blocks * WORDS, 0);
         (self.rows, self.columns) = (rows, columns);
         let words = SharedOut(self.words.as_mut_ptr());
-        team.rows(rows, columns, |row| {
-            let (first, size) = group_of(row, rows);
-            let x = x[row * columns..(row + 1) * columns].as_ptr();
-            let (place, group) = ((row - first, size), words.at(first * blocks * WORDS));
-            dispatch!(isa, quant::quantise_row(x: *const f32, blocks: usize, place: (usize, usize), group: *mut i32));
+        // A group is one unit: its rows lie in the same cache lines.
+        let mut groups = Vec::with_capacity(rows / GROUP + 3);
+        while let Some((first, size)) = next_group(groups.last().copied(), rows) {
+            groups.push((first, size));
+        }
+        team.run(groups.len(), |unit| {
+            let (first, size) = groups[unit];
+            let group = words.at(first * blocks * WORDS);
+            for row in 0..size {
+                let x = x[(first + row) * columns..(first + row + 1) * columns].as_ptr();
+                let place = (row, size);
+                dispatch!(isa, quant::quantise_row(x: *const f32, blocks: usize, place: (usize, usize), group: *mut i32));
+            }
         });
     }
 }

@@ -7,6 +7,8 @@ mod bodies;
 mod ints;
 mod lanes;
 mod matrix;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 pub(crate) mod planes;
 mod quant;
 #[cfg(target_arch = "x86_64")]
@@ -34,6 +36,9 @@ pub(crate) enum Isa {
     /// AVX-512 F, BW, DQ, VL and VNNI.
     #[cfg(target_arch = "x86_64")]
     Avx512,
+    /// Arm's Advanced SIMD.
+    #[cfg(target_arch = "aarch64")]
+    Neon,
 }
 
 impl Isa {
@@ -45,6 +50,8 @@ impl Isa {
             Isa::Avx2 => isa::Isa::Avx2.is_present() && is_x86_feature_detected!("f16c"),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => isa::Isa::Avx512.is_present() && is_x86_feature_detected!("avx512vnni"),
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => true,
         }
     }
 
@@ -56,6 +63,8 @@ impl Isa {
             Isa::Avx2,
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512,
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon,
         ];
         all.into_iter().filter(|isa| isa.is_present()).collect()
     }
@@ -97,6 +106,8 @@ macro_rules! dispatch {
                 Isa::Avx2 => avx2($($arg),*),
                 #[cfg(target_arch = "x86_64")]
                 Isa::Avx512 => avx512($($arg),*),
+                #[cfg(target_arch = "aarch64")]
+                Isa::Neon => $module::$body::<$crate::kernels::neon::Neon $(, $kind)?>($($arg),*),
             }
         }
     }};
@@ -115,6 +126,15 @@ unsafe impl<T> Sync for SharedOut<T> {}
 impl<T: Copy> SharedOut<T> {
     pub(crate) fn new(out: &mut [T]) -> Self {
         Self(out.as_mut_ptr())
+    }
+
+    /// `length` values from an offset.
+    ///
+    /// # Safety
+    /// They lie inside the output, and no other thread has a part of them.
+    #[allow(clippy::mut_from_ref, reason = "disjointness is the caller's promise")]
+    pub(crate) unsafe fn slice(&self, offset: usize, length: usize) -> &mut [T] {
+        unsafe { std::slice::from_raw_parts_mut(self.0.add(offset), length) }
     }
 
     /// Copies values to an offset.

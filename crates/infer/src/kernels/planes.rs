@@ -138,6 +138,15 @@ impl Shape {
         rows.div_ceil(LANES) * self.panel(columns / BLOCK)
     }
 
+    /// Puts the plane of 4 bits of one row into a block: bytes that hold numbers `i` and `i + 16`.
+    #[inline]
+    pub(crate) fn put_pairs(pairs: &[u8; 16], lane: usize, block: &mut [u8]) {
+        let parts = block.chunks_exact_mut(4 * LANES);
+        for (part, four) in parts.zip(pairs.as_chunks::<4>().0) {
+            part[lane * 4..][..4].copy_from_slice(four);
+        }
+    }
+
     /// Puts the numbers of one row of a block into the planes of the block.
     pub(crate) fn put_numbers(self, numbers: &[u8; BLOCK], lane: usize, block: &mut [u8]) {
         let mut put = |part: usize, bytes: [u8; 4]| {
@@ -149,15 +158,24 @@ impl Shape {
         }
         let mut part = 0;
         if self.bits & 4 != 0 {
-            let pairs: [u8; 16] = std::array::from_fn(|i| numbers[i] & 15 | numbers[i + 16] << 4);
-            pairs.as_chunks::<4>().0.iter().enumerate().for_each(|(j, q)| put(j, *q));
+            let mut pairs = [0; 16];
+            for (pair, (low, high)) in pairs.iter_mut().zip(numbers[..16].iter().zip(&numbers[16..])) {
+                *pair = low & 15 | high << 4;
+            }
+            Self::put_pairs(&pairs, lane, block);
             part += 4;
         }
+        let mut put = |part: usize, bytes: [u8; 4]| {
+            block[part * 64 + lane * 4..][..4].copy_from_slice(&bytes);
+        };
         if self.bits & 2 != 0 {
             let above = self.bits & 4;
-            for half in 0..2 {
-                let two = |j: usize, i: usize| (numbers[half * 16 + j * 4 + i] >> above & 3) << (2 * j);
-                put(part + half, std::array::from_fn(|i| two(0, i) | two(1, i) | two(2, i) | two(3, i)));
+            for (half, numbers) in numbers.as_chunks::<16>().0.iter().enumerate() {
+                let mut two = [0; 4];
+                for (j, q) in numbers.as_chunks::<4>().0.iter().enumerate() {
+                    two.iter_mut().zip(q).for_each(|(two, q)| *two |= (q >> above & 3) << (2 * j));
+                }
+                put(part + half, two);
             }
             part += 2;
         }

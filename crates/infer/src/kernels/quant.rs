@@ -14,26 +14,19 @@ use super::planes::{BLOCK, Format, SUPER, with_format};
 use crate::gguf::BlockType;
 
 /// Largest group of rows.
-const GROUP: usize = 8;
+pub(super) const GROUP: usize = 8;
 /// Words (of 4 bytes) of one row and block: 8 of numbers and 4 more.
 pub(super) const WORDS: usize = BLOCK / 4 + 4;
 
-/// The group of row `row` of `m`: its first row and its size.
-pub(super) fn group_of(row: usize, m: usize) -> (usize, usize) {
-    let whole = m / GROUP * GROUP;
-    if row < whole {
-        return (row / GROUP * GROUP, GROUP);
-    }
-    let mut first = whole;
-    let mut size = GROUP / 2;
-    loop {
-        if m - first >= size {
-            if row < first + size || size == 1 {
-                return (first, size);
-            }
-            first += size;
-        }
-        size /= 2;
+/// First row and size of the group after `last` (or of the first one) of `m` rows; as [`panels`] takes them.
+pub(super) fn next_group(last: Option<(usize, usize)>, m: usize) -> Option<(usize, usize)> {
+    let first = last.map_or(0, |(first, size)| first + size);
+    match m - first {
+        0 => None,
+        GROUP.. => Some((first, GROUP)),
+        4.. => Some((first, 4)),
+        2.. => Some((first, 2)),
+        _ => Some((first, 1)),
     }
 }
 

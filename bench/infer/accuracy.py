@@ -1,0 +1,114 @@
+"""Herd beside llama.cpp on the same GGUF file: perplexity of a text, and where greedy answers part.
+
+    python accuracy.py MODEL.gguf TEXT [--bytes 65536]
+
+Needs llama-cpp-python and numpy, and `cargo build --release -p herd-infer --example accuracy`.
+"""
+
+import argparse
+import ctypes
+import datetime
+import json
+import math
+import pathlib
+import subprocess
+import tempfile
+
+import llama_cpp as L
+import numpy as np
+
+from peer import QUIET, fill
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+WINDOW = 512
+
+
+class Peer:
+    def __init__(self, path):
+        L.llama_log_set(QUIET, ctypes.c_void_p(0))
+        L.llama_backend_init()
+        self.model = L.llama_model_load_from_file(path.encode(), L.llama_model_default_params())
+        params = L.llama_context_default_params()
+        params.n_ctx = params.n_batch = params.n_ubatch = WINDOW + 128
+        params.n_threads = params.n_threads_batch = 2
+        self.ctx = L.llama_init_from_model(self.model, params)
+        self.vocab = L.llama_model_get_vocab(self.model)
+        self.size = L.llama_vocab_n_tokens(self.vocab)
+        self.batch = L.llama_batch_init(WINDOW + 128, 0, 1)
+
+    def tokenize(self, text):
+        out = (ctypes.c_int32 * (len(text) + 16))()
+        n = L.llama_tokenize(self.vocab, text, len(text), out, len(out), False, False)
+        return list(out[:n])
+
+    def logits(self, tokens, start=0, every=True):
+        if start == 0:
+            L.llama_memory_clear(L.llama_get_memory(self.ctx), True)
+        rows = [(t, start + i, 0, every or i + 1 == len(tokens)) for i, t in enumerate(tokens)]
+        fill(self.batch, rows)
+        assert L.llama_decode(self.ctx, self.batch) == 0
+        wanted = range(len(tokens)) if every else [len(tokens) - 1]
+        row = lambda i: np.ctypeslib.as_array(L.llama_get_logits_ith(self.ctx, i), shape=(self.size,)).copy()
+        return [row(i) for i in wanted]
+
+
+def nll(logits, token):
+    logits = logits.astype(np.float64)
+    top = logits.max()
+    return top + math.log(np.exp(logits - top).sum()) - logits[token]
+
+
+def main():
+    p = argparse.ArgumentParser()
+    p.add_argument("model")
+    p.add_argument("text")
+    p.add_argument("--bytes", type=int, default=65536)
+    p.add_argument("--prompts", type=int, default=20)
+    p.add_argument("--new-tokens", type=int, default=64)
+    a = p.parse_args()
+    peer = Peer(a.model)
+    tokens = peer.tokenize(pathlib.Path(a.text).read_bytes()[: a.bytes])
+    windows = [w for w in (tokens[i : i + WINDOW] for i in range(0, len(tokens), WINDOW)) if len(w) > 1]
+    prompts = [tokens[i * 900 : i * 900 + 24 + i] for i in range(a.prompts)]
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as questions:
+        json.dump({"windows": windows, "prompts": prompts, "new_tokens": a.new_tokens}, questions)
+        questions.flush()
+        program = ROOT / "target/release/examples/accuracy"
+        ask = lambda *more: json.loads(subprocess.check_output([program, a.model, questions.name, *more]))
+        ours, floats = ask(), ask("float")
+    total = sum(nll(l, t) for w in windows for l, t in zip(peer.logits(w), w[1:]))
+    count = sum(len(w) - 1 for w in windows)
+    assert ours["tokens"] == count
+    perplexity = {
+        "herd": math.exp(ours["nll"] / count),
+        "herd_float_weights": math.exp(floats["nll"] / count),
+        "llama_cpp": math.exp(total / count),
+    }
+    parted = []
+    for prompt, answer in zip(prompts, ours["answers"]):
+        logits = peer.logits(prompt, every=False)[0]
+        for at, token in enumerate(answer):
+            best = int(logits.argmax())
+            if best != token:
+                second = np.partition(logits, -2)[-2]
+                parted.append({"token": at, "margin": float(logits[best] - second)})
+                break
+            logits = peer.logits([token], start=len(prompt) + at, every=False)[0]
+    result = {
+        "model": pathlib.Path(a.model).name,
+        "date": datetime.date.today().isoformat(),
+        "bytes": a.bytes,
+        "tokens": count,
+        "perplexity": perplexity,
+        "against_float_weights_percent": 100 * (perplexity["herd"] / perplexity["herd_float_weights"] - 1),
+        "against_llama_cpp_percent": 100 * (perplexity["herd"] / perplexity["llama_cpp"] - 1),
+        "prompts": len(prompts),
+        "answers_that_part": parted,
+    }
+    name = f"accuracy-{result['model']}-{result['date']}.json"
+    (ROOT / "bench/infer/results" / name).write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""Herd beside llama.cpp: the same GGUF files, the same threads, taking turns; medians.
+
+    python compare.py MODEL.gguf [--rounds 5] [--threads 2]
+
+Needs llama-cpp-python built for this processor (`pip install --no-binary llama-cpp-python llama-cpp-python==0.3.36`)
+and numpy in this Python, and `cargo build --release -p herd`. Q8_0, Q4_0 and Q4_K_M files are made from the model by
+llama.cpp's own quantizer. Writes results/speed-DATE.json and prints the table of the README.
+"""
+
+import argparse
+import ctypes
+import datetime
+import json
+import pathlib
+import statistics
+import subprocess
+import sys
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+# llama.cpp's numbers of file types.
+MADE = {"Q8_0": 7, "Q4_0": 2, "Q4_K_M": 15}
+CASES = {
+    "one request, 512 + 64 tokens": ["--prompt-tokens", "512", "--new-tokens", "64"],
+    "8 requests, 64 + 64 tokens": ["--prompt-tokens", "64", "--new-tokens", "64", "--requests", "8"],
+    "first token of 16": ["--prompt-tokens", "16", "--new-tokens", "1"],
+}
+
+
+def quantise(source, target, kind):
+    import llama_cpp as L
+
+    params = L.llama_model_quantize_default_params()
+    params.ftype, params.allow_requantize = kind, True
+    assert L.llama_model_quantize(str(source).encode(), str(target).encode(), ctypes.byref(params)) == 0
+
+
+def last_line(command):
+    return json.loads(subprocess.check_output(command, text=True).splitlines()[-1])
+
+
+def main():
+    p = argparse.ArgumentParser()
+    p.add_argument("model", type=pathlib.Path)
+    p.add_argument("--rounds", type=int, default=5)
+    p.add_argument("--threads", default="2")
+    p.add_argument("--herd", default=str(ROOT / "target/release/herd"))
+    p.add_argument("--work", type=pathlib.Path, default=ROOT / "target/bench-infer")
+    a = p.parse_args()
+    a.work.mkdir(parents=True, exist_ok=True)
+    files = {a.model.suffixes[-2].strip(".") if len(a.model.suffixes) > 1 else a.model.stem: a.model}
+    for name, kind in MADE.items():
+        files[name] = a.work / f"{a.model.stem}.{name}.gguf"
+        if not files[name].exists():
+            quantise(a.model, files[name], kind)
+    measured = []
+    for name, path in files.items():
+        for case, options in CASES.items():
+            rounds = {"herd": [], "llama_cpp": []}
+            for _ in range(a.rounds):
+                herd = [a.herd, "bench", "infer", str(path), "--json", "--rounds", "1", "--threads", a.threads]
+                peer = [sys.executable, str(HERE / "peer.py"), str(path), "--threads", a.threads]
+                rounds["llama_cpp"].append(last_line(peer + options))
+                rounds["herd"].append(last_line(herd + options))
+            medians = {
+                who: {key: statistics.median(r[key] for r in all_rounds) for key in all_rounds[0]}
+                for who, all_rounds in rounds.items()
+            }
+            measured.append({"file": name, "case": case, "medians": medians, "rounds": rounds})
+            print(name, case, medians, file=sys.stderr)
+    date = datetime.date.today().isoformat()
+    result = {"date": date, "threads": int(a.threads), "rounds": a.rounds, "measured": measured}
+    (HERE / "results" / f"speed-{date}.json").write_text(json.dumps(result, indent=1) + "\n")
+    print("| file | measured | Herd | llama.cpp | ratio |\n|---|---|---:|---:|---:|")
+    one, eight, short = CASES
+    for m in measured:
+        rows = {
+            one: [("prefill_tokens_per_s", "prompt, tokens/s"), ("decode_tokens_per_s", "answer, tokens/s"),
+                  ("first_token_s", "first token after 512, s"), ("peak_rss_mb", "memory, MB")],
+            eight: [("decode_tokens_per_s", "8 answers at once, tokens/s")],
+            short: [("first_token_s", "first token after 16, s")],
+        }[m["case"]]
+        for key, words in rows:
+            ours, theirs = (m["medians"][who][key] for who in ("herd", "llama_cpp"))
+            digits = 3 if key.endswith("_s") and "per" not in key else 0
+            print(f"| {m['file']} | {words} | {ours:.{digits}f} | {theirs:.{digits}f} | {ours / theirs:.2f}x |")
+
+
+if __name__ == "__main__":
+    main()
