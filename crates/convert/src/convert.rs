@@ -124,8 +124,8 @@ pub fn convert(checkpoint: &Checkpoint, out: &Path, target: Target, ctx: &Contex
                     described.scores.push(0.0);
                 }
             }
-            let name = checkpoint.path().file_stem().map(|n| n.to_string_lossy()).unwrap_or_default();
-            let metadata = gguf::metadata(&name, config, described, file_type(target.kind, &planned));
+            let metadata =
+                gguf::metadata(&name(checkpoint), config, described, file_type(target.kind, &planned));
             atomic::create(out, |file| write_gguf(checkpoint, config, &metadata, &planned, file, ctx))?;
         }
         Format::Safetensors => {
@@ -142,6 +142,17 @@ pub fn convert(checkpoint: &Checkpoint, out: &Path, target: Target, ctx: &Contex
         bytes,
         bits_per_weight: bytes as f64 * 8.0 / parameters as f64,
     })
+}
+
+/// What the model is called: by its own file, or by the name of its folder.
+fn name(checkpoint: &Checkpoint) -> String {
+    let own = checkpoint.gguf().and_then(|file| file.metadata.get("general.name"));
+    if let Some(herd_infer::gguf::Value::Text(name)) = own {
+        return name.clone();
+    }
+    let path = checkpoint.path().canonicalize().unwrap_or_else(|_| checkpoint.path().to_path_buf());
+    let last = if path.is_dir() { path.file_name() } else { path.file_stem() };
+    last.map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
 /// The number type of one tensor, mixed as llama.cpp does: what the logits are made of is kept finer, in `q4_k` half

@@ -30,20 +30,29 @@ fn simple_formats_are_those_of_the_reference() {
         let found = quantised(kind, &x);
         let expected = &rest[8..8 + length];
         assert_eq!(found.len(), length);
-        let differing = found.iter().zip(expected).filter(|(a, b)| a != b).count();
-        // Halves between two steps may be rounded either way.
-        assert!(differing * 1000 <= length, "{}: {differing} of {length} bytes differ", kind.name());
+        if kind.block().0 == 256 {
+            // A search: the error counts, not every bit.
+            let (ours, theirs) = (error_of(kind, &found, &x), error_of(kind, expected, &x));
+            assert!(ours <= theirs * 1.002, "{}: error {ours}, the reference's {theirs}", kind.name());
+        } else {
+            // Halves between two steps may be rounded either way.
+            let differing = found.iter().zip(expected).filter(|(a, b)| a != b).count();
+            assert!(differing * 1000 <= length, "{}: {differing} of {length} bytes differ", kind.name());
+        }
         rest = &rest[8 + length..];
         seen += 1;
     }
-    assert_eq!(seen, 7);
+    assert_eq!(seen, 9);
 }
 
 /// Root mean square of the error over that of the numbers.
 fn relative_error(kind: BlockType, x: &[f32]) -> f64 {
-    let blocks = quantised(kind, x);
+    error_of(kind, &quantised(kind, x), x)
+}
+
+fn error_of(kind: BlockType, blocks: &[u8], x: &[f32]) -> f64 {
     let mut back = vec![0.0; x.len()];
-    kind.dequantise(&blocks, &mut back);
+    kind.dequantise(blocks, &mut back);
     let square = |x: f32| f64::from(x) * f64::from(x);
     let error: f64 = x.iter().zip(&back).map(|(a, b)| square(a - b)).sum();
     (error / x.iter().map(|&x| square(x)).sum::<f64>()).sqrt()
