@@ -81,6 +81,10 @@ impl Checkpoint {
             let config = container.config().map_err(|e| e.to_string());
             return Ok(Self { path: path.into(), source: Source::Gguf(Box::new(container)), config });
         }
+        if path.is_file() && path.extension().is_none_or(|e| e != "safetensors") {
+            let problem = "is neither GGUF nor .safetensors; name one of these, or a folder with config.json";
+            return Err(Error::at(path, problem));
+        }
         let (files, folder) = match path.is_dir() {
             true => (TensorFiles::open(path)?, path),
             false => (TensorFiles::open_file(path)?, path.parent().unwrap_or(Path::new("."))),

@@ -78,7 +78,7 @@ pub fn run(args: &Args, ctx: &Context) -> anyhow::Result<()> {
         logprobs: args.json.then_some(0),
         ..Sampling::default()
     };
-    let answers = generator.generate_with(&[tokens.clone()], 1, &sampling, &ctx.stop, |_| {})?;
+    let answers = generator.generate_with(std::slice::from_ref(&tokens), 1, &sampling, &ctx.stop, |_| {})?;
     let Some(answer) = answers.into_iter().flatten().next() else { return Ok(()) };
     if !args.json {
         println!("{}", answer.text);
