@@ -207,7 +207,10 @@ impl<'a> Reader<'a> {
         let count = self.size()?;
         let rest = self.bytes.len() - self.at;
         if count > rest / each.max(1) {
-            return Err(format!("a list of {count} at byte {} is longer than the file; fetch the file again", self.at));
+            return Err(format!(
+                "a list of {count} at byte {} is longer than the file; fetch the file again",
+                self.at
+            ));
         }
         Ok(count)
     }
