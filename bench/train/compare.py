@@ -127,7 +127,8 @@ def rounds_of(case, args):
     return int(case.partition(":")[2] or args.rounds)
 
 
-def measure(case, args, python):
+def measure(case, args, python, keep):
+    """Rows of all programs; `keep` gets those so far after every round."""
     everyone = []
     for name, command, env in players(case, args, python):
         steady = None
@@ -145,11 +146,16 @@ def measure(case, args, python):
             with Around(args.around, [player.process]):
                 player.step()
         print(case, *(f"{p.name} {p.rows[-1]['seconds']:.2f}" for p in everyone), sep="  ", file=sys.stderr)
+        keep(rows(case, everyone, args))
     for player in everyone:
         player.end()
         for ours, theirs in zip(everyone[0].rows, player.rows):
             gap = abs(ours["loss"] - theirs["loss"]) / ours["loss"]
             assert gap < AGREE, f"{case} step {ours['step']}: herd {ours['loss']}, {player.name} {theirs['loss']}"
+    return rows(case, everyone, args)
+
+
+def rows(case, everyone, args):
     return [
         {
             "case": case.partition(":")[0],
@@ -218,9 +224,9 @@ def main():
     path = args.out / f"{now:%Y-%m-%d-%H%M}.json"
     results = []
     for case in args.cases:
-        results += measure(case, args, python)
+        write = lambda rows: path.write_text(json.dumps(about | {"results": results + rows}, indent=1) + "\n")
+        results += measure(case, args, python, write)
         print(list(table(results))[-1], file=sys.stderr)
-        path.write_text(json.dumps(about | {"results": results}, indent=1) + "\n")
     m = about["machine"]
     print(f"{now:%Y-%m-%d}, {m['cpu']} ({m['isa']}), {args.threads} threads, PyTorch {TORCH}, medians\n")
     print("\n".join(table(results)))
