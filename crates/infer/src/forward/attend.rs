@@ -134,8 +134,7 @@ pub(super) fn attend(
         });
     });
     // In order of the stretches, which stand in order in `units`.
-    for unit in 0..units.len() {
-        let (index, number) = units[unit];
+    for (unit, &(index, number)) in units.iter().enumerate() {
         let g = &groups[index];
         let first = unit - number;
         if number > 0 {

@@ -112,7 +112,7 @@ macro_rules! dispatch {
         }
     }};
 }
-pub(self) use dispatch;
+use dispatch;
 
 /// Columns of one parallel unit of work; fixed, so that threads do not shape the work.
 const COLUMN_BLOCK: usize = 32;

@@ -141,7 +141,7 @@ unsafe fn tile<L: Ints, F: Format, const R: usize>(
                     _ => *minus.add(r) - *minus_first.add(r),
                 };
                 let mut sums = [L::sums(0); R];
-                if !F::MIN && !(F::BITS == 8 && L::SIGNED_8) {
+                if !(F::MIN || F::BITS == 8 && L::SIGNED_8) {
                     for (r, sum) in sums.iter_mut().enumerate() {
                         *sum = L::sums(minus(r) << F::BIAS_POWER);
                     }
