@@ -146,6 +146,8 @@ pub(crate) fn metadata(
         put("herd.rope_scaling.original_max_position_embeddings", Value::U32(original));
     }
     let mut put = |key: &str, value: Value| all.push((format!("tokenizer.{key}"), value));
+    // llama.cpp looks for the merges of a byte-level vocabulary even if there are none.
+    let merges = !tokenizer.merges.is_empty() || tokenizer.model == "gpt2";
     put("ggml.model", Value::Text(tokenizer.model));
     if let Some(pre) = tokenizer.pre {
         put("ggml.pre", Value::Text(pre));
@@ -155,7 +157,7 @@ pub(crate) fn metadata(
     if !tokenizer.scores.is_empty() {
         put("ggml.scores", Value::Floats(tokenizer.scores));
     }
-    if !tokenizer.merges.is_empty() {
+    if merges {
         put("ggml.merges", Value::Texts(tokenizer.merges));
     }
     for (key, id) in [
