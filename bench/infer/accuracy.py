@@ -69,7 +69,8 @@ def main():
     peer = Peer(a.model)
     tokens = peer.tokenize(pathlib.Path(a.text).read_bytes()[: a.bytes])
     windows = [w for w in (tokens[i : i + WINDOW] for i in range(0, len(tokens), WINDOW)) if len(w) > 1]
-    prompts = [tokens[i * 900 : i * 900 + 24 + i] for i in range(a.prompts)]
+    step = (len(tokens) - 64) // a.prompts
+    prompts = [tokens[i * step : i * step + 24 + i] for i in range(a.prompts)]
     with tempfile.NamedTemporaryFile("w", suffix=".json") as questions:
         json.dump({"windows": windows, "prompts": prompts, "new_tokens": a.new_tokens}, questions)
         questions.flush()
