@@ -66,6 +66,17 @@ fn a_stated_body_decides_between_blocks() {
 }
 
 #[test]
+fn a_page_that_scripts_fill_gives_the_text_it_states() {
+    let body = "<p>First &amp; foremost, the text of this page is only in its statement.</p>".repeat(12);
+    let html = format!(
+        r#"<script type="application/ld+json">{{"@type":"Article","articleBody":"{body}"}}</script><div id="app">Loading</div>"#
+    );
+    let text = extract(&html, "").text;
+    assert_eq!(text.lines().count(), 12, "{text}");
+    assert!(text.starts_with("First & foremost, the text"), "{text}");
+}
+
+#[test]
 fn a_forum_keeps_every_message_and_no_profiles() {
     let kept = ["skips on the two smallest cogs", "Both. A worn cassette", "Check the hanger first, please."];
     check(

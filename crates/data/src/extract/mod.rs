@@ -29,6 +29,8 @@ use statements::Statements;
 
 /// Below this many visible characters a result of the full rules is checked against milder ones.
 const SHORT: u32 = 250;
+/// Visible characters from which a stated text may stand for one that is not in the page.
+const MIN_STATED: u32 = 500;
 /// Below this many nothing was found.
 const NEXT_TO_NOTHING: u32 = 60;
 /// Visible characters from which one text makes a page an article if nothing else is known of it.
@@ -56,8 +58,26 @@ pub fn extract(source: &str, url: &str) -> Page {
     let address = if url.is_empty() { metadata.canonical.as_deref().unwrap_or("") } else { url };
     let stated_type = page_type::page_type(&dom, &head, &stated, address);
     let about = About { metadata: &metadata, stated: &stated, page_type: stated_type };
-    let (text, page_type) = main_text(&dom, &about);
+    let (mut text, page_type) = main_text(&dom, &about);
+    // Pages that scripts fill in hold their text only where they state it.
+    if let Some(body) = &stated.body {
+        let (found, given) = (prune::visible_chars(&text), prune::visible_chars(body));
+        if given >= MIN_STATED && found < given / 3 {
+            text = stated_text(body);
+        }
+    }
     Page { text, metadata, page_type }
+}
+
+/// A text stated in JSON-LD, which may hold markup, as lines.
+fn stated_text(body: &str) -> String {
+    let lines = body.lines().map(|line| {
+        let dom = html::parse(line);
+        let marks = prune::prune(&dom, Strictness::TagsOnly, PageType::Other);
+        let blocks = blocks::segment(&dom, &marks);
+        render::render(&dom, &marks, &blocks, &vec![true; blocks.len()])
+    });
+    lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join("\n")
 }
 
 /// What is known of a page before its text is chosen.
