@@ -322,4 +322,13 @@ pub struct ServeArgs {
     /// Most seconds that an answer may take.
     #[arg(long, default_value_t = 3600, value_name = "SECONDS")]
     pub time_limit: u64,
+    /// Tokens that the cache holds, of all prompts and answers together.
+    #[arg(long, default_value_t = 32_768, value_name = "N")]
+    pub cache_tokens: usize,
+    /// Answers that are computed at once.
+    #[arg(long, default_value_t = 64, value_name = "N")]
+    pub at_once: usize,
+    /// Requests that may wait before further ones are refused with 429.
+    #[arg(long, default_value_t = 128, value_name = "N")]
+    pub queue: usize,
 }

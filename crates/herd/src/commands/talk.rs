@@ -34,6 +34,12 @@ pub fn serve(args: &ServeArgs, ctx: &Context) -> anyhow::Result<()> {
         keys: args.keys.clone(),
         cors: args.cors.clone(),
         answer_seconds: args.time_limit,
+        generation: Settings {
+            cache_tokens: args.cache_tokens,
+            max_sequences: args.at_once,
+            max_waiting: args.queue,
+            ..Settings::default()
+        },
         ..herd_serve::Options::default()
     };
     Ok(herd_serve::serve(&model_folder(&args.model)?, &options, ctx)?)
