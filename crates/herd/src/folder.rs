@@ -60,7 +60,10 @@ impl RunFolder {
 /// The model that `path` means: a GGUF file or model folder as it is, or the most finished model of a run folder.
 pub fn model_folder(path: &Path) -> anyhow::Result<PathBuf> {
     if !path.exists() {
-        anyhow::bail!("{} does not exist", path.display());
+        anyhow::bail!(
+            "{} does not exist; name a .gguf file, a Hugging Face folder or a run folder",
+            path.display()
+        );
     }
     if herd_infer::gguf::is_gguf(path) || path.join("config.json").exists() {
         return Ok(path.to_path_buf());

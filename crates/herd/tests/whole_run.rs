@@ -200,7 +200,7 @@ fn mistakes_on_the_command_line_are_explained() {
     let cases: [(&[&str], &str); 4] = [
         (&["run", "recipes/none.toml"], "cannot read recipe recipes/none.toml"),
         (&["chat", "crates"], "neither a model"),
-        (&["serve", "no-such-folder"], "neither a model"),
+        (&["serve", "no-such-folder"], "no-such-folder does not exist; name a .gguf file"),
         (&["report", "no-such-folder"], "no-such-folder"),
     ];
     for (arguments, expected) in cases {
