@@ -11,10 +11,12 @@ pub fn peak_resident() -> Option<u64> {
 mod tests {
     #[test]
     fn it_grows_with_what_is_touched_and_stays() {
-        let before = super::peak_resident().unwrap();
-        let touched = std::hint::black_box(vec![1u8; 64 << 20]);
-        let with = super::peak_resident().unwrap();
+        // The system counts in strokes of some pages, and other tests run beside this one: a large share is certain.
+        const TOUCHED: usize = 256 << 20;
+        let certain = (TOUCHED as u64) / 10 * 9;
+        let touched = std::hint::black_box(vec![1u8; TOUCHED]);
+        assert!(super::peak_resident().unwrap() > certain);
         drop(touched);
-        assert!(with > before.max(60 << 20) && super::peak_resident().unwrap() >= with);
+        assert!(super::peak_resident().unwrap() > certain);
     }
 }
