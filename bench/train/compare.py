@@ -213,6 +213,7 @@ def main():
     parser.add_argument("--around", help="a command in force during each turn")
     parser.add_argument("--out", type=Path, default=HERE / "results", help="folder for the JSON")
     args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
     python = setup(args.venv)
     if not args.herd:
         subprocess.run(["cargo", "build", "--release", "-p", "herd"], cwd=ROOT, check=True)
