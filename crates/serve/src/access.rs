@@ -12,7 +12,8 @@ use std::sync::Arc;
 /// One key a line; empty lines and lines that begin with # are skipped.
 pub(crate) fn read_keys(path: &std::path::Path) -> Result<Vec<String>, Error> {
     let problem = |problem: String| Error::Keys { path: path.to_path_buf(), problem };
-    let text = std::fs::read_to_string(path).map_err(|e| problem(e.to_string()))?;
+    let text = std::fs::read_to_string(path)
+        .map_err(|e| problem(format!("the file of keys cannot be read: {e}")))?;
     let keys: Vec<String> = (text.lines().map(str::trim))
         .filter(|line| !line.is_empty() && !line.starts_with('#'))
         .map(String::from)

@@ -1,6 +1,8 @@
 //! What the processor could do: multiply-adds on registers alone, which no memory slows down.
 
-use crate::isa::{self, Isa};
+use crate::isa;
+#[cfg(target_arch = "x86_64")]
+use crate::isa::Isa;
 use std::time::Instant;
 
 /// Independent sums, enough to hide the latency of a multiply-add on two units.
@@ -11,8 +13,10 @@ const ROUNDS: usize = 3_000_000;
 /// instruction set in use ([`isa::active`]): the best of several short runs. Takes about a tenth of a second.
 pub fn measured_flops() -> f64 {
     let (body, lanes): (fn(f32) -> f32, usize) = match isa::active() {
+        // SAFETY: `active` is never above what this machine has.
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 => (|x| unsafe { x86::avx512(x) }, 16),
+        // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => (|x| unsafe { x86::avx2(x) }, 8),
         _ => (portable, 4),

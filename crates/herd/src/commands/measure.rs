@@ -1,6 +1,7 @@
 //! `herd perplexity` and `herd logits`: numbers to compare a model by.
 
 use super::model::{open, text_of};
+use anyhow::Context as _;
 use herd_convert::logits::{read_tokens, write_logits};
 use herd_run::Context;
 use serde_json::json;
@@ -41,7 +42,8 @@ pub fn perplexity(args: &PerplexityArgs, ctx: &Context) -> anyhow::Result<()> {
     let tokenizer = generator.tokenizer();
     let mut tokens = Vec::from_iter(tokenizer.begin());
     tokenizer.encode_into(&text, &mut tokens);
-    let found = herd_infer::perplexity(&generator, &tokens, args.context, ctx)?;
+    let found = herd_infer::perplexity(&generator, &tokens, args.context, ctx)
+        .with_context(|| args.file.display().to_string())?;
     if args.json {
         println!("{}", json!(found));
         return Ok(());
