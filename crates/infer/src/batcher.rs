@@ -1,6 +1,7 @@
 //! A thread that owns an engine and answers requests as they come.
 
-use crate::engine::{Engine, Event, FinishReason, JobId, Load, Request};
+use crate::engine::{Engine, JobId};
+use crate::request::{Event, FinishReason, Load, Request};
 use crate::{Error, Generator};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

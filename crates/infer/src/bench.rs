@@ -1,6 +1,6 @@
 //! Measures a model: how long it takes to open, to read prompts and to write answers.
 
-use crate::engine::{Event, Request};
+use crate::request::{Event, Request};
 use crate::{Error, Generator, Sampling, Settings};
 use serde::Serialize;
 use std::path::Path;

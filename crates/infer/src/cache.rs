@@ -4,7 +4,7 @@
 //! are counted by reference, and are shared: by the samples of one prompt, and by prompts that begin with the same
 //! tokens, even after the first of them is done (until the page is needed for something else). A shared page is
 //! always full and never written again; the partly filled last page of a prompt is copied for every further sample.
-//! A sequence is admitted only if all pages that it may need are free, so it never has to be thrown out.
+//! Nothing is promised in advance: when no page is left, the scheduler takes the pages of another sequence.
 
 use crate::kernels::{LANES, PageShape};
 use std::collections::{BTreeMap, HashMap};
@@ -53,10 +53,6 @@ struct Page {
     released: u64,
 }
 
-/// A promise of pages, made at admission and used up by [`KvCache::allocate`].
-#[derive(Debug, Default)]
-pub(crate) struct Reservation(usize);
-
 /// Pages and positions of one sequence.
 #[derive(Debug, Default)]
 pub(crate) struct PageTable {
@@ -77,7 +73,6 @@ pub(crate) struct KvCache {
     /// Pages without references that are kept for their content, the longest unused first.
     kept: BTreeMap<u64, PageId>,
     by_content: HashMap<Content, PageId>,
-    reserved: usize,
     clock: u64,
     next_content: u64,
 }
@@ -92,7 +87,6 @@ impl KvCache {
             free: Vec::new(),
             kept: BTreeMap::new(),
             by_content: HashMap::new(),
-            reserved: 0,
             clock: 0,
             next_content: 1,
         }
@@ -112,67 +106,62 @@ impl KvCache {
         self.pages.len() - self.free.len() - self.kept.len()
     }
 
-    /// Pages that could be promised now.
+    /// Pages that sequences could take now.
     pub(crate) fn available(&self) -> usize {
-        self.capacity - self.used() - self.reserved
+        self.capacity - self.used()
     }
 
-    /// Admits a sequence that begins with `tokens` and needs `pages` pages in all, of which those already in the
-    /// pool are shared; `None` if the rest is not available. At least one token is left to compute.
-    pub(crate) fn admit(&mut self, tokens: &[u32], pages: usize) -> Option<(PageTable, Reservation)> {
-        let mut found = Vec::new();
-        let mut last_content = 0;
+    /// The pages that hold the beginning of `tokens` already, now referred to by one more sequence. At least one
+    /// token is left to compute.
+    pub(crate) fn find(&mut self, tokens: &[u32]) -> PageTable {
+        let mut table = PageTable::default();
         for chunk in tokens[..tokens.len().saturating_sub(1)].chunks_exact(PAGE) {
             let mut key = [0; PAGE];
             key.copy_from_slice(chunk);
-            let Some(&page) = self.by_content.get(&(last_content, key)) else { break };
-            last_content = self.pages[page as usize].content.as_ref().map_or(0, |c| c.0);
-            found.push(page);
+            let Some(&page) = self.by_content.get(&(table.last_content, key)) else { break };
+            table.last_content = self.pages[page as usize].content.as_ref().map_or(0, |c| c.0);
+            self.share(page);
+            table.pages.push(page);
         }
-        let revived = found.iter().filter(|&&p| self.pages[p as usize].references == 0).count();
-        let fresh = pages.saturating_sub(found.len());
-        if fresh + revived > self.available() {
+        table.length = table.pages.len() * PAGE;
+        table
+    }
+
+    /// Makes room for the positions up to `length`; `false`, and nothing taken, if there are not enough pages.
+    #[must_use]
+    pub(crate) fn grow(&mut self, table: &mut PageTable, length: usize) -> bool {
+        let missing = length.div_ceil(PAGE).saturating_sub(table.pages.len());
+        if missing > self.available() {
+            return false;
+        }
+        for _ in 0..missing {
+            let page = self.allocate();
+            table.pages.push(page);
+        }
+        true
+    }
+
+    /// A second sample of the same prompt: shares the full pages and copies the last one if it is partly filled;
+    /// `None` if there is no page for the copy.
+    pub(crate) fn fork(&mut self, table: &PageTable) -> Option<PageTable> {
+        let full = table.length / PAGE;
+        let part = table.length > full * PAGE;
+        if part && self.available() == 0 {
             return None;
         }
-        for &page in &found {
-            self.share(page);
-        }
-        self.reserved += fresh;
-        let length = found.len() * PAGE;
-        Some((PageTable { pages: found, length, last_content }, Reservation(fresh)))
-    }
-
-    /// Promises pages without content, for a further sample of an admitted prompt.
-    pub(crate) fn reserve(&mut self, pages: usize) -> Option<Reservation> {
-        (pages <= self.available()).then(|| {
-            self.reserved += pages;
-            Reservation(pages)
-        })
-    }
-
-    /// Makes room for the positions up to `length`.
-    pub(crate) fn grow(&mut self, table: &mut PageTable, length: usize, reservation: &mut Reservation) {
-        while table.pages.len() * PAGE < length {
-            table.pages.push(self.allocate(reservation));
-        }
-    }
-
-    /// A second sample of the same prompt: shares the full pages and copies the last one if it is partly filled.
-    pub(crate) fn fork(&mut self, table: &PageTable, reservation: &mut Reservation) -> PageTable {
-        let full = table.length / PAGE;
         let mut pages = table.pages[..full].to_vec();
         for &page in &pages {
             self.share(page);
         }
-        if table.length > full * PAGE {
-            let copy = self.allocate(reservation);
+        if part {
+            let copy = self.allocate();
             let [from, to] = [table.pages[full] as usize, copy as usize];
             let (low, high) = self.pages.split_at_mut(from.max(to));
             let (from, to) = if from < to { (&low[from], &mut high[0]) } else { (&high[0], &mut low[to]) };
             to.data.copy_from_slice(&from.data);
             pages.push(copy);
         }
-        PageTable { pages, length: table.length, last_content: table.last_content }
+        Some(PageTable { pages, length: table.length, last_content: table.last_content })
     }
 
     /// Says that the positions up to `tokens.len()` are computed; pages that became full can be found from now on.
@@ -193,9 +182,8 @@ impl KvCache {
         table.length = tokens.len();
     }
 
-    /// Gives back the pages and the unused promise of a sequence.
-    pub(crate) fn release(&mut self, table: PageTable, reservation: Reservation) {
-        self.reserved -= reservation.0;
+    /// Gives back the pages of a sequence. Full ones can still be found until they are needed.
+    pub(crate) fn release(&mut self, table: PageTable) {
         // The end of a sequence is let go first, so that it is also dropped first.
         for &id in table.pages.iter().rev() {
             let page = &mut self.pages[id as usize];
@@ -220,12 +208,8 @@ impl KvCache {
         page.references += 1;
     }
 
-    fn allocate(&mut self, reservation: &mut Reservation) -> PageId {
-        // A sequence asks for no more than was computed at its admission.
-        debug_assert!(reservation.0 > 0, "a page beyond the promise");
-        let promised = reservation.0.min(1);
-        reservation.0 -= promised;
-        self.reserved -= promised;
+    /// A page for one sequence; the caller has made sure that one is available.
+    fn allocate(&mut self) -> PageId {
         let id = if let Some(id) = self.free.pop() {
             id
         } else if self.pages.len() < self.capacity || self.kept.is_empty() {
@@ -268,9 +252,9 @@ mod tests {
         f32::from_ne_bytes(page[slot * 4..slot * 4 + 4].try_into().unwrap())
     }
 
-    fn fill(cache: &mut KvCache, tokens: &[u32], pages: usize) -> (PageTable, Reservation) {
-        let (mut table, mut reservation) = cache.admit(tokens, pages).unwrap();
-        cache.grow(&mut table, tokens.len(), &mut reservation);
+    fn fill(cache: &mut KvCache, tokens: &[u32]) -> PageTable {
+        let mut table = cache.find(tokens);
+        assert!(cache.grow(&mut table, tokens.len()));
         for (position, &token) in tokens.iter().enumerate().skip(table.length) {
             for layer in 0..2 {
                 let page = cache.page_mut(table.pages[position / PAGE]);
@@ -278,40 +262,40 @@ mod tests {
             }
         }
         cache.advance(&mut table, tokens);
-        (table, reservation)
+        table
     }
 
     #[test]
-    fn a_prompt_finds_the_pages_of_an_earlier_one_and_its_promise_counts_them() {
+    fn a_prompt_finds_the_pages_of_an_earlier_one() {
         let mut cache = KvCache::new(SHAPE, 6);
         let first: Vec<u32> = (0..40).collect();
-        let (table, reservation) = fill(&mut cache, &first, 4);
-        assert_eq!((cache.used(), cache.available()), (3, 2));
+        let table = fill(&mut cache, &first);
+        assert_eq!((cache.used(), cache.available()), (3, 3));
         let mut second: Vec<u32> = (0..40).collect();
         second[35] = 99;
-        let (shared, promise) = cache.admit(&second, 4).unwrap();
+        let shared = cache.find(&second);
         assert_eq!((&shared.pages, shared.length), (&table.pages[..2].to_vec(), 32));
-        assert_eq!((cache.used(), cache.available()), (3, 0));
-        cache.release(table, reservation);
+        assert_eq!((cache.used(), cache.available()), (3, 3));
+        cache.release(table);
         // The two shared pages stay, the partly filled one is free, its content was never offered.
-        assert_eq!((cache.used(), cache.available()), (2, 2));
-        cache.release(shared, promise);
+        assert_eq!((cache.used(), cache.available()), (2, 4));
+        cache.release(shared);
         assert_eq!((cache.used(), cache.available()), (0, 6));
         // Still found although nobody refers to them.
-        let (again, promise) = cache.admit(&first, 3).unwrap();
-        assert_eq!(again.length, 32);
-        cache.release(again, promise);
+        let again = cache.find(&first);
+        assert_eq!((again.length, cache.used()), (32, 2));
+        cache.release(again);
     }
 
     #[test]
     fn a_whole_page_prompt_keeps_one_token_to_compute() {
         let mut cache = KvCache::new(SHAPE, 6);
         let tokens: Vec<u32> = (0..32).collect();
-        let (table, reservation) = fill(&mut cache, &tokens, 3);
-        let (again, promise) = cache.admit(&tokens, 3).unwrap();
+        let table = fill(&mut cache, &tokens);
+        let again = cache.find(&tokens);
         assert_eq!(again.length, 16);
-        cache.release(table, reservation);
-        cache.release(again, promise);
+        cache.release(table);
+        cache.release(again);
         assert_eq!(cache.used(), 0);
     }
 
@@ -320,50 +304,55 @@ mod tests {
         let mut cache = KvCache::new(SHAPE, 4);
         for start in [0, 100, 200] {
             let tokens: Vec<u32> = (start..start + 20).collect();
-            let (table, reservation) = fill(&mut cache, &tokens, 2);
-            cache.release(table, reservation);
+            let table = fill(&mut cache, &tokens);
+            cache.release(table);
         }
         let length = |cache: &mut KvCache, start: u32| {
             let tokens: Vec<u32> = (start..start + 20).collect();
-            let (table, reservation) = cache.admit(&tokens, 2).unwrap();
+            let table = cache.find(&tokens);
             let length = table.length;
-            cache.release(table, reservation);
+            cache.release(table);
             length
         };
         let tokens: Vec<u32> = (300..348).collect();
-        let (table, reservation) = fill(&mut cache, &tokens, 3);
-        cache.release(table, reservation);
+        let table = fill(&mut cache, &tokens);
+        cache.release(table);
         assert_eq!([0, 100, 200].map(|start| length(&mut cache, start)), [0, 0, 16]);
         assert_eq!(cache.used(), 0);
     }
 
     #[test]
     fn a_fork_shares_full_pages_and_copies_the_last_one() {
-        let mut cache = KvCache::new(SHAPE, 6);
+        let mut cache = KvCache::new(SHAPE, 3);
         let tokens: Vec<u32> = (0..20).collect();
-        let (table, reservation) = fill(&mut cache, &tokens, 2);
-        let mut promise = cache.reserve(1).unwrap();
-        let fork = cache.fork(&table, &mut promise);
+        let table = fill(&mut cache, &tokens);
+        let fork = cache.fork(&table).unwrap();
         assert_eq!(fork.pages[0], table.pages[0]);
         assert_ne!(fork.pages[1], table.pages[1]);
         assert_eq!(cache.read(fork.pages[1], 1, 1), cache.read(table.pages[1], 1, 1));
         SHAPE.put(cache.page_mut(fork.pages[1]), 3, 1, &[7.5; 6], &[7.5; 6]);
         assert_eq!(key(cache.read(table.pages[1], 1, 1), 3), 19.0);
         assert_eq!(key(cache.read(fork.pages[1], 1, 1), 3), 7.5);
-        cache.release(table, reservation);
-        cache.release(fork, promise);
-        assert_eq!((cache.used(), cache.available()), (0, 6));
+        // No page is left for another copy, and none is taken for it.
+        assert!(cache.fork(&table).is_none());
+        cache.release(table);
+        cache.release(fork);
+        assert_eq!((cache.used(), cache.available()), (0, 3));
     }
 
     #[test]
-    fn what_does_not_fit_is_not_admitted() {
+    fn what_does_not_fit_takes_nothing() {
         let mut cache = KvCache::new(SHAPE, 3);
         let tokens: Vec<u32> = (0..20).collect();
-        let (table, reservation) = fill(&mut cache, &tokens, 3);
-        assert!(cache.admit(&tokens[1..], 2).is_none());
-        // Shares one page with the first, so one more is enough; but that one is promised to the first.
-        assert!(cache.admit(&tokens, 2).is_none());
-        cache.release(table, reservation);
-        assert!(cache.admit(&tokens[1..], 2).is_some());
+        let mut table = fill(&mut cache, &tokens);
+        let mut other = PageTable::default();
+        assert!(!cache.grow(&mut other, 17));
+        assert_eq!((other.pages.len(), cache.available()), (0, 1));
+        assert!(cache.grow(&mut other, 16));
+        assert!(!cache.grow(&mut table, 33) && cache.grow(&mut table, 32));
+        cache.release(other);
+        assert!(cache.grow(&mut table, 33));
+        cache.release(table);
+        assert_eq!(cache.used(), 0);
     }
 }

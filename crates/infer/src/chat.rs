@@ -1,6 +1,6 @@
 //! A conversation in the terminal, or through a pipe.
 
-use crate::engine::{Event, Request};
+use crate::request::{Event, Request};
 use crate::sampling::Sampling;
 use crate::{Batcher, Error, Generator};
 use herd_run::Context;

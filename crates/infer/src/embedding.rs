@@ -1,6 +1,6 @@
 //! A text as one vector, from the hidden states after the final norm.
 
-use crate::cache::{KvCache, PAGE};
+use crate::cache::{KvCache, PAGE, PageTable};
 use crate::forward::{Span, hidden};
 use crate::team::Team;
 use crate::{Error, Generator};
@@ -38,12 +38,13 @@ impl Generator {
         }
         let pages = tokens.len().div_ceil(PAGE);
         let team = Team::of_pool();
-        let mut cache = KvCache::new(self.cache_shape(), pages);
-        let Some((mut table, mut reservation)) = cache.admit(&[], pages) else { return Ok(Vec::new()) };
+        let (mut cache, mut table) = (KvCache::new(self.cache_shape(), pages), PageTable::default());
         let mut sum = vec![0f64; sizes.hidden];
         for chunk in tokens.chunks(self.settings.batch_tokens) {
             let start = table.length;
-            cache.grow(&mut table, start + chunk.len(), &mut reservation);
+            if !cache.grow(&mut table, start + chunk.len()) {
+                return Err(Error::DoesNotFit { needed: tokens.len(), cache: pages * PAGE });
+            }
             let span = Span { rows: 0..chunk.len(), start, pages: &table.pages };
             let end = start + chunk.len() == tokens.len();
             let wanted: Vec<usize> = match pooling {

@@ -1,9 +1,10 @@
 //! A model ready to answer.
 
-use crate::cache::{CacheShape, KvCache, PAGE};
+use crate::cache::{CacheShape, KvCache, PAGE, PageTable};
 use crate::constraint::{Compiler, Constraint, Grammar};
-use crate::engine::{Engine, Event, FinishReason, Request};
+use crate::engine::Engine;
 use crate::forward::{Span, forward};
+use crate::request::{Event, FinishReason, Request};
 use crate::sampling::{Sampling, TokenLogprob, log_sum_exp};
 use crate::team::Team;
 use crate::weights::Weights;
@@ -234,11 +235,12 @@ impl Generator {
         }
         let team = Team::of_pool();
         let pages = tokens.len().div_ceil(PAGE);
-        let mut cache = KvCache::new(self.cache_shape(), pages);
-        let Some((mut table, mut reservation)) = cache.admit(&[], pages) else { return Ok(()) };
+        let (mut cache, mut table) = (KvCache::new(self.cache_shape(), pages), PageTable::default());
         for chunk in tokens.chunks(self.settings.batch_tokens) {
             let start = table.length;
-            cache.grow(&mut table, start + chunk.len(), &mut reservation);
+            if !cache.grow(&mut table, start + chunk.len()) {
+                return Err(Error::DoesNotFit { needed: tokens.len(), cache: pages * PAGE });
+            }
             let span = Span { rows: 0..chunk.len(), start, pages: &table.pages };
             let wanted: Vec<usize> = (0..chunk.len()).collect();
             let logits = forward(&self.weights, &team, &mut cache, chunk, &[span], &wanted);

@@ -23,6 +23,7 @@ mod kernels;
 mod lookup;
 mod perplexity;
 mod random;
+mod request;
 mod sampling;
 mod team;
 mod text;
@@ -32,9 +33,10 @@ pub use batcher::{Batcher, Submitted};
 pub use chat::{ChatOptions, chat};
 pub use constraint::{Constraint, Grammar, bounded_schema};
 pub use embedding::Pooling;
-pub use engine::{Event, FinishReason, Load, Request};
+
 pub use generator::{Completion, Generator};
 pub use perplexity::{Perplexity, perplexity};
+pub use request::{Event, FinishReason, Load, Request};
 pub use sampling::{MAX_STOP_BYTES, MAX_STOPS, MAX_TOP_LOGPROBS, Sampling, TokenLogprob};
 
 use herd_run::{Interrupted, SettingError};
@@ -61,6 +63,7 @@ pub enum CacheType {
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
     /// Tokens of all running prompts and answers together that the cache holds at most; memory is taken as needed.
+    /// When they are used up, the youngest answers wait until older ones are done; answers do not depend on it.
     pub cache_tokens: usize,
     /// How the cache keeps keys and values.
     pub cache_type: CacheType,
@@ -136,9 +139,9 @@ pub enum Error {
         /// Most that may run.
         most: usize,
     },
-    /// Prompt and answers are larger than the whole cache.
+    /// Prompt and answer are larger than the whole cache.
     #[error(
-        "prompt and answers may need {needed} tokens of cache, which has {cache}; lower `max_tokens` or the number of samples, or raise `cache_tokens`"
+        "prompt and answer may need {needed} tokens of cache, which has {cache}; lower `max_tokens` or raise `cache_tokens`"
     )]
     DoesNotFit {
         /// Tokens that may be needed.

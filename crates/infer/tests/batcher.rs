@@ -2,7 +2,7 @@
 
 mod tiny;
 
-use herd_infer::{Batcher, ChatOptions, Error, Event, FinishReason, Request, Sampling, Settings, chat};
+use herd_infer::{Batcher, ChatOptions, Error, Event, FinishReason, Load, Request, Sampling, Settings, chat};
 use herd_run::Context;
 use std::sync::mpsc::Receiver;
 use tiny::{generator, prompt};
@@ -30,7 +30,8 @@ fn collect(events: &Receiver<Event>) -> (String, usize, usize, FinishReason) {
 
 /// Waits until nothing runs. The batcher publishes its load after every step.
 fn settle(batcher: &Batcher) {
-    while batcher.load().running > 0 || batcher.load().waiting > 0 {
+    let busy = |load: Load| load.running > 0 || load.waiting > 0 || load.paused > 0;
+    while busy(batcher.load()) {
         std::thread::yield_now();
     }
 }

@@ -111,18 +111,21 @@ fn the_answers_do_not_depend_on_the_number_of_samples() {
 }
 
 #[test]
-fn samples_of_one_prompt_fit_where_separate_prompts_would_not() {
-    // 10 pages of prompt and 1 of answer: four samples need 14 pages, four separate requests 44.
+fn what_does_not_fit_at_once_takes_turns() {
+    // 10 pages of prompt and 1 of answer for each sample, in 14 pages.
     let sampling = Sampling { max_tokens: 16, ignore_end: true, ..Sampling::default() };
-    let generator = generator(Settings { cache_tokens: 14 * 16, ..Settings::default() });
-    let answers = generator.generate(&[prompt(160, 1)], 4, &sampling).unwrap();
-    assert!(answers[0].iter().all(|a| a.tokens.len() == 16));
-    let refused = generator.generate(&[prompt(160, 1)], 5, &sampling);
-    assert!(matches!(refused, Err(Error::DoesNotFit { needed: 240, cache: 224 })), "{refused:?}");
-    // What does not fit at once waits for its turn.
+    let small = generator(Settings { cache_tokens: 14 * 16, ..Settings::default() });
+    let roomy = generator(Settings::default());
+    for samples in [4, 9] {
+        let answers = small.generate(&[prompt(160, 1)], samples, &sampling).unwrap();
+        assert_eq!(answers, roomy.generate(&[prompt(160, 1)], samples, &sampling).unwrap());
+    }
     let prompts: Vec<_> = (0..5).map(|i| prompt(100, i)).collect();
-    let answers = generator.generate(&prompts, 2, &sampling).unwrap();
+    let answers = small.generate(&prompts, 2, &sampling).unwrap();
     assert!(answers.iter().flatten().all(|a| a.tokens.len() == 16));
+    // One answer must fit by itself.
+    let refused = small.generate(&[prompt(210, 1)], 1, &sampling);
+    assert!(matches!(refused, Err(Error::DoesNotFit { needed: 240, cache: 224 })), "{refused:?}");
 }
 
 #[test]
