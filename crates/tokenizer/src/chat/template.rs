@@ -72,15 +72,16 @@ fn without_generation_tags(source: &str) -> String {
     let mut out = String::with_capacity(source.len());
     let mut rest = source;
     while let Some(at) = rest.find("{%") {
-        let Some(end) = rest[at..].find("%}").map(|length| at + length) else { break };
-        let tag = &rest[at + 2..end];
+        let inside = at + 2;
+        let Some(end) = rest[inside..].find("%}").map(|length| inside + length) else { break };
+        let tag = &rest[inside..end];
         let name = tag.trim_matches(['-', '+']).trim();
         let tag = match name {
             "generation" => tag.replace("generation", "if true"),
             "endgeneration" => tag.replace("endgeneration", "endif"),
             _ => tag.to_string(),
         };
-        out.push_str(&rest[..at + 2]);
+        out.push_str(&rest[..inside]);
         out.push_str(&tag);
         rest = &rest[end..];
     }
@@ -92,4 +93,16 @@ fn wrong(error: minijinja::Error) -> Error {
     let place = error.line().map(|line| format!("line {line}: ")).unwrap_or_default();
     let what = error.detail().map_or_else(|| error.kind().to_string(), str::to_string);
     Error::Template(format!("{place}{what}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_of_a_tag_that_share_a_sign_are_no_tag() {
+        assert!(ChatTemplate::new("{% if true %}a{%} b{% endif %}").is_err());
+        let open = "{%} {% generation";
+        assert_eq!(without_generation_tags(open), open);
+    }
 }

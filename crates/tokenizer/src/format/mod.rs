@@ -21,6 +21,10 @@ pub(crate) fn load(path: &Path) -> Result<Tokenizer, Error> {
     if path.is_dir() {
         let json = path.join("tokenizer.json");
         let ranks = path.join(RANK_FILE);
+        if !json.exists() && !ranks.exists() {
+            let problem = "has neither tokenizer.json nor Llama 3's tokenizer.model; copy it from where the model is from";
+            return Err(Error::format(path, problem));
+        }
         return load(if !json.exists() && ranks.exists() { &ranks } else { &json });
     }
     let bytes = atomic::read(path)?;
