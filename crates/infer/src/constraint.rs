@@ -1,7 +1,10 @@
 //! Answers that must have a form: a JSON schema, a regular expression or a grammar, followed token by token with
 //! [`llguidance`]. The tokens that may come next are found while the model computes, not after it.
 
+mod gbnf;
+
 use crate::Error;
+use gbnf::Translated;
 use herd_tokenizer::Tokenizer;
 use llguidance::api::TopLevelGrammar;
 use llguidance::{Matcher, ParserFactory};
@@ -19,6 +22,24 @@ pub enum Grammar {
     Regex(String),
     /// A context-free grammar in llguidance's dialect of Lark.
     Lark(String),
+    /// A context-free grammar as llama.cpp writes it.
+    Gbnf(String),
+}
+
+impl Grammar {
+    /// A grammar in either dialect: llama.cpp's has rules with `::=`, unless the text begins with `%llguidance`.
+    pub fn of_text(text: &str) -> Self {
+        let rule = |line: &str| {
+            let name = line.split("::=").next().unwrap_or_default().trim();
+            let letter = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+            name.len() < line.trim().len() && !name.is_empty() && name.chars().all(letter)
+        };
+        if !text.trim_start().starts_with("%llguidance") && text.lines().any(rule) {
+            Self::Gbnf(text.into())
+        } else {
+            Self::Lark(text.into())
+        }
+    }
 }
 
 /// A compiled [`Grammar`]; cheap to clone. Two are equal if one is a clone of the other.
@@ -62,6 +83,10 @@ impl Compiler {
             Grammar::JsonSchema(schema) => TopLevelGrammar::from_json_schema(bounded_schema(schema)),
             Grammar::Regex(regex) => TopLevelGrammar::from_regex(regex),
             Grammar::Lark(lark) => TopLevelGrammar::from_lark(lark.clone()),
+            Grammar::Gbnf(text) => match gbnf::translate(text).map_err(wrong)? {
+                Translated::Regex(regex) => TopLevelGrammar::from_regex(&regex),
+                Translated::Lark(lark) => TopLevelGrammar::from_lark(lark),
+            },
         };
         // The library reports bugs of its own as panics.
         let parser =

@@ -58,13 +58,63 @@ fn a_regular_expression_and_a_grammar_are_followed() {
             "{text}"
         );
     }
-    let sum = Grammar::Lark("start: NUMBER (\"+\" NUMBER){1,3}\nNUMBER: /[1-9]/".into());
+    let sum = Grammar::of_text("start: NUMBER (\"+\" NUMBER){1,3}\nNUMBER: /[1-9]/");
     let texts = answers(&generator, &sum, 8, sampling(2));
     for (text, _) in &texts {
         assert!((2..=4).contains(&text.split('+').count()), "{text}");
         assert!(text.split('+').all(|n| n.len() == 1 && n.parse::<u8>().is_ok_and(|n| n > 0)), "{text}");
     }
     assert!(texts.iter().any(|t| t.0 != texts[0].0), "the samples differ");
+}
+
+/// llama.cpp's grammar of JSON.
+const JSON: &str = r##"
+root   ::= object
+value  ::= object | array | string | number | ("true" | "false" | "null") ws   # of any kind
+object ::=
+  "{" ws (
+    string ":" ws value
+    ("," ws string ":" ws value)*
+  )? "}" ws
+array  ::= "[" ws ( value ("," ws value)* )? "]" ws
+string ::= "\"" ( [^"\\\x7F\x00-\x1F] | "\\" (["\\bfnrt] | "u" [0-9a-fA-F]{4}) )* "\"" ws
+number ::= ("-"? ([0-9] | [1-9] [0-9]{0,15})) ("." [0-9]+)? ([eE] [-+]? [0-9] [1-9]{0,15})? ws
+ws ::= | " " | "\n" [ \t]{0,20}
+"##;
+
+#[test]
+fn a_grammar_of_llama_cpp_is_followed() {
+    let generator = generator(Settings::default());
+    let mut whole = 0;
+    for (text, reason) in answers(&generator, &Grammar::of_text(JSON), 16, sampling(4)) {
+        assert!(text.starts_with('{'), "{text}");
+        if reason == FinishReason::Stop {
+            let value: Value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"));
+            whole += usize::from(value.is_object());
+        }
+    }
+    assert!(whole > 0);
+    // Without recursion, with it, and where the longest lexeme would never let the answer end.
+    for (grammar, fits) in [
+        ("root ::= ([1-9] \"+\"){2} [1-9]", "1+1+1"),
+        ("root ::= \"<\" root? \">\"", "<<>>"),
+        ("root ::= \"<\" (root | word) \"x>\"\nword ::= [a-z]+", "<<ax>x>"),
+    ] {
+        let open = fits.matches('<').count();
+        for (text, reason) in answers(&generator, &Grammar::of_text(grammar), 8, sampling(6)) {
+            if reason == FinishReason::Length {
+                continue;
+            }
+            match open {
+                0 => assert!(text.split('+').count() == 3 && text.len() == 5, "{text}"),
+                _ => {
+                    let ends = text.matches('>').count();
+                    assert_eq!(text.matches('<').count(), ends, "{text}");
+                    assert!(open == 2 && text.ends_with(if grammar.contains("word") { "x>" } else { ">" }));
+                }
+            }
+        }
+    }
 }
 
 #[test]
@@ -95,6 +145,8 @@ fn what_cannot_be_compiled_says_why() {
         Grammar::Regex("(".into()),
         Grammar::Lark("start: nowhere".into()),
         Grammar::Lark(String::new()),
+        Grammar::Gbnf("root ::= nowhere".into()),
+        Grammar::Gbnf("root ::= root \"a\"".into()),
     ];
     for grammar in cases {
         match generator.compile(&grammar) {
