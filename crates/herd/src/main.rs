@@ -44,7 +44,12 @@ fn is_broken_pipe(error: &(dyn std::error::Error + 'static)) -> bool {
 }
 
 fn start(cli: cli::Cli, ctx: &Context) -> anyhow::Result<()> {
-    ctx.stop.on_ctrl_c()?;
+    let notice = match cli.command {
+        // There it stops an answer.
+        cli::Command::Chat(_) => "",
+        _ => "\nstopping at the next safe point (press Ctrl-C again to end at once) ...",
+    };
+    ctx.stop.on_ctrl_c(notice)?;
     if let Some(threads) = cli.output.threads {
         rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global()?;
     }

@@ -30,7 +30,7 @@ mod text;
 mod weights;
 
 pub use batcher::{Batcher, Submitted};
-pub use chat::{ChatOptions, chat};
+pub use chat::{CHAT_COMMANDS, ChatOptions, Questions, chat, goes_on, whole_question};
 pub use constraint::{Constraint, Grammar, bounded_schema};
 pub use embedding::Pooling;
 

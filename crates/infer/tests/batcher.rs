@@ -111,12 +111,16 @@ fn closing_finishes_what_was_accepted_and_refuses_the_rest() {
 }
 
 fn converse(input: &str, system: Option<&str>, max_tokens: usize) -> String {
+    let sampling = Sampling { ignore_end: true, ..Sampling::greedy(max_tokens) };
+    talk(input, ChatOptions { system: system.map(String::from), sampling, interactive: false })
+}
+
+fn converse_with(input: &str, sampling: Sampling) -> String {
+    talk(input, ChatOptions { system: None, sampling, interactive: false })
+}
+
+fn talk(input: &str, options: ChatOptions) -> String {
     let generator = generator(Settings::default());
-    let options = ChatOptions {
-        system: system.map(String::from),
-        sampling: Sampling { ignore_end: true, ..Sampling::greedy(max_tokens) },
-        interactive: false,
-    };
     let mut output = Vec::new();
     chat(&generator, &options, input.as_bytes(), &mut output, &Context::quiet()).unwrap();
     String::from_utf8(output).unwrap()
@@ -135,6 +139,23 @@ fn a_piped_conversation_answers_each_line_and_remembers() {
     let first = saved[1]["content"].as_str().unwrap();
     assert!(output.starts_with(&format!("{first}\n")));
     assert!(output.ends_with(&format!("(a new conversation)\n{first}\n")), "the same answer after a reset");
+}
+
+#[test]
+fn several_lines_are_one_question_and_an_answer_can_be_asked_for_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("talk.json");
+    let script = format!("/retry\n\"\"\"the\n\n cat\n\"\"\"\n/retry\n/save\n/save {}\n", file.display());
+    let output = converse_with(&script, Sampling { ignore_end: true, max_tokens: 8, ..Sampling::default() });
+    let saved: Vec<serde_json::Value> = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    assert_eq!(saved.len(), 2);
+    assert_eq!(saved[0]["content"], "the\n\n cat");
+    assert!(output.starts_with("(there is no answer yet)\n"), "{output}");
+    // The second answer took the place of the first, which was another.
+    let second = saved[1]["content"].as_str().unwrap();
+    assert!(output.contains(&format!("\n{second}\n(where to? /save FILE)\n")), "{output}");
+    assert_eq!(output.matches(second).count(), 1, "{output}");
+    assert!(converse("hi\n/retry\n", None, 4).contains("stays the same"));
 }
 
 #[test]

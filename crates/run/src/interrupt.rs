@@ -13,14 +13,17 @@ pub struct Interrupted;
 pub struct Stop(Arc<AtomicBool>);
 
 impl Stop {
-    /// Installs the signal handler (SIGINT, SIGTERM). The second signal ends the process with status 130.
-    pub fn on_ctrl_c(&self) -> Result<(), std::io::Error> {
+    /// Installs the signal handler (SIGINT, SIGTERM), which says `notice` if there is one. The second signal ends the process with
+    /// status 130.
+    pub fn on_ctrl_c(&self, notice: &'static str) -> Result<(), std::io::Error> {
         let flag = self.0.clone();
         ctrlc::set_handler(move || {
             if flag.swap(true, Ordering::SeqCst) {
                 std::process::exit(130);
             }
-            eprintln!("\nstopping at the next safe point (press Ctrl-C again to end at once) ...");
+            if !notice.is_empty() {
+                eprintln!("{notice}");
+            }
         })
         .map_err(std::io::Error::other)
     }
@@ -28,6 +31,11 @@ impl Stop {
     /// Raises the flag by program, as Ctrl-C would.
     pub fn request(&self) {
         self.0.store(true, Ordering::SeqCst);
+    }
+
+    /// Lowers the flag, for work that goes on with something else after a stop.
+    pub fn clear(&self) {
+        self.0.store(false, Ordering::SeqCst);
     }
 
     /// Whether a stop was asked for.

@@ -33,7 +33,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let generator = Generator::new(llama, params, tokenizer, options.generation.clone())?;
     let server = Server::bind(generator, "tiny", &options)?;
     let ctx = Context { progress: Progress::new(Verbosity::Normal), ..Context::default() };
-    ctx.stop.on_ctrl_c()?;
+    ctx.stop.on_ctrl_c("")?;
     ctx.progress.line(format!("tiny answers at http://{}", server.address()?));
     Ok(server.run(&ctx)?)
 }

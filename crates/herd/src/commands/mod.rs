@@ -5,6 +5,7 @@ mod check;
 pub mod checkpoint;
 mod data;
 pub mod generate;
+mod line_editor;
 pub mod measure;
 mod model;
 mod pipeline;

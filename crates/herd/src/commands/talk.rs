@@ -1,5 +1,6 @@
 //! `herd chat` and `herd serve`: from command-line options to a conversation.
 
+use super::line_editor::LineEditor;
 use crate::cli::{ChatArgs, ServeArgs};
 use crate::folder::model_folder;
 use herd_infer::{ChatOptions, Generator, Sampling, Settings};
@@ -18,6 +19,9 @@ pub fn chat(args: &ChatArgs, ctx: &Context) -> anyhow::Result<()> {
     };
     let interactive = stdin().is_terminal() && stdout().is_terminal();
     let options = ChatOptions { system: args.system.clone(), sampling, interactive };
+    if interactive {
+        return Ok(herd_infer::chat(&generator, &options, LineEditor::new()?, stdout(), ctx)?);
+    }
     Ok(herd_infer::chat(&generator, &options, stdin().lock(), stdout().lock(), ctx)?)
 }
 
