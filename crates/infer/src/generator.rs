@@ -5,7 +5,7 @@ use crate::constraint::{Compiler, Constraint, Grammar};
 use crate::engine::Engine;
 use crate::forward::{Span, forward};
 use crate::request::{Event, FinishReason, Request};
-use crate::sampling::{Sampling, TokenLogprob, log_sum_exp};
+use crate::sampling::{LogProbs, Sampling, TokenLogprob, log_sum_exp};
 use crate::team::Team;
 use crate::weights::Weights;
 use crate::{Error, Settings, gguf};
@@ -219,6 +219,17 @@ impl Generator {
         self.walk(tokens, |position, logits| {
             if let Some(&next) = tokens.get(position + 1) {
                 scores.push((f64::from(logits[next as usize]) - log_sum_exp(logits)) as f32);
+            }
+        })?;
+        Ok(scores)
+    }
+
+    /// As [`Generator::score`], with the `top` likeliest tokens at each position.
+    pub fn score_with_top(&self, tokens: &[u32], top: usize) -> Result<Vec<TokenLogprob>, Error> {
+        let mut scores = Vec::new();
+        self.walk(tokens, |position, logits| {
+            if let Some(&next) = tokens.get(position + 1) {
+                scores.push(LogProbs::of(logits, top).token(next));
             }
         })?;
         Ok(scores)

@@ -280,14 +280,14 @@ fn draw_filtered(sampling: &Sampling, logits: &[f32], u: f64) -> u32 {
 }
 
 /// The distribution at one position, kept from before the penalties.
-struct LogProbs {
+pub(crate) struct LogProbs {
     logits: Vec<f32>,
     log_total: f64,
     top: Vec<(u32, f32)>,
 }
 
 impl LogProbs {
-    fn of(logits: &[f32], top: usize) -> Self {
+    pub(crate) fn of(logits: &[f32], top: usize) -> Self {
         let log_total = log_sum_exp(logits);
         let mut best: Vec<(u32, f64)> = Vec::new();
         if top > 0 {
@@ -300,7 +300,7 @@ impl LogProbs {
         Self { logits: logits.to_vec(), log_total, top }
     }
 
-    fn token(self, token: u32) -> TokenLogprob {
+    pub(crate) fn token(self, token: u32) -> TokenLogprob {
         let logprob = (f64::from(self.logits[token as usize]) - self.log_total) as f32;
         TokenLogprob { token, logprob, top: self.top }
     }

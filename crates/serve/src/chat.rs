@@ -2,7 +2,7 @@
 
 use crate::answers::{Answers, Envelope, Usage};
 use crate::body;
-use crate::dialog::{dialog, encode};
+use crate::dialog::{dialog, encode, take_begun};
 use crate::fields::Fields;
 use crate::form::Form;
 use crate::reply::ApiError;
@@ -29,7 +29,8 @@ pub(crate) async fn chat_completions(State(app): State<Arc<App>>, body: Body) ->
     let tokenizer = app.generator.tokenizer().clone();
     let dialect = Dialect::of(tokenizer.chat_template());
     let tools = Toolbox::read(&f)?;
-    let dialog = dialog(&f, tools.as_ref(), dialect)?;
+    let mut dialog = dialog(&f, tools.as_ref(), dialect)?;
+    let begun = take_begun(&f, &mut dialog)?;
     let samples = f.whole("n", 1..=MAX_SAMPLES)?.unwrap_or(1) as usize;
     let mut sampling = sampling(&f)?;
     sampling.logprobs = match (f.flag("logprobs")?, f.whole("top_logprobs", 0..=20)?) {
@@ -43,8 +44,8 @@ pub(crate) async fn chat_completions(State(app): State<Arc<App>>, body: Body) ->
     if let Some(form) = Form::with_tools(Form::read(&f)?, tools.as_ref(), dialect, &app)? {
         sampling.constraint = Some(form.compile(&app).await?);
     }
-    let prompt = encode(&tokenizer, dialog).await?;
-    let names = ["max_completion_tokens", "max_tokens"];
+    let prompt = encode(&tokenizer, dialog, begun).await?;
+    let names = ["max_completion_tokens", "max_tokens", "n_predict"];
     let default = app.limits.default_max_tokens;
     sampling.max_tokens = max_tokens(&f, &names, default, prompt.len(), app.generator.context())?;
     let mut answers = Answers::start(&app, vec![Request { prompt, samples, sampling }], "messages")?;

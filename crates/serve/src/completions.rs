@@ -13,7 +13,7 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use herd_infer::{Event, Request, TokenLogprob};
+use herd_infer::{Event, FinishReason, Request, TokenLogprob};
 use herd_tokenizer::Tokenizer;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -33,45 +33,56 @@ pub(crate) async fn completions(State(app): State<Arc<App>>, body: Body) -> Resu
     if let Some(form) = Form::read(&f)? {
         sampling.constraint = Some(form.compile(&app).await?);
     }
+    // No token of an answer: evaluations ask so for the log-probabilities of their texts.
+    let nothing = echo && !stream && f.get("max_tokens").is_some_and(|v| v == 0);
     let mut requests = Vec::new();
-    for prompt in &prompts {
+    for prompt in prompts.iter().filter(|_| !nothing) {
         let mut sampling = sampling.clone();
         sampling.max_tokens = max_tokens(&f, &["max_tokens"], 16, prompt.len(), app.generator.context())?;
         requests.push(Request { prompt: prompt.clone(), samples: samples as usize, sampling });
     }
     let tokenizer = app.generator.tokenizer().clone();
-    let echoed: Vec<String> = (prompts.iter())
-        .flat_map(|p| {
-            std::iter::repeat_n(if echo { echo_text(&tokenizer, p) } else { String::new() }, samples as usize)
-        })
-        .collect();
-    let answers = Answers::start(&app, requests, "prompt")?;
+    let mut echoes = Vec::new();
+    for prompt in &prompts {
+        let echo = if echo { Echo::of(&app, prompt, sampling.logprobs).await? } else { Echo::default() };
+        echoes.extend(std::iter::repeat_n(echo, samples as usize));
+    }
     let envelope = Envelope::new("cmpl", "text_completion", app.name.clone());
+    if nothing {
+        let silent = || Choice { reason: Some(FinishReason::Length), ..Choice::default() };
+        let choices = echoes.into_iter().enumerate();
+        let choices = choices.map(|(i, echo)| whole_choice(&tokenizer, i, silent(), echo)).collect();
+        let mut response = envelope.wrap(choices);
+        let tokens: usize = prompts.iter().map(Vec::len).sum();
+        response["usage"] =
+            json!({ "prompt_tokens": tokens, "completion_tokens": 0, "total_tokens": tokens });
+        return Ok(Json(response).into_response());
+    }
+    let answers = Answers::start(&app, requests, "prompt")?;
     if !stream {
         let (choices, usage) = answers.collect().await?;
-        let choices = choices.into_iter().zip(&echoed).enumerate();
+        let choices = choices.into_iter().zip(echoes).enumerate();
         let choices = choices.map(|(i, (choice, echo))| whole_choice(&tokenizer, i, choice, echo)).collect();
         let mut response = envelope.wrap(choices);
         response["usage"] = usage.json();
         return Ok(Json(response).into_response());
     }
-    let mut echoed: Vec<Option<String>> =
-        echoed.into_iter().map(|e| Some(e).filter(|e| !e.is_empty())).collect();
-    let mut offsets = vec![0usize; echoed.len()];
+    let mut offsets = vec![0usize; echoes.len()];
     let closing = envelope.clone();
     let chunk = move |index: usize, event: Event| {
-        let (mut text, logprob, reason) = match event {
+        let (text, logprob, reason) = match event {
             Event::Started { .. } => return (Vec::new(), false),
             Event::Token { text, logprob, .. } => (text, logprob, None),
             Event::Finished { text, reason, .. } => (text, None, Some(reason_name(reason))),
         };
-        if let Some(echo) = echoed[index].take() {
-            text.insert_str(0, &echo);
-        }
-        if text.is_empty() && logprob.is_none() && reason.is_none() {
+        let echo = std::mem::take(&mut echoes[index]);
+        let text = echo.text + &text;
+        let mut scored = echo.scored;
+        scored.extend(logprob.map(Scored::of));
+        if text.is_empty() && scored.is_empty() && reason.is_none() {
             return (Vec::new(), false);
         }
-        let logprobs = logprob.map(|l| logprobs_json(&tokenizer, &[l], &mut offsets[index]));
+        let logprobs = (!scored.is_empty()).then(|| logprobs_json(&tokenizer, &scored, &mut offsets[index]));
         let choice = json!({ "index": index, "text": text, "logprobs": logprobs, "finish_reason": reason });
         (vec![envelope.wrap(vec![choice])], reason.is_some())
     };
@@ -85,39 +96,76 @@ pub(crate) async fn completions(State(app): State<Arc<App>>, body: Body) -> Resu
     Ok(answers.stream(chunk, last))
 }
 
-/// The prompt's text without its begin-of-text token.
-fn echo_text(tokenizer: &Tokenizer, prompt: &[u32]) -> String {
-    let bos = tokenizer.specials().bos;
-    let plain: Vec<u32> = prompt.iter().copied().filter(|&t| t != bos).collect();
-    tokenizer.decode(&plain)
+/// A token and what is known of its probability: nothing for the first of a prompt.
+#[derive(Clone)]
+struct Scored(u32, Option<TokenLogprob>);
+
+impl Scored {
+    fn of(logprob: TokenLogprob) -> Self {
+        Self(logprob.token, Some(logprob))
+    }
 }
 
-fn whole_choice(tokenizer: &Tokenizer, index: usize, choice: Choice, echo: &str) -> Value {
-    let mut offset = 0;
-    let logprobs =
-        (!choice.logprobs.is_empty()).then(|| logprobs_json(tokenizer, &choice.logprobs, &mut offset));
+/// What of a prompt stands before its answer.
+#[derive(Clone, Default)]
+struct Echo {
+    /// Its text without the begin-of-text token.
+    text: String,
+    /// All of its tokens, if log-probabilities are asked for.
+    scored: Vec<Scored>,
+}
+
+impl Echo {
+    async fn of(app: &Arc<App>, prompt: &[u32], top: Option<usize>) -> Result<Self, ApiError> {
+        let tokenizer = app.generator.tokenizer();
+        let begin = tokenizer.begin();
+        let plain: Vec<u32> = prompt.iter().copied().filter(|&t| Some(t) != begin).collect();
+        let mut scored = Vec::new();
+        if let (Some(top), Some(&first)) = (top, prompt.first()) {
+            // One at a time, as embeddings are.
+            let _turn = app.embedding.acquire().await;
+            let (generator, tokens) = (app.generator.clone(), prompt.to_vec());
+            let work = tokio::task::spawn_blocking(move || generator.score_with_top(&tokens, top));
+            let broken = |_| ApiError::invalid(Some("prompt"), "this prompt cannot be scored");
+            let scores = work.await.map_err(broken)?.map_err(|e| ApiError::of(e, "prompt"))?;
+            scored.push(Scored(first, None));
+            scored.extend(scores.into_iter().map(Scored::of));
+        }
+        Ok(Self { text: tokenizer.decode(&plain), scored })
+    }
+}
+
+fn whole_choice(tokenizer: &Tokenizer, index: usize, choice: Choice, echo: Echo) -> Value {
+    let mut scored = echo.scored;
+    scored.extend(choice.logprobs.into_iter().map(Scored::of));
+    let logprobs = (!scored.is_empty()).then(|| logprobs_json(tokenizer, &scored, &mut 0));
     json!({
         "index": index,
-        "text": format!("{echo}{}", choice.text),
+        "text": echo.text + &choice.text,
         "logprobs": logprobs,
         "finish_reason": choice.reason.map(reason_name),
     })
 }
 
 /// The legacy form: parallel lists.
-fn logprobs_json(tokenizer: &Tokenizer, logprobs: &[TokenLogprob], offset: &mut usize) -> Value {
+fn logprobs_json(tokenizer: &Tokenizer, scored: &[Scored], offset: &mut usize) -> Value {
     let mut offsets = Vec::new();
-    for logprob in logprobs {
+    for Scored(token, _) in scored {
         offsets.push(*offset);
-        *offset += token_text(tokenizer, logprob.token).chars().count();
+        // The begin-of-text token is no part of the echoed text.
+        let shown = Some(*token) != tokenizer.begin();
+        *offset += if shown { token_text(tokenizer, *token).chars().count() } else { 0 };
     }
-    let top = |l: &TokenLogprob| -> serde_json::Map<String, Value> {
-        l.top.iter().map(|&(token, p)| (token_text(tokenizer, token), json!(p))).collect()
+    let top = |Scored(_, logprob): &Scored| {
+        let pairs = |l: &TokenLogprob| -> serde_json::Map<String, Value> {
+            l.top.iter().map(|&(token, p)| (token_text(tokenizer, token), json!(p))).collect()
+        };
+        logprob.as_ref().map(pairs)
     };
     json!({
-        "tokens": logprobs.iter().map(|l| token_text(tokenizer, l.token)).collect::<Vec<_>>(),
-        "token_logprobs": logprobs.iter().map(|l| l.logprob).collect::<Vec<_>>(),
-        "top_logprobs": logprobs.iter().map(top).collect::<Vec<_>>(),
+        "tokens": scored.iter().map(|s| token_text(tokenizer, s.0)).collect::<Vec<_>>(),
+        "token_logprobs": scored.iter().map(|s| s.1.as_ref().map(|l| l.logprob)).collect::<Vec<_>>(),
+        "top_logprobs": scored.iter().map(top).collect::<Vec<_>>(),
         "text_offset": offsets,
     })
 }

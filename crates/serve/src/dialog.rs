@@ -42,11 +42,34 @@ pub(crate) fn dialog(f: &Fields<'_>, tools: Option<&Toolbox>, dialect: Dialect) 
     Ok(Dialog { messages, tools, add_generation_prompt: true, variables })
 }
 
-/// The tokens of a dialog. Takes a while for a long one.
-pub(crate) async fn encode(tokenizer: &Tokenizer, dialog: Dialog) -> Result<Vec<u32>, ApiError> {
+/// Takes the last message out if it is an answer that is to go on (`continue_final_message`, as vLLM names it).
+pub(crate) fn take_begun(f: &Fields<'_>, dialog: &mut Dialog) -> Result<String, ApiError> {
+    if !f.flag("continue_final_message")? {
+        return Ok(String::new());
+    }
+    match dialog.messages.pop_if(|last| last["role"] == "assistant" && last["tool_calls"].is_null()) {
+        Some(last) => Ok(last["content"].as_str().unwrap_or_default().to_string()),
+        None => {
+            let message = "`continue_final_message` needs a last message of the assistant, without calls";
+            Err(ApiError::invalid(Some("continue_final_message"), message))
+        }
+    }
+}
+
+/// The tokens of a dialog and of what its last answer began with. Takes a while for a long one.
+pub(crate) async fn encode(
+    tokenizer: &Tokenizer,
+    dialog: Dialog,
+    begun: String,
+) -> Result<Vec<u32>, ApiError> {
     let tokenizer = tokenizer.clone();
     let refused = |problem: &str| ApiError::invalid(Some("messages"), problem);
-    match tokio::task::spawn_blocking(move || encode_rich_dialog(&tokenizer, &dialog)).await {
+    let work = move || {
+        let mut encoded = encode_rich_dialog(&tokenizer, &dialog)?;
+        tokenizer.encode_into(&begun, &mut encoded.tokens);
+        Ok::<_, herd_tokenizer::Error>(encoded)
+    };
+    match tokio::task::spawn_blocking(work).await {
         Ok(Ok(ChatTokens { tokens, .. })) => Ok(tokens),
         Ok(Err(error)) => Err(refused(&error.to_string())),
         Err(_) => Err(refused("the chat template failed on this dialog")),

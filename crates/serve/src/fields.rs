@@ -75,6 +75,15 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// A list of token ids; empty if absent.
+    pub(crate) fn tokens(&self, name: &str, most: usize) -> Result<Vec<u32>, ApiError> {
+        let Some(value) = self.get(name) else { return Ok(Vec::new()) };
+        let list = value.as_array().filter(|list| list.len() <= most);
+        let id = |v: &Value| v.as_u64().and_then(|id| u32::try_from(id).ok());
+        list.and_then(|list| list.iter().map(id).collect())
+            .ok_or_else(|| wrong(name, value, &format!("a list of at most {most} token ids")))
+    }
+
     /// Refuses a field that would change the answer but is not supported.
     pub(crate) fn unsupported(&self, name: &str, harmless: impl Fn(&Value) -> bool) -> Result<(), ApiError> {
         match self.get(name) {

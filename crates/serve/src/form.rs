@@ -174,7 +174,7 @@ fn form(field: &str, kind: &str, value: &Value) -> Result<Form, ApiError> {
             let quoted: Vec<String> = texts.iter().map(|t| Value::from(*t).to_string()).collect();
             Grammar::Lark(format!("start: {}", quoted.join(" | ")))
         }
-        _ => Grammar::Lark(text()?.to_string()),
+        _ => Grammar::of_text(text()?),
     };
     Ok(Form { field: field.to_string(), grammar })
 }

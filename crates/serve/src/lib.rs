@@ -31,6 +31,8 @@ use herd_infer::Generator;
 use herd_run::{Context, Interrupted};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::Duration;
 
 /// How to serve.
 #[derive(Clone, Debug)]
@@ -106,11 +108,16 @@ pub enum Error {
 /// # Errors
 /// The model cannot be read, or the address cannot be used.
 pub fn serve(model_dir: &Path, options: &Options, ctx: &Context) -> Result<(), Error> {
-    let generator = Generator::open(model_dir, options.generation.clone())?;
+    // A port that is taken, or keys that cannot be read, are told before a large model is read.
+    let listener = server::listen(options)?;
+    if let Some(keys) = &options.keys {
+        access::read_keys(keys)?;
+    }
+    let generator = open(model_dir, options, ctx)?;
     let folder = model_dir.canonicalize().unwrap_or_else(|_| model_dir.to_path_buf());
     let folder = folder.file_name().map_or_else(|| "model".into(), |n| n.to_string_lossy().into_owned());
     let name = options.name.as_deref().unwrap_or(&folder);
-    let server = Server::bind(generator, name, options)?;
+    let server = Server::on(listener, generator, name, options)?;
     let address = server.address()?;
     ctx.progress.line(format!("{name} answers at http://{address} (API: http://{address}/v1)"));
     if options.host.is_loopback() {
@@ -119,4 +126,24 @@ pub fn serve(model_dir: &Path, options: &Options, ctx: &Context) -> Result<(), E
         ctx.progress.line("everyone who can reach this address may use it; --keys FILE asks for a key");
     }
     server.run(ctx)
+}
+
+/// Opens the model on another thread, which is left to itself if the user does not want to wait for it.
+fn open(model_dir: &Path, options: &Options, ctx: &Context) -> Result<Generator, Error> {
+    let (sender, opened) = std::sync::mpsc::channel();
+    let (path, settings) = (model_dir.to_path_buf(), options.generation.clone());
+    std::thread::spawn(move || sender.send(Generator::open(&path, settings)));
+    loop {
+        match opened.recv_timeout(Duration::from_millis(50)) {
+            Ok(generator) => return Ok(generator?),
+            Err(RecvTimeoutError::Timeout) => ctx.stop.check()?,
+            Err(RecvTimeoutError::Disconnected) => {
+                return Err(herd_infer::Error::Model {
+                    path: model_dir.to_path_buf(),
+                    problem: "reading it failed inside the program".into(),
+                }
+                .into());
+            }
+        }
+    }
 }

@@ -57,6 +57,19 @@ impl Metrics {
         single("gauge", "answers_running", "Answers in the batch.", load.running as u64);
         single(
             "gauge",
+            "answers_paused",
+            "Answers that gave their cache pages to older ones.",
+            load.paused as u64,
+        );
+        single("counter", "preemptions_total", "Times that an answer gave its pages away.", load.preemptions);
+        single(
+            "counter",
+            "recomputed_tokens_total",
+            "Tokens computed again after that.",
+            load.recomputed_tokens,
+        );
+        single(
+            "gauge",
             "cache_pages_used",
             "Cache pages that running answers refer to.",
             load.pages_used as u64,

@@ -36,7 +36,6 @@ pub(crate) async fn completion(State(app): State<Arc<App>>, body: Body) -> Resul
     let translated = translated(&value);
     let f = Fields::of(&translated)?;
     let mut sampling = sampling(&f)?;
-    sampling.ignore_end = fields.flag("ignore_eos")?;
     sampling.logprobs = fields.whole("n_probs", 0..=20)?.filter(|n| *n > 0).map(|n| n as usize);
     if let Some(form) = Form::read(&fields)? {
         sampling.constraint = Some(form.compile(&app).await?);

@@ -39,22 +39,34 @@ pub(crate) fn sampling(f: &Fields<'_>) -> Result<Sampling, ApiError> {
             _ => return Err(wrong("seed", value, "a whole number of 64 bits")),
         },
     };
+    let repetition = match f.number("repetition_penalty", 0.01..=10.0)? {
+        None => f.number("repeat_penalty", 0.01..=10.0)?,
+        given => given,
+    };
     Ok(Sampling {
         temperature: or(f.number("temperature", 0.0..=2.0)?, default.temperature),
-        top_k: f.whole("top_k", 0..=u64::from(u32::MAX))?.unwrap_or(0) as usize,
+        // vLLM's and llama-server's clients write -1 for all.
+        top_k: match f.get("top_k") {
+            Some(value) if *value == -1 => 0,
+            _ => f.whole("top_k", 0..=u64::from(u32::MAX))?.unwrap_or(0) as usize,
+        },
         top_p: or(f.number("top_p", 1e-6..=1.0)?, default.top_p),
         min_p: or(f.number("min_p", 0.0..=1.0)?, default.min_p),
-        repetition_penalty: or(f.number("repetition_penalty", 0.01..=10.0)?, default.repetition_penalty),
+        repetition_penalty: or(repetition, default.repetition_penalty),
         frequency_penalty: or(f.number("frequency_penalty", -2.0..=2.0)?, default.frequency_penalty),
         presence_penalty: or(f.number("presence_penalty", -2.0..=2.0)?, default.presence_penalty),
         logit_bias,
         seed,
         stop: f.texts("stop", MAX_STOPS)?,
+        // As vLLM and llama-server name them.
+        stop_tokens: f.tokens("stop_token_ids", MAX_STOPS)?,
+        ignore_end: f.flag("ignore_eos")?,
         ..default
     })
 }
 
-/// The most tokens of the answer: what the request says, or the default as far as the context allows.
+/// The most tokens of the answer: what the request says (-1: as many as the context holds), or the default as far as
+/// the context allows.
 pub(crate) fn max_tokens(
     f: &Fields<'_>,
     names: &[&str],
@@ -62,7 +74,12 @@ pub(crate) fn max_tokens(
     prompt: usize,
     context: usize,
 ) -> Result<usize, ApiError> {
+    let room = context.saturating_sub(prompt).max(1);
     for name in names {
+        // Only OpenAI has this name, and does not know -1.
+        if *name != "max_completion_tokens" && f.get(name).is_some_and(|value| *value == -1) {
+            return Ok(room);
+        }
         if let Some(asked) = f.whole(name, 1..=u64::from(u32::MAX))? {
             if prompt.saturating_add(asked as usize) > context {
                 let message = format!(
@@ -73,5 +90,5 @@ pub(crate) fn max_tokens(
             return Ok(asked as usize);
         }
     }
-    Ok(default.min(context.saturating_sub(prompt)).max(1))
+    Ok(default.min(room))
 }

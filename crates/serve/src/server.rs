@@ -118,10 +118,16 @@ impl Server {
     /// # Errors
     /// The address is taken or not this machine's, or the file of keys cannot be read.
     pub fn bind(generator: Generator, name: &str, options: &Options) -> Result<Self, Error> {
-        let address = SocketAddr::new(options.host, options.port);
-        let fail = |source| Error::Listen { address, source };
-        let listener = TcpListener::bind(address).map_err(fail)?;
-        listener.set_nonblocking(true).map_err(fail)?;
+        Self::on(listen(options)?, generator, name, options)
+    }
+
+    /// As [`Server::bind`], on an address that is taken already.
+    pub(crate) fn on(
+        listener: TcpListener,
+        generator: Generator,
+        name: &str,
+        options: &Options,
+    ) -> Result<Self, Error> {
         let keys = match &options.keys {
             Some(path) => read_keys(path)?,
             None => Vec::new(),
@@ -210,6 +216,15 @@ impl Server {
         runtime.shutdown_timeout(Duration::from_secs(1));
         result.map_err(|source| Error::Listen { address, source })
     }
+}
+
+/// Takes the address of `options`.
+pub(crate) fn listen(options: &Options) -> Result<TcpListener, Error> {
+    let address = SocketAddr::new(options.host, options.port);
+    let fail = |source| Error::Listen { address, source };
+    let listener = TcpListener::bind(address).map_err(fail)?;
+    listener.set_nonblocking(true).map_err(fail)?;
+    Ok(listener)
 }
 
 /// What needs a key, if keys are asked for. llama-server's names stand beside OpenAI's.

@@ -134,6 +134,107 @@ fn completions_take_texts_and_tokens() {
 }
 
 #[test]
+fn what_clients_of_other_servers_write_is_understood() {
+    let server = start(Options::default());
+    let tokenizer = server.generator.tokenizer();
+    let eot = tokenizer.specials().eot;
+    let post = |extra: Value| {
+        let mut body = json!({ "messages": [{ "role": "user", "content": "the cat" }], "temperature": 0 });
+        body.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        let reply = server.post("/v1/chat/completions", &body);
+        assert_eq!(reply.status, 200, "{}", reply.text());
+        reply.json()
+    };
+    // llama-server's and vLLM's names, and -1 for all there is.
+    let theirs = post(json!({ "n_predict": 5, "repeat_penalty": 1.5, "top_k": -1, "ignore_eos": true }));
+    let ours = post(json!({ "max_tokens": 5, "repetition_penalty": 1.5, "ignore_eos": true }));
+    assert_eq!(theirs["choices"], ours["choices"]);
+    assert_eq!(theirs["usage"]["completion_tokens"], 5);
+    let all = post(json!({ "max_tokens": -1, "ignore_eos": true }));
+    assert_eq!(
+        (&all["usage"]["total_tokens"], &all["choices"][0]["finish_reason"]),
+        (&json!(CONTEXT), &json!("length"))
+    );
+    // A token that ends the answer.
+    let stopped =
+        post(json!({ "stop_token_ids": [eot], "logit_bias": { eot.to_string(): 100 }, "ignore_eos": true }));
+    assert_eq!(
+        (&stopped["usage"]["completion_tokens"], &stopped["choices"][0]["finish_reason"]),
+        (&json!(0), &json!("stop"))
+    );
+}
+
+#[test]
+fn an_answer_goes_on_where_it_ended() {
+    let server = start(Options::default());
+    let letters: serde_json::Map<String, Value> = ('a'..='z')
+        .map(|c| (server.generator.tokenizer().encode(&c.to_string())[0].to_string(), json!(100)))
+        .collect();
+    let ask = |messages: Value, max_tokens: usize, go_on: bool| {
+        let body = json!({
+            "messages": messages, "max_tokens": max_tokens, "temperature": 0, "logit_bias": letters,
+            "continue_final_message": go_on,
+        });
+        server.post("/v1/chat/completions", &body)
+    };
+    let user = json!({ "role": "user", "content": "the cat" });
+    let text = |reply: &client::Reply| {
+        assert_eq!(reply.status, 200, "{}", reply.text());
+        reply.json()["choices"][0]["message"]["content"].as_str().unwrap().to_string()
+    };
+    // Spaces keep the beginning apart from what follows, so that it is the same tokens again.
+    let answer = json!({ "role": "assistant", "content": "the cat sat " });
+    let more = text(&ask(json!([user, answer]), 8, true));
+    let prompt = server.post("/apply-template", &json!({ "messages": [user] })).json();
+    let prompt = prompt["prompt"].as_str().unwrap();
+    let mut tokens = server.generator.tokenizer().encode_with_special(prompt);
+    server.generator.tokenizer().encode_into("the cat sat ", &mut tokens);
+    let expected = json!({ "prompt": tokens, "max_tokens": 8, "temperature": 0, "logit_bias": letters });
+    let expected = server.post("/v1/completions", &expected).json();
+    assert_eq!(json!(more), expected["choices"][0]["text"]);
+    let refused = ask(json!([user]), 8, true);
+    assert_eq!((refused.status, &refused.json()["error"]["param"]), (400, &json!("continue_final_message")));
+}
+
+#[test]
+fn an_echo_with_log_probabilities_scores_the_prompt_too() {
+    let server = start(Options::default());
+    let bos = server.generator.tokenizer().specials().bos;
+    let prompt = [vec![bos], server.generator.tokenizer().encode("the cat sat")].concat();
+    let post = |extra: Value| {
+        let mut body = json!({ "prompt": prompt, "echo": true, "logprobs": 1, "temperature": 0 });
+        body.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        let reply = server.post("/v1/completions", &body);
+        assert_eq!(reply.status, 200, "{}", reply.text());
+        reply
+    };
+    // As evaluations ask: the prompt alone.
+    let alone = post(json!({ "max_tokens": 0 })).json();
+    let choice = &alone["choices"][0];
+    assert_eq!((&choice["text"], &choice["finish_reason"]), (&json!("the cat sat"), &json!("length")));
+    assert_eq!(alone["usage"]["completion_tokens"], 0);
+    let scores = choice["logprobs"]["token_logprobs"].as_array().unwrap();
+    assert_eq!(scores[0], Value::Null);
+    let expected = server.generator.score(&prompt).unwrap();
+    let found: Vec<f32> = scores[1..].iter().map(|s| s.as_f64().unwrap() as f32).collect();
+    assert_eq!(found, expected);
+    let offsets = choice["logprobs"]["text_offset"].as_array().unwrap();
+    assert_eq!((&offsets[0], &offsets[1]), (&json!(0), &json!(0)));
+    // With an answer behind it, whole and streamed.
+    let ends = server.generator.tokenizer().specials();
+    let never =
+        json!({ ends.eot.to_string(): -100, ends.end_of_text.to_string(): -100, ends.eom.to_string(): -100 });
+    let whole = post(json!({ "max_tokens": 3, "logit_bias": never })).json();
+    let logprobs = &whole["choices"][0]["logprobs"];
+    for list in ["tokens", "token_logprobs", "top_logprobs", "text_offset"] {
+        assert_eq!(logprobs[list].as_array().unwrap().len(), prompt.len() + 3, "{list}");
+    }
+    let chunks = post(json!({ "max_tokens": 3, "logit_bias": never, "stream": true })).events();
+    let streamed = chunks.iter().filter_map(|c| c["choices"][0]["logprobs"]["token_logprobs"].as_array());
+    assert_eq!(json!(streamed.flatten().collect::<Vec<_>>()), logprobs["token_logprobs"]);
+}
+
+#[test]
 fn a_stop_string_ends_the_answer_before_it() {
     let server = start(Options::default());
     let tokenizer = server.generator.tokenizer();

@@ -166,6 +166,8 @@ def json_schema():
     assert "".join(c.choices[0].delta.content or "" for c in chunks) == answer.choices[0].message.content
     regex = client.chat.completions.create(model=model, messages=USER, extra_body={"structured_outputs": {"regex": "[ab]{4}"}})
     assert re.fullmatch("[ab]{4}", regex.choices[0].message.content)
+    gbnf = client.chat.completions.create(model=model, messages=USER, extra_body={"grammar": 'root ::= "<" (root | [ab]) ">"'}, max_tokens=60)
+    assert re.match("<+[ab]", gbnf.choices[0].message.content)
     bad = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "banana"}}}
     assert fails(openai.BadRequestError, response_format=bad).param == "response_format"
 
