@@ -18,11 +18,14 @@ function keep() {
     localStorage.setItem("herd.settings", JSON.stringify(settings));
   } catch { toast("This browser has no room left for conversations; delete some."); }
 }
-function toast(text) {
-  $("toast").textContent = text;
+function toast(text, undo) {
+  const [words, button] = $("toast").children, hide = () => $("toast").classList.remove("shown");
+  words.textContent = text;
+  button.hidden = !undo;
+  button.onclick = () => { hide(); undo(); };
   $("toast").classList.add("shown");
   clearTimeout(toast.timer);
-  toast.timer = setTimeout(() => $("toast").classList.remove("shown"), 3500);
+  toast.timer = setTimeout(hide, undo ? 8000 : 3500);
 }
 function element(tag, name, text) {
   const node = document.createElement(tag);
@@ -53,7 +56,13 @@ function showChats() {
   const group = (t) => t >= start ? "Today" : t >= start - day ? "Yesterday" : t >= start - 7 * day ? "This week" : "Earlier";
   const nodes = [];
   let last = "";
-  for (const chat of chats) {
+  // A few conversations need no search.
+  $("filter").hidden = chats.length < 8 && !$("filter").value;
+  const words = $("filter").value.toLowerCase().split(/\s+/).filter(Boolean);
+  const text = (chat) => [chat.title, ...chat.turns.map((t) => t.content)].join(" ").toLowerCase();
+  const found = words.length ? chats.filter((c) => { const all = text(c); return words.every((w) => all.includes(w)); }) : chats;
+  if (!found.length && words.length) nodes.push(element("p", "none", "No conversation has these words."));
+  for (const chat of found) {
     const g = group(chat.touched);
     if (g !== last) { nodes.push(element("h3", "", g)); last = g; }
     const row = element("div", "chat" + (chat === now ? " now" : ""));
@@ -84,11 +93,16 @@ function select(chat) {
 }
 function remove(chat) {
   if (running?.chat === chat) running.controller.abort();
+  const at = chats.indexOf(chat), shown = now === chat;
   chats = chats.filter((c) => c !== chat);
-  if (now === chat) now = null;
-  keep();
-  showChats();
-  showThread();
+  if (shown) now = null;
+  const show = () => { keep(); showChats(); showThread(); };
+  show();
+  toast("Deleted “" + chat.title + "”", () => {
+    chats.splice(at, 0, chat);
+    if (shown && !now) now = chat;
+    show();
+  });
 }
 
 function rename() {
@@ -172,12 +186,14 @@ function fill(node) {
   }
   tools.replaceChildren();
   if (!streaming && turn.content) tools.append(tool("Copy", "M9 9h10v10H9zM5 15V5h10", (b) => copyText(turn.content, b)));
+  if (!streaming && turn.content && ["length", "stopped"].includes(turn.end) && now.turns.at(-1) === turn) tools.append(tool("Continue", "M5 5v14l9-7zM18 5v14", () => answer(turn)));
   if (!streaming && !turn.error && now.turns.at(-1) === turn) tools.append(tool("Retry", "M4 12a8 8 0 1 1 2.5 5.8M4 20v-5h5", () => retry()));
   if (turn.tokens) {
     const rate = turn.seconds > 0 && turn.tokens > 1 ? " · " + ((turn.tokens - 1) / turn.seconds).toFixed(1) + " tokens/s" : "";
     const wait = turn.wait ? " · first after " + turn.wait.toFixed(turn.wait < 1 ? 2 : 1) + " s" : "";
     const end = { length: " · stopped at the longest answer", stopped: " · stopped" }[turn.end] ?? "";
-    tools.append(element("span", "stats", turn.tokens + (turn.tokens === 1 ? " token" : " tokens") + rate + wait + end));
+    const left = turn.forgot ? " · the first " + turn.forgot + " messages no longer fit and were left out" : "";
+    tools.append(element("span", "stats", turn.tokens + (turn.tokens === 1 ? " token" : " tokens") + rate + wait + end + left));
   }
 }
 function scrollDown() { if (follow) $("scroll").scrollTop = $("scroll").scrollHeight; }
@@ -217,19 +233,24 @@ function edit(index) {
   showThread();
   $("input").focus();
 }
-function request(chat) {
-  const messages = chat.turns.map(({ role, content }) => ({ role, content }));
+// What is sent: all of the conversation but its first `forgot` messages; `begun` is an answer that is to go on.
+function request(chat, forgot, begun) {
+  const messages = chat.turns.filter((t) => t === begun || t !== running.turn).slice(forgot).map(({ role, content }) => ({ role, content }));
   if (settings.system.trim()) messages.unshift({ role: "system", content: settings.system });
   const body = { messages, stream: true, stream_options: { include_usage: true } };
   for (const name of ["temperature", "top_p", "min_p", "repetition_penalty", "top_k", "max_tokens"]) body[name] = Number(settings[name]);
+  if (begun) body.continue_final_message = true;
   if (settings.seed !== "") body.seed = Number(settings.seed);
   return body;
 }
-async function answer() {
+async function answer(begun) {
+  if (running) return;
   const chat = now, controller = new AbortController();
-  const body = JSON.stringify(request(chat));
-  const turn = { role: "assistant", content: "", tokens: 0, seconds: 0 };
-  chat.turns.push(turn);
+  const turn = begun ?? { role: "assistant", content: "", tokens: 0, seconds: 0 };
+  if (!begun) chat.turns.push(turn);
+  const before = { tokens: turn.tokens, seconds: turn.seconds };
+  delete turn.end;
+  delete turn.error;
   running = { chat, turn, controller };
   follow = true;
   keep();
@@ -244,16 +265,21 @@ async function answer() {
   };
   try {
     const headers = { "Content-Type": "application/json", ...(settings.key && { Authorization: "Bearer " + settings.key }) };
-    const response = await fetch("/v1/chat/completions", { method: "POST", headers, body, signal: controller.signal });
-    if (!response.ok) {
+    let response;
+    for (let forgot = turn.forgot ?? 0; ; forgot += 2) {
+      const body = JSON.stringify(request(chat, forgot, begun));
+      response = await fetch("/v1/chat/completions", { method: "POST", headers, body, signal: controller.signal });
+      if (response.ok) { if (forgot) turn.forgot = forgot; break; }
       const problem = await response.json().catch(() => null);
-      throw new Error(problem?.error?.message ?? "The server answered " + response.status + ".");
+      // A conversation that outgrew the model goes on without its beginning.
+      const more = chat.turns.length - 1 - forgot > 2;
+      if (problem?.error?.code !== "context_length_exceeded" || !more) throw new Error(problem?.error?.message ?? "The server answered " + response.status + ".");
     }
     for await (const data of events(response.body)) {
       if (data === "[DONE]") { turn.done = true; break; }
       const chunk = JSON.parse(data);
       if (chunk.error) throw new Error(chunk.error.message);
-      if (chunk.usage) turn.tokens = chunk.usage.completion_tokens;
+      if (chunk.usage) turn.tokens = before.tokens + chunk.usage.completion_tokens;
       const choice = chunk.choices?.[0];
       if (choice?.delta?.content) {
         first ||= performance.now();
@@ -262,7 +288,7 @@ async function answer() {
         turn.tokens++;
       }
       if (choice?.finish_reason) turn.end = choice.finish_reason;
-      if (first) turn.seconds = (performance.now() - first) / 1000;
+      if (first) turn.seconds = before.seconds + (performance.now() - first) / 1000;
       drawing ||= requestAnimationFrame(redraw);
     }
     if (!turn.done) throw new Error("The connection to the server was lost.");
@@ -338,6 +364,8 @@ $("input").addEventListener("input", fit);
 $("input").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && !event.shiftKey && !event.isComposing) { event.preventDefault(); if (!running) send($("input").value); }
 });
+$("filter").addEventListener("input", showChats);
+$("filter").addEventListener("keydown", (event) => { if (event.key === "Escape") { event.stopPropagation(); $("filter").value = ""; showChats(); $("input").focus(); } });
 $("new").addEventListener("click", () => { select(null); if (narrow()) fold(true); $("input").focus(); });
 $("rename").addEventListener("click", rename);
 $("title").addEventListener("dblclick", rename);

@@ -98,6 +98,15 @@ async function main() {
   assert(retried[3].tokens <= 31 && retried[3].end !== "stopped");
   check("Retry replaces the last answer");
 
+  await setting("temperature", "0.7");
+  await page.evaluate(() => { now.turns.at(-1).end = "length"; showThread(); });
+  await answers.last().getByText("Continue").click();
+  await idle();
+  const longer = await page.evaluate(() => JSON.parse(localStorage["herd.chats"])[0].turns);
+  assert.equal(longer.length, 4);
+  assert(longer[3].content.startsWith(retried[3].content) && longer[3].tokens > retried[3].tokens);
+  check("Continue makes the same answer longer");
+
   await page.keyboard.press("Alt+n");
   await page.locator(".ideas button").first().click();
   await idle();
@@ -134,7 +143,42 @@ async function main() {
   await page.locator(".chat.now").hover();
   await page.locator(".chat.now .drop").click();
   assert.equal(await page.locator(".chat").count(), 1);
-  check("a reload keeps everything, and a conversation can be deleted");
+  await page.waitForTimeout(300);
+  await shot("undo");
+  await page.locator(".toast button").click();
+  assert.equal(await page.locator(".chat").count(), 2);
+  assert.equal(await page.textContent("#title"), "A dog and its log");
+  await page.locator(".chat.now").hover();
+  await page.locator(".chat.now .drop").click();
+  assert.equal(await page.locator(".chat").count(), 1);
+  check("a reload keeps everything, and a conversation can be deleted, and brought back");
+
+  await page.evaluate(() => {
+    const chats = Array.from({ length: 12 }, (_, i) => ({ id: i, title: "Talk " + i, touched: Date.now(), turns: [{ role: "user", content: i === 7 ? "About Llamas" : "x" }] }));
+    localStorage["herd.chats"] = JSON.stringify(chats);
+  });
+  await page.reload();
+  await page.fill("#filter", "llamas about");
+  assert.deepEqual(await page.locator(".chat").allTextContents(), ["Talk 7"]);
+  await shot("search");
+  await page.keyboard.press("Escape");
+  assert.equal(await page.locator(".chat").count(), 12);
+  check("many conversations are searched by their words");
+
+  // More than the context: whole exchanges of the beginning are left out until the rest fits.
+  await page.evaluate(() => {
+    const turns = Array.from({ length: 40 }, (_, i) => ({ role: i % 2 ? "assistant" : "user", content: "the cat sat on the mat and the dog sat on the log ".repeat(40) }));
+    localStorage["herd.chats"] = JSON.stringify([{ id: 1, title: "Long", touched: Date.now(), turns }]);
+  });
+  await page.reload();
+  await page.fill("#input", "and now?");
+  await page.keyboard.press("Enter");
+  await idle();
+  const last = await page.evaluate(() => now.turns.at(-1));
+  assert(!last.error && last.forgot > 0 && last.forgot % 2 === 0, JSON.stringify(last));
+  await shot("forgot");
+  assert.match(await answers.last().textContent(), /no longer fit and were left out/);
+  check("a conversation that outgrew the model goes on without its beginning");
 
   const hostile = "<img src=x onerror=\"window.broken=1\"><script>window.broken=1</script> [x](javascript:window.broken=1)";
   await page.evaluate(([sample, hostile]) => {
