@@ -22,13 +22,13 @@ import time
 WORDS = "the quick brown fox jumps over a lazy dog while seven wizards brew tea and count stars in the northern sky".split()
 
 
-def body(i):
+def body(i, longest):
     """Request i: prompts share beginnings of several lengths, half of the answers are streamed."""
     rng = random.Random(i)
     topic = " ".join(WORDS[j % len(WORDS)] for j in range(4 + i % 40))
     request = {
         "messages": [{"role": "user", "content": f"{topic}. Say more about the {rng.choice(WORDS)}."}],
-        "max_tokens": 4 + i * 7 % 21,
+        "max_tokens": 4 + i * 7 % (longest - 3),
         "temperature": 0.8,
         "seed": i,
         "stream": i % 2 == 0,
@@ -36,12 +36,12 @@ def body(i):
     return json.dumps(request).encode()
 
 
-async def exchange(host, port, i, leave):
+async def exchange(host, port, i, leave, longest):
     """Seconds to the first byte of the answer, to its end, and its tokens; None if the client left."""
     began = time.perf_counter()
     reader, writer = await asyncio.open_connection(host, port)
     try:
-        data = body(i)
+        data = body(i, longest)
         head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
         writer.write(head.encode() + data)
         await writer.drain()
@@ -90,7 +90,7 @@ async def run(host, port, pid, args):
 
     async def warm():
         for i in before:
-            await exchange(host, port, i, False)
+            await exchange(host, port, i, False, args.answer_tokens)
 
     await asyncio.gather(*(warm() for _ in range(args.at_once)))
     drawn_before = await metric(host, port, "herd_completion_tokens_total")
@@ -102,7 +102,7 @@ async def run(host, port, pid, args):
         nonlocal left
         for i in numbers:
             try:
-                result = await exchange(host, port, i, i in leavers)
+                result = await exchange(host, port, i, i in leavers, args.answer_tokens)
             except Exception as error:  # every failure is counted and shown
                 errors.append(str(error))
                 continue
@@ -117,7 +117,7 @@ async def run(host, port, pid, args):
     await asyncio.gather(*(client() for _ in range(args.at_once)))
     seconds = time.perf_counter() - began
     for _ in range(600):
-        if await metric(host, port, "herd_answers_running") == 0 and await metric(host, port, "herd_requests_waiting") == 0:
+        if sum([await metric(host, port, f"herd_{name}") for name in ("answers_running", "answers_paused", "requests_waiting")]) == 0:
             break
         await asyncio.sleep(0.1)
     pages = await metric(host, port, "herd_cache_pages_used")
@@ -127,8 +127,10 @@ async def run(host, port, pid, args):
     result = {
         "requests": args.requests, "at_once": args.at_once, "answered": len(done), "left": left, "errors": len(errors),
         "seconds": round(seconds, 1), "requests_per_s": round(args.requests / seconds, 1), "tokens_per_s": round(drawn / seconds, 1),
-        "first_byte_s_median": round(statistics.median(firsts), 3), "answer_s_median": round(statistics.median(wholes), 3),
-        "answer_s_p99": round(wholes[int(len(wholes) * 0.99)], 3), "pages_left": int(pages),
+        "first_byte_s_median": round(statistics.median(firsts), 3), "first_byte_s_p99": round(firsts[int(len(firsts) * 0.99)], 3), "answer_s_median": round(statistics.median(wholes), 3),
+        "answer_s_p99": round(wholes[int(len(wholes) * 0.99)], 3), "pages_left": int(pages), "pages": int(await metric(host, port, "herd_cache_pages")),
+        "preemptions": int(await metric(host, port, "herd_preemptions_total")),
+        "recomputed_tokens": int(await metric(host, port, "herd_recomputed_tokens_total")),
         "memory_mb": memory, "memory_growth": round(growth, 4),
     }
     for error in errors[:5]:
@@ -144,7 +146,9 @@ def main():
     parser.add_argument("--at-once", type=int, default=32)
     parser.add_argument("--leave", type=float, default=0.05)
     parser.add_argument("--warm", type=int, default=0)
+    parser.add_argument("--answer-tokens", type=int, default=24, help="of the longest answer")
     parser.add_argument("--threads")
+    parser.add_argument("--cache-tokens", help="of a server that is started here")
     parser.add_argument("--pid", type=int, help="process whose memory is watched, with a URL")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
@@ -153,6 +157,8 @@ def main():
         command = [os.environ.get("HERD", "target/release/herd"), "serve", args.model, "--port", "0"]
         if args.threads:
             command += ["--threads", args.threads]
+        if args.cache_tokens:
+            command += ["--cache-tokens", args.cache_tokens]
         server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         for line in server.stderr:
             if found := re.search(r"http://\S+?(?=\s|$)", line):
