@@ -4,6 +4,7 @@ use crate::commands::{checkpoint, generate, measure};
 use clap::{Args, Parser, Subcommand};
 use herd_run::Verbosity;
 use herd_train::bench::{WORKLOADS, Workload};
+use herd_train::moments::MomentType;
 use std::path::PathBuf;
 
 /// Herd: the complete Llama 3 system as one program.
@@ -258,6 +259,9 @@ pub struct BenchTrainArgs {
     /// Steps to make.
     #[arg(long, default_value_t = 6, value_name = "N", conflicts_with = "interactive")]
     pub steps: usize,
+    /// What the optimizer's moments are stored as, as `moments` in a recipe.
+    #[arg(long, default_value = "f32", value_parser = moments, value_name = "f32|bf16")]
+    pub moments: MomentType,
     /// One JSON object a step, and nothing else.
     #[arg(long)]
     pub json: bool,
@@ -275,6 +279,14 @@ pub struct BenchTrainArgs {
 fn workload(name: &str) -> Result<Workload, String> {
     let names = WORKLOADS.map(|workload| workload.name).join(", ");
     Workload::find(name).ok_or_else(|| format!("there are {names}"))
+}
+
+fn moments(name: &str) -> Result<MomentType, String> {
+    match name {
+        "f32" => Ok(MomentType::F32),
+        "bf16" => Ok(MomentType::Bf16),
+        _ => Err("there are f32 and bf16".into()),
+    }
 }
 
 /// Options of `herd chat`.

@@ -4,28 +4,31 @@
 //! those pages are never made. What is written as a whole asks for huge pages, since matrix products touch many rows
 //! at once and would wait for address translation with small ones.
 
+use bytemuck::Pod;
 use memmap2::MmapMut;
+use std::marker::PhantomData;
 use std::ops::Range;
 
 const HUGE_PAGE: usize = 2 << 20;
 
-/// An owned run of f32 that starts as zeros, from the system and not from the pool.
-pub struct Flat {
+/// An owned run of numbers that starts as zeros, from the system and not from the pool.
+pub struct Flat<T = f32> {
     map: MmapMut,
     /// Bytes before the first value: huge pages begin at multiples of their size.
     offset: usize,
     len: usize,
+    values: PhantomData<T>,
 }
 
-impl Flat {
+impl<T: Pod> Flat<T> {
     /// `len` zeros; memory is taken page by page, at the first write. Panics if the system refuses the addresses.
     pub fn sparse(len: usize) -> Self {
-        let bytes = len * size_of::<f32>();
+        let bytes = len * size_of::<T>();
         let slack = if bytes >= HUGE_PAGE { HUGE_PAGE } else { 0 };
         let map = MmapMut::map_anon((bytes + slack).max(1))
             .unwrap_or_else(|error| panic!("no memory for a buffer of {bytes} bytes: {error}"));
         let offset = if slack == 0 { 0 } else { map.as_ptr().align_offset(HUGE_PAGE) };
-        Self { map, offset, len }
+        Self { map, offset, len, values: PhantomData }
     }
 
     /// `len` zeros that will all be written.
@@ -37,8 +40,8 @@ impl Flat {
 
     /// Says that all values of a range are going to be written: its untouched pages may be huge ones.
     pub fn expect_writes(&self, range: Range<usize>) {
-        let whole = (range.start * size_of::<f32>()).next_multiple_of(HUGE_PAGE)
-            ..range.end * size_of::<f32>() / HUGE_PAGE * HUGE_PAGE;
+        let whole = (range.start * size_of::<T>()).next_multiple_of(HUGE_PAGE)
+            ..range.end * size_of::<T>() / HUGE_PAGE * HUGE_PAGE;
         #[cfg(target_os = "linux")]
         if !whole.is_empty() {
             // Advice: a kernel that cannot follow it loses speed, nothing else.
@@ -49,21 +52,21 @@ impl Flat {
     }
 }
 
-impl std::ops::Deref for Flat {
-    type Target = [f32];
-    fn deref(&self) -> &[f32] {
-        bytemuck::cast_slice(&self.map[self.offset..self.offset + self.len * size_of::<f32>()])
+impl<T: Pod> std::ops::Deref for Flat<T> {
+    type Target = [T];
+    fn deref(&self) -> &[T] {
+        bytemuck::cast_slice(&self.map[self.offset..self.offset + self.len * size_of::<T>()])
     }
 }
 
-impl std::ops::DerefMut for Flat {
-    fn deref_mut(&mut self) -> &mut [f32] {
-        let end = self.offset + self.len * size_of::<f32>();
+impl<T: Pod> std::ops::DerefMut for Flat<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        let end = self.offset + self.len * size_of::<T>();
         bytemuck::cast_slice_mut(&mut self.map[self.offset..end])
     }
 }
 
-impl Clone for Flat {
+impl<T: Pod> Clone for Flat<T> {
     fn clone(&self) -> Self {
         let mut copy = Self::dense(self.len);
         copy.copy_from_slice(self);

@@ -1,14 +1,18 @@
 //! AdamW over the flat parameter buffer in two passes: one reads the gradient for its norm, one updates everything.
 
+use crate::moments::{MomentType, Moments, Pair};
 use herd_run::SettingError;
-use herd_tensor::kernels::{AdamWRule, adamw, sum_of_squares};
-use herd_tensor::{Flat, Grads, ParamId, Params, Rows, profile};
+use herd_tensor::kernels::{AdamWRule, Moment, adamw, sum_of_squares};
+use herd_tensor::{Grads, ParamId, Params, Rows, profile};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
 /// Values per unit of parallel work, about. Fixed, so that sums are the same bits for any number of threads.
 const CHUNK: usize = 1 << 15;
+
+/// Steps begin at random places of the sequence of random numbers by which moments in bf16 are rounded.
+const STEP_NOISE: u32 = 0x9e37_79b9;
 
 /// Settings of the optimizer; the defaults are the paper's (SPEC TRAIN-1).
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -24,11 +28,13 @@ pub struct AdamWSettings {
     pub weight_decay: f64,
     /// Gradients whose global norm exceeds this are scaled down to it; 0 turns clipping off.
     pub clip: f64,
+    /// What the moments are stored as.
+    pub moments: MomentType,
 }
 
 impl Default for AdamWSettings {
     fn default() -> Self {
-        Self { beta1: 0.9, beta2: 0.95, eps: 1e-5, weight_decay: 0.1, clip: 1.0 }
+        Self { beta1: 0.9, beta2: 0.95, eps: 1e-5, weight_decay: 0.1, clip: 1.0, moments: MomentType::F32 }
     }
 }
 
@@ -75,12 +81,11 @@ pub struct NonFinite {
 /// ```
 ///
 /// Rows that never had a gradient (tokens not met yet) have moments of zero, which take no memory, and only decay.
+/// Moments in bf16 are rounded at random by the step and the place of the parameter alone, so a run can be repeated and
+/// resumed to the bit.
 pub struct AdamW {
     settings: AdamWSettings,
-    /// First moments, laid out as the parameters.
-    first: Flat,
-    /// Second moments.
-    second: Flat,
+    moments: Moments,
     steps: u64,
     /// For each parameter the rows that ever had a gradient.
     met: Vec<Rows>,
@@ -89,9 +94,8 @@ pub struct AdamW {
 impl AdamW {
     /// An optimizer for a set of parameters; its moments begin at zero.
     pub fn new(params: &Params, settings: AdamWSettings) -> Self {
-        let size = params.count();
         let met = params.specs().iter().map(|spec| Rows::none(spec.shape[0])).collect();
-        Self { settings, first: Flat::sparse(size), second: Flat::sparse(size), steps: 0, met }
+        Self { settings, moments: Moments::new(settings.moments, params.count()), steps: 0, met }
     }
 
     /// Steps applied so far.
@@ -99,22 +103,21 @@ impl AdamW {
         self.steps
     }
 
-    /// First and second moments, laid out as [`Params::flat`].
-    pub fn moments(&self) -> (&[f32], &[f32]) {
-        (&self.first, &self.second)
+    /// The moments, laid out as [`Params::flat`].
+    pub fn moments(&self) -> &Moments {
+        &self.moments
     }
 
     /// Moments to be overwritten from a checkpoint of a model with the same parameters, after `steps` steps.
-    pub fn restore(&mut self, steps: u64) -> (&mut [f32], &mut [f32]) {
+    pub fn restore(&mut self, steps: u64) -> &mut Moments {
         self.steps = steps;
         self.met.iter_mut().for_each(Rows::insert_all);
-        (&mut self.first, &mut self.second)
+        &mut self.moments
     }
 
     /// Forgets the moments, as before the first step.
-    pub fn reset(&mut self) {
-        let size = self.first.len();
-        (self.first, self.second) = (Flat::sparse(size), Flat::sparse(size));
+    pub fn reset(&mut self, params: &Params) {
+        self.moments = Moments::new(self.settings.moments, params.count());
         self.steps = 0;
         self.met.iter_mut().for_each(Rows::clear);
     }
@@ -145,49 +148,66 @@ impl AdamW {
             eps: s.eps as f32,
         };
         let keep = (1.0 - lr * s.weight_decay) as f32;
-        let (mut g, rows) = grads.parts_mut();
-        for ((met, rows), id) in self.met.iter_mut().zip(rows).zip(params.ids()) {
-            if rows.is_all() && !met.is_all() {
-                self.first.expect_writes(params.range(id));
-                self.second.expect_writes(params.range(id));
-            }
-            met.extend(rows);
-            rows.clear();
+        let noise = (self.steps as u32).wrapping_mul(STEP_NOISE);
+        match &mut self.moments {
+            Moments::F32(pair) => update(rule, keep, noise, params, grads, pair, &mut self.met),
+            Moments::Bf16(pair) => update(rule, keep, noise, params, grads, pair, &mut self.met),
         }
-        let pieces = pieces(params);
-        let (mut w, mut m, mut v) = (params.flat_mut(), &mut self.first[..], &mut self.second[..]);
-        let work: Vec<_> = (pieces.iter())
-            .filter_map(|piece| {
-                let n = piece.rows.len() * piece.width;
-                let slices = (
-                    w.split_off_mut(..n)?,
-                    g.split_off_mut(..n)?,
-                    m.split_off_mut(..n)?,
-                    v.split_off_mut(..n)?,
-                );
-                Some((piece, slices))
-            })
-            .collect();
-        work.into_par_iter().for_each(|(piece, (w, g, m, v))| {
-            let keep = if piece.decay { keep } else { 1.0 };
-            for (rows, met) in self.met[piece.param].stretches(piece.rows.clone()) {
-                let at = |row: usize| (row - piece.rows.start) * piece.width;
-                let values = at(rows.start)..at(rows.end);
-                let w = &mut w[values.clone()];
-                if met {
-                    adamw(rule, keep, w, &mut g[values.clone()], &mut m[values.clone()], &mut v[values]);
-                } else {
-                    w.iter_mut().for_each(|w| *w *= keep);
-                }
-            }
-        });
         Ok(StepStats { grad_norm: norm })
     }
+}
+
+/// One update of everything, for moments of one type.
+fn update<T: Moment>(
+    rule: AdamWRule,
+    keep: f32,
+    noise: u32,
+    params: &mut Params,
+    grads: &mut Grads,
+    moments: &mut Pair<T>,
+    met: &mut [Rows],
+) {
+    let (mut g, rows) = grads.parts_mut();
+    for ((met, rows), id) in met.iter_mut().zip(rows).zip(params.ids()) {
+        if rows.is_all() && !met.is_all() {
+            moments.first.expect_writes(params.range(id));
+            moments.second.expect_writes(params.range(id));
+        }
+        met.extend(rows);
+        rows.clear();
+    }
+    let pieces = pieces(params);
+    let (mut w, mut m, mut v) = (params.flat_mut(), &mut moments.first[..], &mut moments.second[..]);
+    let work: Vec<_> = (pieces.iter())
+        .filter_map(|piece| {
+            let n = piece.rows.len() * piece.width;
+            let slices =
+                (w.split_off_mut(..n)?, g.split_off_mut(..n)?, m.split_off_mut(..n)?, v.split_off_mut(..n)?);
+            Some((piece, slices))
+        })
+        .collect();
+    work.into_par_iter().for_each(|(piece, (w, g, m, v))| {
+        let keep = if piece.decay { keep } else { 1.0 };
+        for (rows, met) in met[piece.param].stretches(piece.rows.clone()) {
+            let at = |row: usize| (row - piece.rows.start) * piece.width;
+            let values = at(rows.start)..at(rows.end);
+            let w = &mut w[values.clone()];
+            if met {
+                let noise = noise.wrapping_add((piece.start + values.start) as u32);
+                let (g, m, v) = (&mut g[values.clone()], &mut m[values.clone()], &mut v[values]);
+                adamw(rule, keep, noise, w, g, m, v);
+            } else {
+                w.iter_mut().for_each(|w| *w *= keep);
+            }
+        }
+    });
 }
 
 /// A run of whole rows of one parameter: a unit of parallel work.
 struct Piece {
     param: usize,
+    /// Place of its first value among all parameters.
+    start: usize,
     rows: Range<usize>,
     width: usize,
     decay: bool,
@@ -196,12 +216,13 @@ struct Piece {
 /// Pieces of about [`CHUNK`] values that cover the parameters in layout order.
 fn pieces(params: &Params) -> Vec<Piece> {
     let mut pieces = Vec::new();
-    for (param, spec) in params.specs().iter().enumerate() {
+    for (param, (spec, id)) in params.specs().iter().zip(params.ids()).enumerate() {
         let count = spec.shape[0];
         let width = spec.count() / count.max(1);
         let step = (CHUNK / width.max(1)).max(1);
         pieces.extend((0..count).step_by(step).map(|start| Piece {
             param,
+            start: params.range(id).start + start * width,
             rows: start..(start + step).min(count),
             width,
             decay: spec.decay,

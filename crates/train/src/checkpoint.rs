@@ -8,6 +8,9 @@
 //! over with a warning for the one before it (SPEC INFRA-6).
 
 use crate::adamw::AdamW;
+use crate::moments::Moments;
+use bytemuck::Pod;
+use half::bf16;
 use herd_run::atomic::{self, FileError};
 use herd_tensor::Params;
 use serde::{Deserialize, Serialize};
@@ -19,6 +22,8 @@ use std::path::{Path, PathBuf};
 
 /// Bytes that are hashed and moved at a time.
 const BLOCK: usize = 1 << 20;
+// Safetensors is little-endian, and buffers are moved as they lie.
+const _: () = assert!(cfg!(target_endian = "little"), "checkpoints need a little-endian machine");
 const CHECKSUMS: &str = "checksums.b3";
 const STATE: &str = "state.json";
 const FILES: [&str; 3] = ["parameters.safetensors", "first_moment.safetensors", "second_moment.safetensors"];
@@ -41,8 +46,8 @@ pub enum Error {
     },
     /// The checkpoint is sound but belongs to a model of another shape.
     #[error(
-        "checkpoint {}: its parameters are not those of this model; use another output folder or the settings it \
-         was made with",
+        "checkpoint {}: its parameters, or the type of its moments, are not those of this model; use another output \
+         folder or the settings it was made with",
         path.display()
     )]
     OtherModel {
@@ -73,12 +78,19 @@ pub fn save(
 ) -> Result<PathBuf, Error> {
     let path = folder.join(format!("step-{step:010}"));
     let state = State { step, optimizer_steps: optimizer.steps(), extra };
-    let (first, second) = optimizer.moments();
-    let layout = Layout::of(params);
     atomic::create_folder(&path, |scratch| {
+        let [parameters, first, second] = FILES.map(|name| scratch.join(name));
+        let own = write(&parameters, params, params.flat())?;
+        let (first, second) = match optimizer.moments() {
+            Moments::F32(pair) => {
+                (write(&first, params, &pair.first)?, write(&second, params, &pair.second)?)
+            }
+            Moments::Bf16(pair) => {
+                (write(&first, params, &pair.first)?, write(&second, params, &pair.second)?)
+            }
+        };
         let mut sums = String::new();
-        for (name, values) in FILES.into_iter().zip([params.flat(), first, second]) {
-            let sum = layout.write(&scratch.join(name), values)?;
+        for (name, sum) in FILES.into_iter().zip([own, first, second]) {
             sums += &format!("{sum}  {name}\n");
         }
         atomic::write_json(&scratch.join(STATE), &state)?;
@@ -146,11 +158,19 @@ pub fn load(path: &Path, params: &mut Params, optimizer: &mut AdamW) -> Result<S
     check(STATE, herd_run::hash::of_bytes(&state))?;
     let state: State = serde_json::from_slice(&state).map_err(|e| damaged(STATE, e.to_string()))?;
 
-    let layout = Layout::of(params);
-    let (first, second) = optimizer.restore(state.optimizer_steps);
+    let [parameters, first, second] = FILES.map(|name| path.join(name));
+    let (first, second) = match optimizer.restore(state.optimizer_steps) {
+        Moments::F32(pair) => {
+            (read(&first, params, &mut pair.first)?, read(&second, params, &mut pair.second)?)
+        }
+        Moments::Bf16(pair) => {
+            (read(&first, params, &mut pair.first)?, read(&second, params, &mut pair.second)?)
+        }
+    };
+    let layout = Layout::of::<f32>(params);
+    let own = layout.read(&parameters, params.flat_mut())?;
     let mut other = false;
-    for (file, values) in FILES.into_iter().zip([params.flat_mut(), first, second]) {
-        let read = layout.read(&path.join(file), values)?;
+    for (file, read) in FILES.into_iter().zip([own, first, second]) {
         check(file, read.sum)?;
         other |= !read.same_layout;
     }
@@ -158,6 +178,30 @@ pub fn load(path: &Path, params: &mut Params, optimizer: &mut AdamW) -> Result<S
         return Err(Error::OtherModel { path: path.into() });
     }
     Ok(state)
+}
+
+/// A number that lies in a flat buffer and in files.
+trait Element: Pod {
+    /// Its name in safetensors.
+    const DTYPE: &str;
+}
+
+impl Element for f32 {
+    const DTYPE: &str = "F32";
+}
+
+impl Element for bf16 {
+    const DTYPE: &str = "BF16";
+}
+
+/// Writes a flat buffer with the layout of `params` as a safetensors file and returns its BLAKE3 sum.
+fn write<T: Element>(path: &Path, params: &Params, flat: &[T]) -> Result<String, FileError> {
+    Layout::of::<T>(params).write(path, flat)
+}
+
+/// Reads such a file back. A file of another layout is only hashed.
+fn read<T: Element>(path: &Path, params: &Params, flat: &mut [T]) -> Result<ReadBack, FileError> {
+    Layout::of::<T>(params).read(path, flat)
 }
 
 /// Where each parameter lies in a flat buffer, and the safetensors header that says so.
@@ -172,14 +216,14 @@ struct ReadBack {
 }
 
 impl Layout {
-    fn of(params: &Params) -> Self {
+    fn of<T: Element>(params: &Params) -> Self {
         let mut map = Map::new();
         let mut ranges = Vec::new();
         let mut at = 0;
         for id in params.ids() {
             let (spec, range) = (params.spec(id), params.range(id));
-            let end = at + 4 * range.len();
-            let entry = json!({"dtype": "F32", "shape": spec.shape, "data_offsets": [at, end]});
+            let end = at + size_of::<T>() * range.len();
+            let entry = json!({"dtype": T::DTYPE, "shape": spec.shape, "data_offsets": [at, end]});
             map.insert(spec.name.clone(), entry);
             ranges.push(range);
             at = end;
@@ -192,51 +236,43 @@ impl Layout {
         Self { header, ranges }
     }
 
-    /// Writes a flat buffer as a safetensors file and returns its BLAKE3 sum.
-    fn write(&self, path: &Path, flat: &[f32]) -> Result<String, FileError> {
+    fn write<T: Element>(&self, path: &Path, flat: &[T]) -> Result<String, FileError> {
         let mut hasher = blake3::Hasher::new();
-        let mut block = Vec::with_capacity(BLOCK);
         atomic::create(path, |out| {
             let mut put = |bytes: &[u8]| {
                 hasher.update(bytes);
                 out.write_all(bytes).map_err(FileError::at("write", path))
             };
             put(&self.header)?;
-            for values in self.ranges.iter().flat_map(|range| flat[range.clone()].chunks(BLOCK / 4)) {
-                block.clear();
-                block.extend(values.iter().flat_map(|v| v.to_le_bytes()));
-                put(&block)?;
+            for range in &self.ranges {
+                bytemuck::cast_slice(&flat[range.clone()]).chunks(BLOCK).try_for_each(&mut put)?;
             }
             Ok(())
         })
         .map(|()| hasher.finalize().to_hex().to_string())
     }
 
-    /// Reads such a file back into a flat buffer. A file of another layout is only hashed.
-    fn read(&self, path: &Path, flat: &mut [f32]) -> Result<ReadBack, FileError> {
+    fn read<T: Element>(&self, path: &Path, flat: &mut [T]) -> Result<ReadBack, FileError> {
         let mut file = File::open(path).map_err(FileError::at("read", path))?;
         let mut hasher = blake3::Hasher::new();
-        let mut block = vec![0; BLOCK.max(self.header.len())];
         let mut same = true;
         let mut take = |bytes: &mut [u8]| -> Result<usize, FileError> {
             let n = read_full(&mut file, bytes).map_err(FileError::at("read", path))?;
             hasher.update(&bytes[..n]);
             Ok(n)
         };
-        let n = take(&mut block[..self.header.len()])?;
-        same &= block[..n] == self.header;
+        let mut header = vec![0; self.header.len()];
+        let n = take(&mut header)?;
+        same &= header[..n] == self.header;
         if same {
             for range in &self.ranges {
-                for values in flat[range.clone()].chunks_mut(BLOCK / 4) {
-                    let bytes = &mut block[..4 * values.len()];
+                for bytes in bytemuck::cast_slice_mut(&mut flat[range.clone()]).chunks_mut(BLOCK) {
                     same &= take(bytes)? == bytes.len();
-                    for (value, word) in values.iter_mut().zip(bytes.as_chunks::<4>().0) {
-                        *value = f32::from_le_bytes(*word);
-                    }
                 }
             }
         }
-        while take(&mut block)? > 0 {
+        let mut rest = vec![0; BLOCK];
+        while take(&mut rest)? > 0 {
             same = false;
         }
         Ok(ReadBack { sum: hasher.finalize().to_hex().to_string(), same_layout: same })

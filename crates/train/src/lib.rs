@@ -12,6 +12,7 @@ pub mod checkpoint;
 pub mod held_out;
 pub mod loader;
 pub mod metrics;
+pub mod moments;
 pub mod needle;
 pub mod packing;
 pub mod pretrain;

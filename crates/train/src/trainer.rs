@@ -50,7 +50,7 @@ impl Trainer {
 
     /// Forgets the moments, as before the first step.
     pub fn reset(&mut self) {
-        self.optimizer.reset();
+        self.optimizer.reset(&self.params);
     }
 
     /// One optimizer step over the micro-batches, with every row weighing the same.

@@ -1,6 +1,7 @@
 //! The optimizer against PyTorch's, and its behaviour at the edges.
 
 use herd_tensor::{Grads, Init, ParamSpec, Params};
+use herd_train::moments::MomentType;
 use herd_train::{AdamW, AdamWSettings};
 use rayon::ThreadPoolBuilder;
 use serde_json::Value;
@@ -48,10 +49,10 @@ fn large() -> (Params, Grads) {
 
 #[test]
 fn any_number_of_threads_gives_the_same_bits() {
-    let run = |threads| {
+    let run = |moments, threads| {
         ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(|| {
             let (mut params, mut grads) = large();
-            let mut optimizer = AdamW::new(&params, AdamWSettings::default());
+            let mut optimizer = AdamW::new(&params, AdamWSettings { moments, ..AdamWSettings::default() });
             let mut norms = Vec::new();
             for step in 0..3u64 {
                 let values = grads.flat_mut().iter_mut().enumerate();
@@ -62,8 +63,10 @@ fn any_number_of_threads_gives_the_same_bits() {
             (norms, params.flat().iter().map(|x| x.to_bits()).collect::<Vec<_>>())
         })
     };
-    let one = run(1);
-    assert!(one == run(2) && one == run(3) && one == run(7));
+    for moments in [MomentType::F32, MomentType::Bf16] {
+        let one = run(moments, 1);
+        assert!([2, 3, 7].into_iter().all(|threads| one == run(moments, threads)), "{moments:?}");
+    }
 }
 
 #[test]
@@ -73,11 +76,11 @@ fn a_gradient_that_is_not_a_number_changes_nothing() {
         let mut optimizer = AdamW::new(&params, AdamWSettings::default());
         grads.flat_mut().fill(0.5);
         optimizer.step(&mut params, &mut grads, 0.01).unwrap();
-        let before = (params.flat().to_vec(), optimizer.moments().0.to_vec(), optimizer.moments().1.to_vec());
+        let before = (params.flat().to_vec(), optimizer.moments().widened());
         grads.flat_mut().fill(0.5);
         grads.flat_mut()[100_001] = poison;
         assert!(!optimizer.step(&mut params, &mut grads, 0.01).unwrap_err().norm.is_finite());
-        let after = (params.flat().to_vec(), optimizer.moments().0.to_vec(), optimizer.moments().1.to_vec());
+        let after = (params.flat().to_vec(), optimizer.moments().widened());
         assert!(before == after && optimizer.steps() == 1);
         assert!(grads.flat().iter().all(|&g| g == 0.0), "the poison does not reach the next step");
     }
@@ -85,8 +88,8 @@ fn a_gradient_that_is_not_a_number_changes_nothing() {
 
 #[test]
 fn rows_that_never_had_a_gradient_only_decay() {
-    let settings = AdamWSettings { clip: 0.0, ..AdamWSettings::default() };
-    let run = |dense: bool| {
+    let run = |moments, dense: bool| {
+        let settings = AdamWSettings { clip: 0.0, moments, ..AdamWSettings::default() };
         let (mut params, mut grads) = large();
         let table = params.id("a").unwrap();
         let mut optimizer = AdamW::new(&params, settings);
@@ -101,11 +104,33 @@ fn rows_that_never_had_a_gradient_only_decay() {
             optimizer.step(&mut params, &mut grads, 0.01).unwrap();
         }
         assert!(grads.flat().iter().all(|&g| g == 0.0));
-        (params.flat().to_vec(), optimizer.moments().0.to_vec(), optimizer.moments().1.to_vec())
+        (params.flat().to_vec(), optimizer.moments().widened())
     };
-    let sparse = run(false);
-    assert_eq!(sparse, run(true));
+    let sparse = run(MomentType::F32, false);
+    assert_eq!(sparse, run(MomentType::F32, true));
+    assert_eq!(run(MomentType::Bf16, false), run(MomentType::Bf16, true));
     let (start, _) = large();
     let decayed = start.flat()[50 * 333] * (1.0f32 - 0.001).powi(4);
     assert!((sparse.0[50 * 333] - decayed).abs() < 1e-6, "{} {decayed}", sparse.0[50 * 333]);
+}
+
+/// A moment that follows a constant gradient arrives at it on average, though each step changes it by less than bf16 can
+/// say: with rounding to the nearest, the second moment would stop at a tenth below.
+#[test]
+fn moments_in_bf16_lose_nothing_on_average() {
+    let mut params = Params::new(vec![ParamSpec::new("a", &[64, 1024], Init::Zeros)]);
+    let mut grads = Grads::new(&params);
+    let settings = AdamWSettings { clip: 0.0, moments: MomentType::Bf16, ..AdamWSettings::default() };
+    let mut optimizer = AdamW::new(&params, settings);
+    for _ in 0..400 {
+        grads.flat_mut().fill(0.7);
+        optimizer.step(&mut params, &mut grads, 1e-3).unwrap();
+    }
+    let [first, second] = optimizer.moments().widened();
+    for (moments, wanted) in [(first, 0.7), (second, 0.49)] {
+        let mean = moments.iter().map(|&x| f64::from(x)).sum::<f64>() / moments.len() as f64;
+        assert!((mean / wanted - 1.0).abs() < 2e-4, "{mean} instead of {wanted}");
+        let far = moments.iter().map(|&x| (f64::from(x) / wanted - 1.0).abs()).fold(0.0, f64::max);
+        assert!(far > 1e-4 && far < 0.04, "single moments are rounded: {far}");
+    }
 }

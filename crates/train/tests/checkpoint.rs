@@ -1,19 +1,24 @@
 //! Checkpoints: the same bits back, damage noticed, the one before it used.
 
 use herd_tensor::{Grads, Init, ParamSpec, Params};
+use herd_train::moments::MomentType;
 use herd_train::{AdamW, AdamWSettings, checkpoint};
 use serde_json::json;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 fn model(width: usize) -> (Params, AdamW) {
+    model_with(width, MomentType::F32)
+}
+
+fn model_with(width: usize, moments: MomentType) -> (Params, AdamW) {
     let specs = vec![
         ParamSpec::new("matrix", &[width, 1000], Init::Normal { std: 1.0 }),
         ParamSpec::new("norm", &[1000], Init::Ones),
     ];
     let mut params = Params::new(specs);
     params.initialize(4);
-    let optimizer = AdamW::new(&params, AdamWSettings::default());
+    let optimizer = AdamW::new(&params, AdamWSettings { moments, ..AdamWSettings::default() });
     (params, optimizer)
 }
 
@@ -135,4 +140,26 @@ fn without_a_sound_checkpoint_there_is_none_and_another_model_is_an_error() {
         checkpoint::latest(dir.path(), &mut params, &mut optimizer, |_| warnings += 1).unwrap().is_none()
     );
     assert_eq!(warnings, 1);
+}
+
+#[test]
+fn moments_in_bf16_come_back_and_are_not_taken_for_f32() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut params, mut optimizer) = model_with(70, MomentType::Bf16);
+    let mut grads = Grads::new(&params);
+    grads.flat_mut().iter_mut().enumerate().for_each(|(i, g)| *g = (i % 17) as f32 - 8.0);
+    optimizer.step(&mut params, &mut grads, 0.1).unwrap();
+    let path = checkpoint::save(dir.path(), 1, 1, &params, &optimizer, json!(null)).unwrap();
+    let size = |file: &str| fs::metadata(path.join(file)).unwrap().len();
+    assert!(size("first_moment.safetensors") < size("parameters.safetensors") * 51 / 100);
+
+    let (mut other, mut restored) = model_with(70, MomentType::Bf16);
+    checkpoint::load(&path, &mut other, &mut restored).unwrap();
+    assert_eq!(restored.moments().widened(), optimizer.moments().widened());
+    let [first, second] = restored.moments().widened();
+    assert!(first.iter().chain(&second).filter(|m| **m != 0.0).count() > 130_000);
+
+    let (mut other, mut wide) = model(70);
+    let error = checkpoint::load(&path, &mut other, &mut wide).unwrap_err();
+    assert!(matches!(error, checkpoint::Error::OtherModel { .. }), "{error}");
 }

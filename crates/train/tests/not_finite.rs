@@ -1,11 +1,12 @@
 //! A step whose loss or gradient is not a number leaves no trace.
 
 use herd_train::bench::{LEARNING_RATE, Workload};
+use herd_train::moments::MomentType;
 use herd_train::packing::{MicroBatch, Packer};
 use herd_train::trainer::Trainer;
 
 fn trainer() -> Trainer {
-    Workload::find("W0").unwrap().trainer()
+    Workload::find("W0").unwrap().trainer(MomentType::F32)
 }
 
 fn batch(tokens: &[u32]) -> MicroBatch {
@@ -15,8 +16,8 @@ fn batch(tokens: &[u32]) -> MicroBatch {
 }
 
 fn bits(trainer: &Trainer) -> Vec<u32> {
-    let (first, second) = trainer.optimizer.moments();
-    [trainer.params.flat(), first, second].concat().iter().map(|value| value.to_bits()).collect()
+    let [first, second] = trainer.optimizer.moments().widened();
+    [trainer.params.flat(), &first, &second].concat().iter().map(|value| value.to_bits()).collect()
 }
 
 #[test]

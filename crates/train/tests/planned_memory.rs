@@ -2,6 +2,7 @@
 
 use herd_tensor::pool;
 use herd_train::bench::{LEARNING_RATE, Plan, Workload};
+use herd_train::moments::MomentType;
 
 #[test]
 fn a_step_takes_what_was_planned() {
@@ -22,8 +23,8 @@ fn a_step_takes_what_was_planned() {
     let deep = Workload { layers: 12, recompute: true, ..base };
     for workload in [base, wide, long, deep] {
         let micro = workload.micro_batch(0);
-        let plan = Plan::of(&workload, &micro);
-        let mut trainer = workload.trainer();
+        let plan = Plan::of(&workload, &micro, MomentType::F32);
+        let mut trainer = workload.trainer(MomentType::F32);
         pool::trim();
         let before = pool::usage().live;
         for _ in 0..2 {

@@ -8,8 +8,8 @@ use std::io::{stdin, stdout};
 
 /// Steps of a fixed workload.
 pub fn train(args: BenchTrainArgs, ctx: &Context) -> anyhow::Result<()> {
-    let BenchTrainArgs { workload, steps, json, interactive, fresh, trace } = args;
-    let options = Options { workload, steps, json, interactive, fresh, trace };
+    let BenchTrainArgs { workload, steps, json, interactive, moments, fresh, trace } = args;
+    let options = Options { workload, steps, json, interactive, moments, fresh, trace };
     Ok(bench::run(&options, stdin().lock(), stdout().lock(), ctx)?)
 }
 

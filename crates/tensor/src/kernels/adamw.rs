@@ -1,6 +1,8 @@
 //! The update of AdamW (arXiv 1711.05101) and the norm it clips by, over flat slices in one pass each.
 
 use crate::isa::by_isa;
+use bytemuck::Pod;
+use half::bf16;
 
 /// The numbers of one step that are the same for every weight.
 #[derive(Clone, Copy, Debug)]
@@ -19,14 +21,85 @@ pub struct AdamWRule {
     pub eps: f32,
 }
 
+/// A type that moments can be stored as; all arithmetic is in f32.
+pub trait Moment: Pod + Send + Sync {
+    /// The stored number.
+    fn load(self) -> f32;
+
+    /// Rounds to what can be stored. `noise` holds 16 random bits for types that round at random.
+    fn store(value: f32, noise: u32) -> Self;
+
+    /// [`adamw`] for slices of one length, on the machine's vector units.
+    fn update(
+        rule: AdamWRule,
+        keep: f32,
+        noise: u32,
+        w: &mut [f32],
+        g: &mut [f32],
+        m: &mut [Self],
+        v: &mut [Self],
+    );
+}
+
+impl Moment for f32 {
+    #[inline(always)]
+    fn load(self) -> f32 {
+        self
+    }
+
+    #[inline(always)]
+    fn store(value: f32, _: u32) -> Self {
+        value
+    }
+
+    fn update(
+        rule: AdamWRule,
+        keep: f32,
+        noise: u32,
+        w: &mut [f32],
+        g: &mut [f32],
+        m: &mut [f32],
+        v: &mut [f32],
+    ) {
+        update_f32(rule, keep, noise, w, g, m, v);
+    }
+}
+
+/// Rounded up or down at random, in proportion to how near each is: on average nothing is lost, where rounding to the
+/// nearest would let a moment stand still whenever it changes by less than one part in 256.
+impl Moment for bf16 {
+    #[inline(always)]
+    fn load(self) -> f32 {
+        f32::from_bits(u32::from(self.to_bits()) << 16)
+    }
+
+    #[inline(always)]
+    fn store(value: f32, noise: u32) -> Self {
+        bf16::from_bits((value.to_bits().wrapping_add(noise & 0xffff) >> 16) as u16)
+    }
+
+    fn update(
+        rule: AdamWRule,
+        keep: f32,
+        noise: u32,
+        w: &mut [f32],
+        g: &mut [f32],
+        m: &mut [bf16],
+        v: &mut [bf16],
+    ) {
+        update_bf16(rule, keep, noise, w, g, m, v);
+    }
+}
+
 #[inline(always)]
-fn update_body<const FMA: bool>(
+fn update_body<const FMA: bool, T: Moment>(
     rule: AdamWRule,
     keep: f32,
+    noise: u32,
     w: &mut [f32],
     g: &mut [f32],
-    m: &mut [f32],
-    v: &mut [f32],
+    m: &mut [T],
+    v: &mut [T],
 ) {
     let n = w.len();
     let (g, m, v) = (&mut g[..n], &mut m[..n], &mut v[..n]);
@@ -34,23 +107,74 @@ fn update_body<const FMA: bool>(
     for i in 0..n {
         let grad = g[i] * rule.clip;
         g[i] = 0.0;
-        m[i] = rule.b1 * m[i] + rest1 * grad;
-        v[i] = rule.b2 * v[i] + rest2 * grad * grad;
-        w[i] = w[i] * keep - rule.rate * m[i] / (v[i].sqrt() * rule.root + rule.eps);
+        let first = rule.b1 * m[i].load() + rest1 * grad;
+        let second = rule.b2 * v[i].load() + rest2 * grad * grad;
+        w[i] = w[i] * keep - rule.rate * first / (second.sqrt() * rule.root + rule.eps);
+        let random = mix(noise.wrapping_add(i as u32));
+        m[i] = T::store(first, random);
+        v[i] = T::store(second, random >> 16);
     }
 }
+
+/// A number whose bits look random, for each counter (the finaliser lowbias32).
+#[inline(always)]
+fn mix(counter: u32) -> u32 {
+    let x = (counter ^ counter >> 16).wrapping_mul(0x7feb_352d);
+    let x = (x ^ x >> 15).wrapping_mul(0x846c_a68b);
+    x ^ x >> 16
+}
+
+#[inline(always)]
+fn update_f32_body<const FMA: bool>(
+    rule: AdamWRule,
+    keep: f32,
+    noise: u32,
+    w: &mut [f32],
+    g: &mut [f32],
+    m: &mut [f32],
+    v: &mut [f32],
+) {
+    update_body::<FMA, f32>(rule, keep, noise, w, g, m, v);
+}
 by_isa! {
-    fn update_part => update_body(
-        rule: AdamWRule, keep: f32, w: &mut [f32], g: &mut [f32], m: &mut [f32], v: &mut [f32]
+    fn update_f32 => update_f32_body(
+        rule: AdamWRule, keep: f32, noise: u32, w: &mut [f32], g: &mut [f32], m: &mut [f32], v: &mut [f32]
+    )
+}
+
+#[inline(always)]
+fn update_bf16_body<const FMA: bool>(
+    rule: AdamWRule,
+    keep: f32,
+    noise: u32,
+    w: &mut [f32],
+    g: &mut [f32],
+    m: &mut [bf16],
+    v: &mut [bf16],
+) {
+    update_body::<FMA, bf16>(rule, keep, noise, w, g, m, v);
+}
+by_isa! {
+    fn update_bf16 => update_bf16_body(
+        rule: AdamWRule, keep: f32, noise: u32, w: &mut [f32], g: &mut [f32], m: &mut [bf16], v: &mut [bf16]
     )
 }
 
 /// Updates weights `w` and moments `m`, `v` from gradients `g`, all of one length, and clears `g`. Weights shrink by
-/// the factor `keep` (weight decay).
-pub fn adamw(rule: AdamWRule, keep: f32, w: &mut [f32], g: &mut [f32], m: &mut [f32], v: &mut [f32]) {
+/// the factor `keep` (weight decay); `noise + i` is the counter of the random bits by which element `i` of moments in
+/// fewer bits is rounded.
+pub fn adamw<T: Moment>(
+    rule: AdamWRule,
+    keep: f32,
+    noise: u32,
+    w: &mut [f32],
+    g: &mut [f32],
+    m: &mut [T],
+    v: &mut [T],
+) {
     let n = w.len();
     assert!(g.len() == n && m.len() == n && v.len() == n, "adamw: slices of different lengths");
-    update_part(rule, keep, w, g, m, v);
+    T::update(rule, keep, noise, w, g, m, v);
 }
 
 #[inline(always)]

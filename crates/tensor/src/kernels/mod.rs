@@ -10,6 +10,6 @@ pub(crate) mod micro;
 pub(crate) mod pack;
 pub(crate) mod rows;
 
-pub use adamw::{AdamWRule, adamw, sum_of_squares};
+pub use adamw::{AdamWRule, Moment, adamw, sum_of_squares};
 pub use matmul::{matmul_nn, matmul_nt, matmul_nt_add, matmul_tn_add};
 pub use rows::{add_assign, dot, log_sum_exp, rms_norm, rope_row, softmax, swiglu};

@@ -1,6 +1,7 @@
 //! How much memory a training step takes at its peak, known before the first.
 
 use super::Workload;
+use crate::moments::MomentType;
 use crate::packing::MicroBatch;
 use herd_tensor::Tape;
 use std::collections::BTreeSet;
@@ -31,7 +32,7 @@ const PROGRAM: u64 = 16 << 20;
 
 impl Plan {
     /// For a step over one micro-batch.
-    pub fn of(workload: &Workload, micro: &MicroBatch) -> Self {
+    pub fn of(workload: &Workload, micro: &MicroBatch, moments: MomentType) -> Self {
         let config = workload.config();
         let (n, d, f) = (micro.targets.len(), config.hidden_size, config.intermediate_size);
         let (heads, vocabulary) = (config.num_attention_heads, config.vocab_size);
@@ -57,7 +58,10 @@ impl Plan {
         Self {
             weights: bytes(parameters),
             gradients: bytes(touched),
-            moments: 2 * bytes(touched),
+            moments: match moments {
+                MomentType::F32 => 2 * bytes(touched),
+                MomentType::Bf16 => bytes(touched),
+            },
             activations: bytes(kept + end),
             workspace: bytes(loss.max(walk)) + PACKED,
             program: PROGRAM,

@@ -8,6 +8,7 @@ pub use memory::Plan;
 pub use operators::{Line, table, trace};
 pub use workload::{LEARNING_RATE, WORKLOADS, Workload, hash, initialize, number};
 
+use crate::moments::MomentType;
 use crate::trainer::NotFinite;
 use herd_run::atomic::{self, FileError};
 use herd_run::{Context, Interrupted, memory::peak_resident};
@@ -30,6 +31,8 @@ pub struct Options {
     pub interactive: bool,
     /// Other tokens in every step, instead of the same.
     pub fresh: bool,
+    /// What the optimizer's moments are stored as.
+    pub moments: MomentType,
     /// Where to write a Chrome trace of the operators.
     pub trace: Option<PathBuf>,
 }
@@ -89,7 +92,7 @@ pub fn run(
 ) -> Result<(), Error> {
     let workload = options.workload;
     let mut micro = workload.micro_batch(0);
-    let plan = Plan::of(&workload, &micro);
+    let plan = Plan::of(&workload, &micro, options.moments);
     let peak = (!options.json).then(peak::measured_flops);
     if let Some(peak) = peak {
         writeln!(output, "{}: {}", workload.name, workload.title)?;
@@ -97,7 +100,7 @@ pub fn run(
         writeln!(output, "{threads} threads, {:?}, measured peak {:.1} GFLOP/s", isa::active(), peak / 1e9)?;
         writeln!(output, "planned peak memory {:.0} MB: {plan}", plan.total() as f64 / 1e6)?;
     }
-    let mut trainer = workload.trainer();
+    let mut trainer = workload.trainer(options.moments);
     let flops = workload.tokens as f64 * trainer.llama.config.flops_per_token(micro.mean_context());
     let mut steps: Vec<Step> = Vec::new();
     let mut spans = Vec::new();

@@ -2,6 +2,7 @@
 //! compute the same tokens and initial weights from the formulas here, and must then see the same losses.
 
 use crate::adamw::AdamWSettings;
+use crate::moments::MomentType;
 use crate::packing::{MicroBatch, Packer};
 use crate::trainer::Trainer;
 use herd_model::{Llama, LlamaConfig};
@@ -180,11 +181,11 @@ impl Workload {
     }
 
     /// A trainer before its first step.
-    pub fn trainer(&self) -> Trainer {
+    pub fn trainer(&self, moments: MomentType) -> Trainer {
         let llama = Llama::new(self.config());
         let mut params = llama.params();
         initialize(&mut params);
-        let mut trainer = Trainer::new(llama, params, AdamWSettings::default());
+        let mut trainer = Trainer::new(llama, params, AdamWSettings { moments, ..AdamWSettings::default() });
         trainer.recompute = self.recompute;
         trainer
     }
@@ -238,7 +239,7 @@ mod tests {
     fn tokens_and_weights_are_those_of_the_formula() {
         // Computed by bench/train/workloads.py.
         assert_eq!([0, 1, 2].map(|i| number(0, i)), [0, 33_350_994, 83_415_710]);
-        let trainer = Workload::find("W0").unwrap().trainer();
+        let trainer = Workload::find("W0").unwrap().trainer(MomentType::F32);
         let embed = trainer.params.value(trainer.llama.embed);
         assert_eq!(&embed[..3], &[-0.019934868, 0.025947073, 0.020199638]);
     }
