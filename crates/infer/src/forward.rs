@@ -37,7 +37,7 @@ pub(crate) fn forward(
 ) -> Vec<f32> {
     let last = hidden(weights, team, cache, tokens, spans, wanted);
     let mut logits = vec![0.0; wanted.len() * weights.sizes.vocab];
-    weights.head.multiply(weights.isa, team, &last, &mut Activations::default(), &mut logits);
+    weights.head.multiply_finely(weights.isa, team, &last, &mut Activations::default(), &mut logits);
     logits
 }
 

@@ -10,6 +10,9 @@ use herd_tensor::{ParamId, Params, RopeTable};
 use std::ops::Range;
 use std::sync::Arc;
 
+/// Rows that [`Matrix::multiply_finely`] takes at a time.
+const FINE_ROWS: usize = 32;
+
 /// Where the floats of a matrix lie.
 pub(crate) trait FloatSource: Send + Sync {
     /// All floats of the source.
@@ -123,6 +126,39 @@ impl Matrix {
             let width = these.iter().map(Matrix::rows).sum::<usize>().min(out.len());
             out = &mut out[width..];
             parts = rest;
+        }
+    }
+
+    /// As [`Matrix::multiply`], but activations are given to quantised weights in 16 bits: each row as its bytes, and
+    /// as the bytes of what those leave over. Twice the arithmetic, and the same weights to read: for the logits,
+    /// whose errors nothing evens out, and of which few are computed at a time.
+    pub(crate) fn multiply_finely(
+        &self,
+        isa: Isa,
+        team: &Team,
+        x: &[f32],
+        bytes: &mut Activations,
+        out: &mut [f32],
+    ) {
+        if !self.is_quantised() {
+            return self.multiply(isa, team, x, bytes, out);
+        }
+        let (rows, columns) = (self.rows(), self.columns());
+        let mut pair = vec![0.0; 2 * FINE_ROWS * columns];
+        let mut parts = vec![0.0; 2 * FINE_ROWS.min(x.len() / columns) * rows];
+        for (x, out) in x.chunks(FINE_ROWS * columns).zip(out.chunks_mut(FINE_ROWS * rows)) {
+            let pair = &mut pair[..2 * x.len()];
+            for (x, pair) in x.chunks_exact(columns).zip(pair.chunks_exact_mut(2 * columns)) {
+                let (all, rest) = pair.split_at_mut(columns);
+                all.copy_from_slice(x);
+                kernels::left_over(x, rest);
+            }
+            let parts = &mut parts[..2 * out.len()];
+            self.multiply(isa, team, pair, bytes, parts);
+            for (out, parts) in out.chunks_exact_mut(rows).zip(parts.chunks_exact(2 * rows)) {
+                let (all, rest) = parts.split_at(rows);
+                out.iter_mut().zip(all.iter().zip(rest)).for_each(|(out, (a, b))| *out = a + b);
+            }
         }
     }
 

@@ -1,7 +1,7 @@
 //! Quantised matrices and activations, and their product: shapes are checked here, work is shared here.
 
 use super::planes::{BLOCK, Shape};
-use super::quant::{GROUP, Product, WORDS, next_group};
+use super::quant::{Product, WORDS, next_group};
 use super::{Isa, LANES, SharedOut, dispatch, quant};
 use crate::gguf::BlockType;
 use crate::team::Team;
@@ -77,6 +77,8 @@ pub(crate) struct Activations {
     words: Vec<i32>,
     rows: usize,
     columns: usize,
+    /// Rows of the largest group.
+    group: usize,
 }
 
 impl Activations {
@@ -85,11 +87,11 @@ impl Activations {
         assert!(columns.is_multiple_of(BLOCK) && x.len().is_multiple_of(columns), "rows of whole blocks");
         let (rows, blocks) = (x.len() / columns, columns / BLOCK);
         self.words.resize(rows * blocks * WORDS, 0);
-        (self.rows, self.columns) = (rows, columns);
+        (self.rows, self.columns, self.group) = (rows, columns, isa.group());
         let words = SharedOut(self.words.as_mut_ptr());
         // A group is one unit: its rows lie in the same cache lines.
-        let mut groups = Vec::with_capacity(rows / GROUP + 3);
-        while let Some((first, size)) = next_group(groups.last().copied(), rows) {
+        let mut groups = Vec::with_capacity(rows / isa.group() + 4);
+        while let Some((first, size)) = next_group(groups.last().copied(), rows, isa.group()) {
             groups.push((first, size));
         }
         team.run(groups.len(), |unit| {
@@ -101,6 +103,15 @@ impl Activations {
                 dispatch!(isa, quant::quantise_row(x: *const f32, blocks: usize, place: (usize, usize), group: *mut i32));
             }
         });
+    }
+}
+
+/// What the bytes of a row ([`quant::quantise_row`]) leave over, at most half a step of each block.
+pub(crate) fn left_over(x: &[f32], rest: &mut [f32]) {
+    for (x, rest) in x.chunks_exact(BLOCK).zip(rest.chunks_exact_mut(BLOCK)) {
+        let largest = x.iter().fold(0f32, |largest, x| largest.max(x.abs()));
+        let (scale, inverse) = (largest / 127.0, if largest > 0.0 { 127.0 / largest } else { 0.0 });
+        rest.iter_mut().zip(x).for_each(|(rest, x)| *rest = x - scale * (x * inverse).round_ties_even());
     }
 }
 
@@ -120,6 +131,7 @@ pub(crate) fn multiply(
     if m == 0 {
         return;
     }
+    assert_eq!(x.group, isa.group(), "activations of another instruction set");
     let target = SharedOut(out.as_mut_ptr());
     // What a unit costs grows with the bytes of the weights and with the rows.
     let each = |p: &Planes| (UNIT_BYTES / (p.shape.panel(p.blocks()) * m.div_ceil(4))).max(1);
@@ -141,7 +153,12 @@ pub(crate) fn multiply(
                     stride,
                     rows: part.rows - first * LANES,
                 };
-                dispatch!(isa, quant::product(product: Product));
+                match isa {
+                    // SAFETY: the machine has it, see `dispatch`; shapes were checked above.
+                    #[cfg(target_arch = "x86_64")]
+                    Isa::Amx => unsafe { super::amx::product(product) },
+                    _ => dispatch!(isa, quant::product(product: Product)),
+                }
                 return;
             }
             unit -= units_of(part);

@@ -2,6 +2,8 @@
 //!
 //! [`Isa`] chooses the instruction set once, at run time; all of them give the same bits.
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
 mod attention;
 mod bodies;
 mod ints;
@@ -22,7 +24,7 @@ pub(crate) use attention::{
 };
 use herd_tensor::isa;
 pub(crate) use lanes::LANES;
-pub(crate) use matrix::{Activations, Planes, multiply};
+pub(crate) use matrix::{Activations, Planes, left_over, multiply};
 use std::sync::OnceLock;
 
 /// Instruction set of the kernels.
@@ -36,6 +38,9 @@ pub(crate) enum Isa {
     /// AVX-512 F, BW, DQ, VL and VNNI.
     #[cfg(target_arch = "x86_64")]
     Avx512,
+    /// AVX-512 as above, and tiles of bytes (AMX-INT8).
+    #[cfg(target_arch = "x86_64")]
+    Amx,
     /// Arm's Advanced SIMD.
     #[cfg(target_arch = "aarch64")]
     Neon,
@@ -50,6 +55,8 @@ impl Isa {
             Isa::Avx2 => isa::Isa::Avx2.is_present() && is_x86_feature_detected!("f16c"),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => isa::Isa::Avx512.is_present() && is_x86_feature_detected!("avx512vnni"),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Amx => Isa::Avx512.is_present() && amx::is_present(),
             #[cfg(target_arch = "aarch64")]
             Isa::Neon => true,
         }
@@ -63,20 +70,33 @@ impl Isa {
             Isa::Avx2,
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Amx,
             #[cfg(target_arch = "aarch64")]
             Isa::Neon,
         ];
         all.into_iter().filter(|isa| isa.is_present()).collect()
     }
 
-    /// The best of this machine, or the one that `HERD_ISA` names.
+    /// Rows of activations in the largest group that the products take at once.
+    fn group(self) -> usize {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Amx => amx::ROWS,
+            _ => quant::GROUP,
+        }
+    }
+
+    /// The best of this machine, or the one that `HERD_ISA` names (`avx512` is without tiles).
     pub(crate) fn best() -> Isa {
         static BEST: OnceLock<Isa> = OnceLock::new();
         *BEST.get_or_init(|| {
             let allowed = |isa: &Isa| match isa::active() {
                 isa::Isa::Portable => *isa == Isa::Portable,
                 #[cfg(target_arch = "x86_64")]
-                isa::Isa::Avx2 => *isa != Isa::Avx512,
+                isa::Isa::Avx2 => !matches!(isa, Isa::Avx512 | Isa::Amx),
+                #[cfg(target_arch = "x86_64")]
+                isa::Isa::Avx512 => *isa != Isa::Amx || std::env::var("HERD_ISA").is_err(),
                 _ => true,
             };
             Isa::available().into_iter().rfind(allowed).unwrap_or(Isa::Portable)
@@ -105,7 +125,7 @@ macro_rules! dispatch {
                 #[cfg(target_arch = "x86_64")]
                 Isa::Avx2 => avx2($($arg),*),
                 #[cfg(target_arch = "x86_64")]
-                Isa::Avx512 => avx512($($arg),*),
+                Isa::Avx512 | Isa::Amx => avx512($($arg),*),
                 #[cfg(target_arch = "aarch64")]
                 Isa::Neon => $module::$body::<$crate::kernels::neon::Neon $(, $kind)?>($($arg),*),
             }

@@ -2,7 +2,7 @@
 //!
 //! Activations are quantised in blocks of 32 columns: `x = scale * number` with numbers within -127..=127. The rows
 //! are taken in groups of 8, 4, 2 and 1; a group keeps what a kernel reads in one stream: per block first the numbers
-//! (for each four columns those of all rows), then scale, scale times sum, minus the sum, minus the sum of the first
+//! (for each four columns those of all rows; in groups of 16, for [`super::amx`], row after row), then scale, scale times sum, minus the sum, minus the sum of the first
 //! 16 numbers, of all rows.
 //!
 //! A row's output is, block after block, `f += scale * (whole sum)` and `f += min * (sum of the activations)`. The
@@ -15,14 +15,18 @@ use crate::gguf::BlockType;
 
 /// Largest group of rows.
 pub(super) const GROUP: usize = 8;
+/// Size of the groups whose numbers lie row after row.
+pub(super) const ROW_MAJOR: usize = 16;
 /// Words (of 4 bytes) of one row and block: 8 of numbers and 4 more.
 pub(super) const WORDS: usize = BLOCK / 4 + 4;
 
-/// First row and size of the group after `last` (or of the first one) of `m` rows; as [`panels`] takes them.
-pub(super) fn next_group(last: Option<(usize, usize)>, m: usize) -> Option<(usize, usize)> {
+/// First row and size of the group after `last` (or of the first one) of `m` rows, as [`panels`] takes them; `largest`
+/// is [`GROUP`] or [`ROW_MAJOR`].
+pub(super) fn next_group(last: Option<(usize, usize)>, m: usize, largest: usize) -> Option<(usize, usize)> {
     let first = last.map_or(0, |(first, size)| first + size);
     match m - first {
         0 => None,
+        rest if rest >= largest => Some((first, largest)),
         GROUP.. => Some((first, GROUP)),
         4.. => Some((first, 4)),
         2.. => Some((first, 2)),
@@ -53,10 +57,11 @@ pub(super) unsafe fn quantise_row<L: Ints>(
             low.store_i8(numbers.as_mut_ptr().cast());
             high.store_i8(numbers.as_mut_ptr().cast::<i8>().add(LANES));
             let (first, second) = (low.sum(), high.sum());
-            let to = group.add(b * size * WORDS + row);
+            let to = group.add(b * size * WORDS);
             for (j, number) in numbers.into_iter().enumerate() {
-                *to.add(j * size) = number;
+                *to.add(if size == ROW_MAJOR { row * numbers.len() + j } else { j * size + row }) = number;
             }
+            let to = to.add(row);
             *to.add(8 * size).cast::<f32>() = scale;
             *to.add(9 * size).cast::<f32>() = scale * (first + second);
             *to.add(10 * size) = -((first + second) as i32);
@@ -118,7 +123,7 @@ unsafe fn panels<L: Ints, F: Format>(p: Product) {
 
 /// One panel times one group of `R` rows; returns `R`.
 #[inline(always)]
-unsafe fn tile<L: Ints, F: Format, const R: usize>(
+pub(super) unsafe fn tile<L: Ints, F: Format, const R: usize>(
     weights: *const u8,
     blocks: usize,
     x: *const i32,
@@ -176,7 +181,7 @@ unsafe fn tile<L: Ints, F: Format, const R: usize>(
 
 /// Step `j` of a block: the numbers of 16 rows and 4 columns (see [`super::planes`]).
 #[inline(always)]
-unsafe fn step<L: Ints, F: Format>(numbers: *const u8, j: usize) -> L::Bytes {
+pub(super) unsafe fn step<L: Ints, F: Format>(numbers: *const u8, j: usize) -> L::Bytes {
     // SAFETY: part `i` of the planes, all inside the block.
     unsafe {
         let part = |i: usize| L::bytes(numbers.add(i * STEP));
@@ -209,7 +214,7 @@ unsafe fn bit<L: Ints>(bytes: L::Bytes, from: u32, to: u32) -> L::Bytes {
 
 /// Scales and minima of 16 rows.
 #[inline(always)]
-unsafe fn scale_of<L: Ints, F: Format>(scales: *const u8, b: usize, half: usize) -> (L, L) {
+pub(super) unsafe fn scale_of<L: Ints, F: Format>(scales: *const u8, b: usize, half: usize) -> (L, L) {
     let kinds = 1 + F::MIN as usize;
     let head = 2 * LANES * kinds;
     // SAFETY: the record of block b, see [`super::planes::Shape::record`].
