@@ -37,14 +37,15 @@ pub(super) fn weights(file: &Arc<Container>) -> Result<(LlamaConfig, Weights), E
     }
     let memory = |e: std::io::Error| file.problem(format!("no memory for {bytes} bytes of weights: {e}"));
     let mut arena = MmapMut::map_anon(bytes.max(1)).map_err(memory)?;
-    // Fewer page faults and fewer misses of the address cache; without it the model works all the same.
-    #[cfg(target_os = "linux")]
-    let _ = arena.advise(memmap2::Advice::HugePage);
     for (piece, kind, at) in &planned {
         if let Some(shape) = Shape::of(*kind).filter(|_| piece.is_matrix()) {
             repack(file, piece, (*kind, shape), &mut arena[*at..])?;
         }
     }
+    // Fewer misses of the address cache, as the system finds time to gather pages. Asked for before the pages are
+    // filled, it would have to clear huge ones first, for which a model waits up to twice as long in a virtual machine.
+    #[cfg(target_os = "linux")]
+    let _ = arena.advise(memmap2::Advice::HugePage);
     let arena = Arc::new(arena);
     let llama = Llama::new(config);
     let c = &llama.config;
