@@ -8,6 +8,7 @@ use herd_model::{LlamaConfig, TorchDtype};
 use herd_run::Context;
 use herd_run::atomic;
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -21,9 +22,14 @@ pub struct Target {
     pub format: Format,
     /// The number type of the matrices; `None` keeps that of the source where the format has it.
     pub kind: Option<BlockType>,
+    /// Most bytes of weights in one safetensors file, unless a single tensor has more; a model that needs several
+    /// files gets an index.
+    pub shard_bytes: u64,
 }
 
 impl Target {
+    /// What [`Target::shard_bytes`] is where nobody says: 5 GB, as hubs like it.
+    pub const SHARD_BYTES: u64 = 5_000_000_000;
     /// The names of number types that can be written, for the command line.
     pub const KINDS: [(&'static str, BlockType); 9] = [
         ("f32", BlockType::F32),
@@ -57,6 +63,17 @@ pub struct Summary {
 struct Planned {
     part: Part,
     kind: BlockType,
+}
+
+impl Planned {
+    fn parameters(&self) -> u64 {
+        self.part.shape.iter().product::<usize>() as u64
+    }
+
+    fn bytes(&self) -> u64 {
+        let (weights, size) = self.kind.block();
+        self.parameters() / weights as u64 * size as u64
+    }
 }
 
 /// Writes `checkpoint` to `out`: a file for GGUF, a folder for safetensors. `out` appears complete or not at all.
@@ -108,11 +125,8 @@ pub fn convert(checkpoint: &Checkpoint, out: &Path, target: Target, ctx: &Contex
             Planned { kind: if floats { BlockType::F32 } else { kind }, part }
         })
         .collect();
-    let (parameters, bytes) = planned.iter().fold((0u64, 0u64), |(n, b), p| {
-        let count = p.part.shape.iter().product::<usize>();
-        let (weights, size) = p.kind.block();
-        (n + count as u64, b + (count / weights * size) as u64)
-    });
+    let parameters = planned.iter().map(Planned::parameters).sum::<u64>();
+    let bytes = planned.iter().map(Planned::bytes).sum::<u64>();
     match target.format {
         Format::Gguf => {
             let mut described = tokenizer.to_gguf()?;
@@ -131,7 +145,7 @@ pub fn convert(checkpoint: &Checkpoint, out: &Path, target: Target, ctx: &Contex
         Format::Safetensors => {
             atomic::create_folder(out, |folder| {
                 tokenizer.save(folder)?;
-                write_folder(checkpoint, config, &planned, folder, ctx)
+                write_folder(checkpoint, config, (&planned, target.shard_bytes), folder, ctx)
             })?;
         }
     }
@@ -241,7 +255,7 @@ fn write_gguf(
 fn write_folder(
     checkpoint: &Checkpoint,
     config: &LlamaConfig,
-    planned: &[Planned],
+    (planned, shard_bytes): (&[Planned], u64),
     folder: &Path,
     ctx: &Context,
 ) -> Result<(), Error> {
@@ -258,22 +272,60 @@ fn write_folder(
     });
     atomic::write_json(&folder.join("generation_config.json"), &generation)?;
     atomic::write_json(&folder.join("config.json"), &config.to_json("LlamaForCausalLM"))?;
-    atomic::create(&folder.join("model.safetensors"), |out| {
-        let entries: Vec<_> = planned
-            .iter()
-            .map(|p| safetensors::Entry {
+    let shards = shards(planned, shard_bytes);
+    let file_name = |shard: usize| match shards.len() {
+        1 => "model.safetensors".to_string(),
+        count => format!("model-{:05}-of-{count:05}.safetensors", shard + 1),
+    };
+    let mut number = 0;
+    for (shard, planned_here) in shards.iter().enumerate() {
+        atomic::create(&folder.join(file_name(shard)), |out| {
+            let entry = |p: &Planned| safetensors::Entry {
                 name: p.part.hf.clone(),
                 shape: p.part.shape.clone(),
                 kind: p.kind,
-            })
-            .collect();
-        safetensors::write_head(out, &entries)?;
-        for (number, p) in planned.iter().enumerate() {
-            ctx.progress.line(format!("{}/{} {} {}", number + 1, planned.len(), p.part.hf, p.kind.name()));
-            write_part(checkpoint, p, Format::Safetensors, out, ctx)?;
+            };
+            let entries: Vec<_> = planned_here.iter().map(entry).collect();
+            safetensors::write_head(out, &entries)?;
+            for p in *planned_here {
+                number += 1;
+                ctx.progress.line(format!("{number}/{} {} {}", planned.len(), p.part.hf, p.kind.name()));
+                write_part(checkpoint, p, Format::Safetensors, out, ctx)?;
+            }
+            Ok::<(), Error>(())
+        })?;
+    }
+    if shards.len() > 1 {
+        let place = |(shard, planned): (usize, &&[Planned])| {
+            let name = file_name(shard);
+            planned.iter().map(|p| (p.part.hf.clone(), name.clone())).collect::<Vec<_>>()
+        };
+        // Sorted, as Transformers writes it.
+        let places: BTreeMap<String, String> = shards.iter().enumerate().flat_map(place).collect();
+        let index = serde_json::json!({
+            "metadata": {
+                "total_parameters": planned.iter().map(Planned::parameters).sum::<u64>(),
+                "total_size": planned.iter().map(Planned::bytes).sum::<u64>(),
+            },
+            "weight_map": places,
+        });
+        atomic::write_json(&folder.join("model.safetensors.index.json"), &index)?;
+    }
+    Ok(())
+}
+
+/// The tensors of each file: as many, in their order, as `most` bytes allow, but at least one.
+fn shards(planned: &[Planned], most: u64) -> Vec<&[Planned]> {
+    let (mut shards, mut first, mut bytes) = (Vec::new(), 0, 0);
+    for (i, p) in planned.iter().enumerate() {
+        if i > first && bytes + p.bytes() > most {
+            shards.push(&planned[first..i]);
+            (first, bytes) = (i, 0);
         }
-        Ok::<(), Error>(())
-    })
+        bytes += p.bytes();
+    }
+    shards.push(&planned[first..]);
+    shards
 }
 
 /// Writes one tensor, a stretch of rows at a time; returns its size.

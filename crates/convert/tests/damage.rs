@@ -72,7 +72,11 @@ fn try_open(path: &Path) -> bool {
 fn gguf_files() {
     let dir = tempfile::tempdir().unwrap();
     let whole = dir.path().join("whole.gguf");
-    let target = Target { format: Format::Gguf, kind: Some(herd_infer::gguf::BlockType::Q8_0) };
+    let target = Target {
+        format: Format::Gguf,
+        kind: Some(herd_infer::gguf::BlockType::Q8_0),
+        shard_bytes: Target::SHARD_BYTES,
+    };
     convert(&Checkpoint::open(&source("gqa2_bias")).unwrap(), &whole, target, &Context::quiet()).unwrap();
     assert!(try_open(&whole));
     let before = peak();

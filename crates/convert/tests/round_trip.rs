@@ -16,7 +16,8 @@ fn source(name: &str) -> PathBuf {
 fn to(input: &Path, out: &Path, kind: Option<BlockType>) -> Result<(), herd_convert::Error> {
     let format =
         if out.extension().is_some_and(|e| e == "gguf") { Format::Gguf } else { Format::Safetensors };
-    convert(&Checkpoint::open(input)?, out, Target { format, kind }, &Context::quiet()).map(drop)
+    let target = Target { format, kind, shard_bytes: Target::SHARD_BYTES };
+    convert(&Checkpoint::open(input)?, out, target, &Context::quiet()).map(drop)
 }
 
 fn logits(path: &Path) -> Vec<f32> {
@@ -43,6 +44,32 @@ fn floats_go_through_gguf_without_a_change() {
         assert_eq!(logits(&gguf), logits(&source(name)), "{name} as GGUF");
         assert_eq!(logits(&back), logits(&source(name)), "{name} back from GGUF");
     }
+}
+
+/// Small files with an index: each within its size unless it holds one tensor, and together the same model.
+#[test]
+fn a_folder_of_several_files_is_the_same_model() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("shards");
+    let most = 20_000;
+    let target = Target { format: Format::Safetensors, kind: Some(BlockType::F32), shard_bytes: most };
+    let summary =
+        convert(&Checkpoint::open(&source("gqa4_llama3")).unwrap(), &out, target, &Context::quiet()).unwrap();
+    assert!(!out.join("model.safetensors").exists());
+    let index = std::fs::read_to_string(out.join("model.safetensors.index.json")).unwrap();
+    let index: serde_json::Value = serde_json::from_str(&index).unwrap();
+    assert_eq!(index["metadata"]["total_size"], summary.bytes);
+    let places = index["weight_map"].as_object().unwrap();
+    assert_eq!(places.len(), summary.tensors);
+    let files: std::collections::BTreeSet<&str> = places.values().map(|v| v.as_str().unwrap()).collect();
+    assert!(files.len() > 3);
+    for (i, file) in files.iter().enumerate() {
+        assert_eq!(*file, format!("model-{:05}-of-{:05}.safetensors", i + 1, files.len()));
+        let tensors = places.values().filter(|v| v.as_str() == Some(file)).count();
+        let size = std::fs::metadata(out.join(file)).unwrap().len();
+        assert!(tensors == 1 || size < most + 4096, "{file}: {tensors} tensors in {size} bytes");
+    }
+    assert_eq!(logits(&out), logits(&source("gqa4_llama3")));
 }
 
 #[test]
