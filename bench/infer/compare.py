@@ -1,6 +1,8 @@
 """Herd beside llama.cpp: the same GGUF files, the same threads, taking turns; medians.
 
-    python compare.py MODEL.gguf [--rounds 5] [--threads 2]
+    python compare.py MODEL.gguf [--rounds 5] [--threads 2] [--amx]
+
+With `--amx`, on a processor that has it, llama.cpp is measured twice, with AMX and without.
 
 Needs llama-cpp-python built for this processor (`pip install --no-binary llama-cpp-python llama-cpp-python==0.3.36`)
 and numpy in this Python, and `cargo build --release -p herd`. Q8_0, Q4_0 and Q4_K_M files are made from the model by
@@ -44,6 +46,7 @@ def main():
     p.add_argument("model", type=pathlib.Path)
     p.add_argument("--rounds", type=int, default=5)
     p.add_argument("--threads", default="2")
+    p.add_argument("--amx", action="store_true")
     p.add_argument("--herd", default=str(ROOT / "target/release/herd"))
     p.add_argument("--work", type=pathlib.Path, default=ROOT / "target/bench-infer")
     a = p.parse_args()
@@ -54,24 +57,31 @@ def main():
         if not files[name].exists():
             quantise(a.model, files[name], kind)
     measured = []
+    date = datetime.date.today().isoformat()
+    processor = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if "model name" in line), "")
+    result = {"date": date, "processor": processor, "threads": int(a.threads), "rounds": a.rounds, "measured": measured}
     for name, path in files.items():
         for case, options in CASES.items():
-            rounds = {"herd": [], "llama_cpp": []}
+            herd = [a.herd, "bench", "infer", str(path), "--json", "--rounds", "1", "--threads", a.threads]
+            peer = [sys.executable, str(HERE / "peer.py"), str(path), "--threads", a.threads]
+            programs = {"llama_cpp": peer, "herd": herd}
+            if a.amx:
+                programs["llama_cpp_without_amx"] = peer + ["--no-amx"]
+            rounds = {who: [] for who in programs}
             for _ in range(a.rounds):
-                herd = [a.herd, "bench", "infer", str(path), "--json", "--rounds", "1", "--threads", a.threads]
-                peer = [sys.executable, str(HERE / "peer.py"), str(path), "--threads", a.threads]
-                rounds["llama_cpp"].append(last_line(peer + options))
-                rounds["herd"].append(last_line(herd + options))
+                for who, command in programs.items():
+                    rounds[who].append(last_line(command + options))
             medians = {
                 who: {key: statistics.median(r[key] for r in all_rounds) for key in all_rounds[0]}
                 for who, all_rounds in rounds.items()
             }
             measured.append({"file": name, "case": case, "medians": medians, "rounds": rounds})
             print(name, case, medians, file=sys.stderr)
-    date = datetime.date.today().isoformat()
-    result = {"date": date, "threads": int(a.threads), "rounds": a.rounds, "measured": measured}
-    (HERE / "results" / f"speed-{date}.json").write_text(json.dumps(result, indent=1) + "\n")
-    print("| file | measured | Herd | llama.cpp | ratio |\n|---|---|---:|---:|---:|")
+            # What was measured stays if the rest is not.
+            (HERE / "results" / f"speed-{date}.json").write_text(json.dumps(result, indent=1) + "\n")
+    peers = [who for who in measured[0]["medians"] if who != "herd"]
+    print(f"| file | measured | Herd | {' | '.join(f'{who} | ratio' for who in peers)} |")
+    print("|---|---|---:|" + "---:|---:|" * len(peers))
     one, eight, short = CASES
     for m in measured:
         rows = {
@@ -81,9 +91,10 @@ def main():
             short: [("first_token_s", "first token after 16, s")],
         }[m["case"]]
         for key, words in rows:
-            ours, theirs = (m["medians"][who][key] for who in ("herd", "llama_cpp"))
             digits = 3 if key.endswith("_s") and "per" not in key else 0
-            print(f"| {m['file']} | {words} | {ours:.{digits}f} | {theirs:.{digits}f} | {ours / theirs:.2f}x |")
+            ours, theirs = m["medians"]["herd"][key], [m["medians"][who][key] for who in peers]
+            cells = " | ".join(f"{x:.{digits}f} | {ours / x:.2f}x" for x in theirs)
+            print(f"| {m['file']} | {words} | {ours:.{digits}f} | {cells} |")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,25 @@ import time
 import llama_cpp as L
 
 
+def without_amx():
+    """llama.cpp asks the system for leave to use AMX: from now on the answer is no (seccomp, x86-64 Linux)."""
+
+    class Instruction(ctypes.Structure):
+        _fields_ = [("code", ctypes.c_ushort), ("jt", ctypes.c_ubyte), ("jf", ctypes.c_ubyte), ("k", ctypes.c_uint)]
+
+    class Program(ctypes.Structure):
+        _fields_ = [("len", ctypes.c_ushort), ("filter", ctypes.POINTER(Instruction))]
+
+    load, equal, give = 0x20, 0x15, 0x06
+    steps = (Instruction * 6)(
+        (load, 0, 0, 0), (equal, 0, 3, 158),  # arch_prctl
+        (load, 0, 0, 16), (equal, 0, 1, 0x1023),  # ARCH_REQ_XCOMP_PERM
+        (give, 0, 0, 0x00050000 | 38), (give, 0, 0, 0x7FFF0000),
+    )
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, ctypes.byref(Program(6, steps)), 0, 0) == 0
+
+
 def peak_rss_mb():
     with open("/proc/self/status") as status:
         kib = next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
@@ -46,7 +65,10 @@ def main():
     p.add_argument("--new-tokens", type=int, default=64)
     p.add_argument("--requests", type=int, default=1)
     p.add_argument("--threads", type=int, default=2)
+    p.add_argument("--no-amx", action="store_true")
     a = p.parse_args()
+    if a.no_amx:
+        without_amx()
     L.llama_log_set(QUIET, ctypes.c_void_p(0))
     import numpy  # noqa: F401  (before the clock starts)
 
