@@ -9,6 +9,7 @@
 
 use crate::needle;
 use crate::packing::{MicroBatch, Packer};
+use crate::pretrain::capped;
 use herd_run::random::{Permutation, Random};
 use herd_tokenizer::shard::{ShardIndex, TokenShard};
 use serde::{Deserialize, Serialize};
@@ -110,6 +111,8 @@ pub struct Loader {
     domains: Arc<Vec<Domain>>,
     needles: Option<Arc<needle::Sentences>>,
     seed: u64,
+    /// Rows of each domain that may be taken.
+    most_rows: Vec<u64>,
     state: State,
 }
 
@@ -150,8 +153,18 @@ impl Loader {
         let lanes = vec![None; LANES];
         let cursors = vec![Cursor { epoch: 0, next: 0, credit: 0, rows: 0, lanes, turn: 0 }; domains.len()];
         let state = State { cursors, needle_credit: 0, needles: 0 };
+        let most_rows = vec![u64::MAX; domains.len()];
         let domains = Arc::new(domains);
-        (!domains.is_empty()).then_some(Self { domains, needles: None, seed, state })
+        (!domains.is_empty()).then_some(Self { domains, needles: None, seed, most_rows, state })
+    }
+
+    /// The same sampler, which takes no domain more than `most` times; what it would have got goes to the others. If
+    /// all are read up, it goes on as if there were no bound.
+    pub fn with_max_epochs(mut self, most: Option<f64>) -> Self {
+        if let Some(most) = most {
+            self.most_rows = self.rows_per_pass().iter().map(|rows| (*rows as f64 * most) as u64).collect();
+        }
+        self
     }
 
     /// The same sampler, able to make needle documents with these sentences.
@@ -193,7 +206,12 @@ impl Loader {
     /// The micro-batches of the next step: exactly `sequences * sequence` rows in all, documents in full until a
     /// sequence ends.
     pub fn next(&mut self, request: &Request) -> Vec<MicroBatch> {
-        let weights = integer_weights(&request.weights);
+        let rows = self.state.cursors.iter().map(|cursor| cursor.rows);
+        let open: Vec<bool> = rows.zip(&self.most_rows).map(|(rows, most)| rows < *most).collect();
+        let weights = match open.iter().all(|open| *open) {
+            true => integer_weights(&request.weights),
+            false => integer_weights(&capped(&request.weights, &open)),
+        };
         let needle_share = (request.needle_share.clamp(0.0, 1.0) * UNIT as f64).round() as i64;
         let per_micro = request.sequences_per_micro_batch.max(1);
         let mut packer = Packer::default();

@@ -174,6 +174,35 @@ fn a_step_has_exactly_the_rows_asked_for_and_a_document_continues_where_it_was_c
 }
 
 #[test]
+fn a_domain_that_is_read_up_leaves_its_share_to_the_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || {
+        let (large, small) =
+            (shard(dir.path(), "large", 0, 40, 500), shard(dir.path(), "small", 20_000, 10, 50));
+        Loader::new(vec![large, small], 7).unwrap().with_max_epochs(Some(2.0))
+    };
+    let mut loader = open();
+    let passes = loader.rows_per_pass();
+    for _ in 0..12 {
+        loader.next(&request(4, 50, &[0.5, 0.5]));
+    }
+    let half = loader.state().clone();
+    for _ in 0..50 {
+        loader.next(&request(4, 50, &[0.5, 0.5]));
+    }
+    let rows: Vec<u64> = loader.state().cursors.iter().map(|c| c.rows).collect();
+    // Twice its rows, and at most a step's share more.
+    assert!((2 * passes[1]..2 * passes[1] + 100).contains(&rows[1]), "{rows:?} {passes:?}");
+    assert_eq!(rows[0] + rows[1], 62 * 200);
+    let mut resumed = open();
+    assert!(resumed.restore(half));
+    for _ in 0..50 {
+        resumed.next(&request(4, 50, &[0.5, 0.5]));
+    }
+    assert_eq!(resumed.state(), loader.state(), "a cap needs no state of its own");
+}
+
+#[test]
 fn shards_without_a_usable_document_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     assert!(Loader::new(vec![shard(dir.path(), "single", 0, 5, 1)], 0).is_none());

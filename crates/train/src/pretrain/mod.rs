@@ -3,11 +3,14 @@
 
 mod error;
 mod gates;
+mod mix;
 mod phases;
 mod settings;
 mod summary;
 
 pub use error::Error;
+pub(crate) use mix::capped;
+pub use mix::{MixRow, plan};
 pub use settings::{
     Annealing, CheckpointSettings, HeldOutSettings, Initial, LongContext, NeedleMeasure, NonFinite,
     NonFinitePolicy, Settings,
@@ -126,7 +129,9 @@ impl<'a> Run<'a> {
         ctx: &'a Context,
     ) -> Result<Self, Error> {
         let sentences = Arc::new(Sentences::new(tokenizer, settings.needle_kind));
-        let mut loader = Loader::open(shards, settings.seed)?.with_needles(Arc::clone(&sentences));
+        let mut loader = Loader::open(shards, settings.seed)?
+            .with_needles(Arc::clone(&sentences))
+            .with_max_epochs(settings.max_epochs);
         let short = settings.initial.batch.longest() as usize;
         let micro = settings.micro_batch_tokens as usize;
         let held_out = HeldOut::open(shards, short, settings.held_out.tokens, micro)?;

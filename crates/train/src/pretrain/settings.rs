@@ -23,6 +23,9 @@ pub struct Settings {
     pub checkpoint: CheckpointSettings,
     /// Loss on documents kept back.
     pub held_out: HeldOutSettings,
+    /// Most passes over a domain; what the mix would give it beyond goes to the other domains. Absent: no bound.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_epochs: Option<f64>,
     /// What the needles of all phases say.
     pub needle_kind: NeedleKind,
     /// First phase.
@@ -164,6 +167,7 @@ impl Default for Settings {
             non_finite: NonFinite::default(),
             checkpoint: CheckpointSettings::default(),
             held_out: HeldOutSettings::default(),
+            max_epochs: None,
             needle_kind: NeedleKind::default(),
             initial: Initial::default(),
             long_context: LongContext::default(),
@@ -278,6 +282,9 @@ impl Settings {
         positive("held_out.tokens", self.held_out.tokens)?;
         if !(self.peak_flops.is_finite() && self.peak_flops >= 0.0) {
             return wrong("peak_flops", format!("{} must be a number from 0 up", self.peak_flops));
+        }
+        if self.max_epochs.is_some_and(|most| !(most.is_finite() && most > 0.0)) {
+            return wrong("max_epochs", "must be above 0");
         }
         self.initial.validate().map_err(|e| e.within("initial"))?;
         self.long_context.validate().map_err(|e| e.within("long_context"))?;
