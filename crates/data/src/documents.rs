@@ -1,8 +1,9 @@
 //! Clean documents as Parquet: the interface between curation and everything after it.
 //!
 //! Columns: `id, url, date, title, language, language_score, domain, license, source, author,
-//! canonical, page_type, text`; files without `author`, `canonical` and `page_type` are read too. Rows are streamed both
-//! ways, so a file may be far larger than memory.
+//! canonical, page_type, text`, and after them one 32-bit float column for everything that a filter measured; files
+//! without `author`, `canonical` and `page_type` are read too. Rows are streamed both ways, so a file may be far larger
+//! than memory.
 
 use crate::extract::PageType;
 use arrow_array::cast::AsArray;
@@ -16,6 +17,7 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -89,6 +91,9 @@ pub struct Document {
     pub source: String,
     /// Clean plain text.
     pub text: String,
+    /// What the filters measured, by the name of the column. All documents of a file have the same names; a value that
+    /// does not exist for one of them is NaN here and null in the file.
+    pub values: BTreeMap<String, f32>,
 }
 
 /// Why documents cannot be read or written.
@@ -106,13 +111,23 @@ pub enum DocumentsError {
         #[source]
         source: ParquetError,
     },
+    /// A line of JSON Lines is none.
+    #[error("{}:{line}: {problem}", path.display())]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// A column is missing, of another type, or holds a value that cannot be.
     #[error("{}: column `{column}` {problem}", path.display())]
     Column {
         /// The file.
         path: PathBuf,
         /// The column.
-        column: &'static str,
+        column: String,
         /// What is wrong with it.
         problem: String,
     },
@@ -124,14 +139,14 @@ impl DocumentsError {
         move |source| Self::Parquet { path, source }
     }
 
-    pub(crate) fn column(path: &Path, column: &'static str, problem: impl Into<String>) -> Self {
-        Self::Column { path: path.to_path_buf(), column, problem: problem.into() }
+    pub(crate) fn column(path: &Path, column: &str, problem: impl Into<String>) -> Self {
+        Self::Column { path: path.to_path_buf(), column: column.to_string(), problem: problem.into() }
     }
 }
 
-fn schema() -> Arc<Schema> {
+fn schema(values: &[String]) -> Arc<Schema> {
     let text = |name: &str| Field::new(name, DataType::Utf8, false);
-    Arc::new(Schema::new(vec![
+    let mut fields = vec![
         text("id"),
         text("url"),
         text("date"),
@@ -145,7 +160,9 @@ fn schema() -> Arc<Schema> {
         Field::new("canonical", DataType::Utf8, true),
         text("page_type"),
         text("text"),
-    ]))
+    ];
+    fields.extend(values.iter().map(|name| Field::new(name, DataType::Float32, true)));
+    Arc::new(Schema::new(fields))
 }
 
 pub(crate) fn properties() -> WriterProperties {
@@ -155,18 +172,31 @@ pub(crate) fn properties() -> WriterProperties {
 
 /// Writes documents one by one; memory is bounded by a row group.
 pub struct Writer<W: Write + Send> {
-    inner: ArrowWriter<W>,
+    inner: Output<W>,
     path: PathBuf,
     rows: Vec<Document>,
     text_bytes: usize,
 }
 
+/// The columns of values are those of the first document, so the file begins when it is there.
+enum Output<W: Write + Send> {
+    Ready(W),
+    Open(Box<Open<W>>),
+    /// Only within a call, and after one that failed.
+    Broken,
+}
+
+/// A file that has begun.
+struct Open<W: Write + Send> {
+    writer: ArrowWriter<W>,
+    values: Vec<String>,
+    schema: Arc<Schema>,
+}
+
 impl<W: Write + Send> Writer<W> {
     /// Begins a file; `path` is only named in errors.
     pub fn new(out: W, path: &Path) -> Result<Self, DocumentsError> {
-        let inner =
-            ArrowWriter::try_new(out, schema(), Some(properties())).map_err(DocumentsError::parquet(path))?;
-        Ok(Self { inner, path: path.to_path_buf(), rows: Vec::new(), text_bytes: 0 })
+        Ok(Self { inner: Output::Ready(out), path: path.to_path_buf(), rows: Vec::new(), text_bytes: 0 })
     }
 
     /// Appends a document.
@@ -179,16 +209,48 @@ impl<W: Write + Send> Writer<W> {
         Ok(())
     }
 
+    /// The file, begun if it is not.
+    fn open(&mut self, first: Option<&Document>) -> Result<&mut Open<W>, DocumentsError> {
+        if matches!(self.inner, Output::Ready(_))
+            && let Output::Ready(out) = std::mem::replace(&mut self.inner, Output::Broken)
+        {
+            let values: Vec<String> = first.map(|d| d.values.keys().cloned().collect()).unwrap_or_default();
+            let schema = schema(&values);
+            let writer = ArrowWriter::try_new(out, schema.clone(), Some(properties()))
+                .map_err(DocumentsError::parquet(&self.path))?;
+            self.inner = Output::Open(Box::new(Open { writer, values, schema }));
+        }
+        match &mut self.inner {
+            Output::Open(open) => Ok(open),
+            _ => {
+                let problem = ParquetError::General("an earlier write failed".into());
+                Err(DocumentsError::parquet(&self.path)(problem))
+            }
+        }
+    }
+
     fn flush_rows(&mut self) -> Result<(), DocumentsError> {
         if self.rows.is_empty() {
             return Ok(());
         }
         let rows = std::mem::take(&mut self.rows);
         self.text_bytes = 0;
+        let path = self.path.clone();
+        let Open { writer, values, schema } = self.open(rows.first())?;
+        if let Some(odd) = rows.iter().find(|d| !d.values.keys().eq(values.iter())) {
+            let there: Vec<_> = odd.values.keys().map(String::as_str).collect();
+            let problem = format!(
+                "differ: {} has {}, the first document {}",
+                odd.url,
+                there.join(", "),
+                values.join(", ")
+            );
+            return Err(DocumentsError::column(&path, "(values)", problem));
+        }
         let text = |field: fn(&Document) -> &str| -> ArrayRef {
             Arc::new(StringArray::from_iter_values(rows.iter().map(field)))
         };
-        let columns: Vec<ArrayRef> = vec![
+        let mut columns: Vec<ArrayRef> = vec![
             text(|d| &d.id),
             text(|d| &d.url),
             text(|d| &d.date),
@@ -203,11 +265,15 @@ impl<W: Write + Send> Writer<W> {
             text(|d| d.page_type.name()),
             text(|d| &d.text),
         ];
-        let batch = RecordBatch::try_new(schema(), columns)
-            .map_err(|e| DocumentsError::parquet(&self.path)(e.into()))?;
-        self.inner.write(&batch).map_err(DocumentsError::parquet(&self.path))?;
-        if self.inner.in_progress_size() >= ROW_GROUP_BYTES {
-            self.inner.flush().map_err(DocumentsError::parquet(&self.path))?;
+        for name in values {
+            let value = |d: &Document| d.values.get(name).copied().filter(|v| !v.is_nan());
+            columns.push(Arc::new(Float32Array::from_iter(rows.iter().map(value))));
+        }
+        let batch = RecordBatch::try_new(schema.clone(), columns)
+            .map_err(|e| DocumentsError::parquet(&path)(e.into()))?;
+        writer.write(&batch).map_err(DocumentsError::parquet(&path))?;
+        if writer.in_progress_size() >= ROW_GROUP_BYTES {
+            writer.flush().map_err(DocumentsError::parquet(&path))?;
         }
         Ok(())
     }
@@ -215,7 +281,14 @@ impl<W: Write + Send> Writer<W> {
     /// Writes what is left and the footer; returns the writer underneath.
     pub fn finish(mut self) -> Result<W, DocumentsError> {
         self.flush_rows()?;
-        self.inner.into_inner().map_err(DocumentsError::parquet(&self.path))
+        self.open(None)?;
+        match self.inner {
+            Output::Open(open) => open.writer.into_inner().map_err(DocumentsError::parquet(&self.path)),
+            Output::Ready(out) => Ok(out),
+            Output::Broken => Err(DocumentsError::parquet(&self.path)(ParquetError::General(
+                "an earlier write failed".into(),
+            ))),
+        }
     }
 }
 
@@ -238,7 +311,7 @@ pub struct Reader {
     path: PathBuf,
 }
 
-/// Opens a file of documents. Unknown further columns are ignored.
+/// Opens a file of documents. Further columns of 32-bit floats are values; others are ignored.
 pub fn read(path: &Path) -> Result<Reader, DocumentsError> {
     let file = File::open(path).map_err(FileError::at("read", path))?;
     let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(DocumentsError::parquet(path))?;
@@ -265,6 +338,16 @@ impl Reader {
             None => Ok(None),
         };
         let (author, canonical, page_type) = (later("author")?, later("canonical")?, later("page_type")?);
+        let known = schema(&[]);
+        let is_value = |field: &Field| {
+            *field.data_type() == DataType::Float32 && known.field_with_name(field.name()).is_err()
+        };
+        let fields = batch.schema_ref().fields().iter();
+        let values: Vec<(&str, &Float32Array)> = fields
+            .zip(batch.columns())
+            .filter(|(field, _)| is_value(field))
+            .filter_map(|(field, column)| Some((field.name().as_str(), column.as_primitive_opt()?)))
+            .collect();
         let value = |column: Option<&StringArray>, row: usize| {
             column.filter(|c| c.is_valid(row)).map(|c| c.value(row).to_string())
         };
@@ -292,6 +375,13 @@ impl Reader {
                         .unwrap_or_default(),
                     source: source.value(row).to_string(),
                     text: text.value(row).to_string(),
+                    values: values
+                        .iter()
+                        .map(|(name, column)| {
+                            let value = if column.is_valid(row) { column.value(row) } else { f32::NAN };
+                            (name.to_string(), value)
+                        })
+                        .collect(),
                 })
             })
             .collect()
@@ -370,6 +460,7 @@ mod tests {
             license: n.is_multiple_of(3).then(|| "CC-BY-SA-4.0".to_string()),
             source: "a.warc.gz".into(),
             text: format!("Zeile eins\nZeile {n} \u{1f980}"),
+            values: BTreeMap::from([("quality".to_string(), n as f32), ("words".to_string(), 3.0)]),
         }
     }
 
@@ -382,6 +473,21 @@ mod tests {
         let reader = read(&path).unwrap();
         assert_eq!(reader.total(), documents.len() as u64);
         assert_eq!(reader.collect::<Result<Vec<_>, _>>().unwrap(), documents);
+    }
+
+    #[test]
+    fn a_value_that_does_not_exist_is_null_and_other_values_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("documents.parquet");
+        let mut none = document(1);
+        none.values.insert("quality".into(), f32::NAN);
+        write(&path, [document(0), none]).unwrap();
+        let read: Vec<_> = read(&path).unwrap().collect::<Result<_, _>>().unwrap();
+        assert_eq!(read[0].values["quality"], 0.0);
+        assert!(read[1].values["quality"].is_nan() && read[1].values["words"] == 3.0);
+        let odd = Document { values: BTreeMap::new(), ..document(2) };
+        let message = write(&path, [document(0), odd]).unwrap_err().to_string();
+        assert!(message.contains("https://a.example/2") && message.contains("quality, words"), "{message}");
     }
 
     #[test]

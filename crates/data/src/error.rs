@@ -1,3 +1,4 @@
+use crate::classifier::ModelError;
 use crate::documents::DocumentsError;
 use crate::funnel::Funnel;
 use herd_run::atomic::FileError;
@@ -15,6 +16,9 @@ pub enum Error {
     /// A file of documents or rejects cannot be read or written.
     #[error(transparent)]
     Documents(#[from] DocumentsError),
+    /// A classifier cannot be read or written.
+    #[error(transparent)]
+    Model(#[from] ModelError),
     /// The crawl holds no response at all.
     #[error("no response in {files} file(s): {problem}")]
     EmptyCrawl {

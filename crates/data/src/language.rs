@@ -39,7 +39,8 @@ impl Model {
             count += rows;
         }
         sum.iter_mut().for_each(|s| *s /= count.max(1) as f32);
-        (count > 1).then_some(sum)
+        // Without any known part of a word the end alone decides, as in fastText: for no language with certainty.
+        (!text.trim_ascii().is_empty()).then_some(sum)
     }
 
     /// The leaf with the greatest product of decisions on its path.
@@ -67,7 +68,7 @@ impl Model {
 }
 
 /// fastText's Huffman tree: labels by falling count, two queues, the smaller node to the left.
-fn huffman(counts: &[i64]) -> Vec<Option<(usize, usize)>> {
+pub(crate) fn huffman(counts: &[i64]) -> Vec<Option<(usize, usize)>> {
     let leaves = counts.len();
     let mut weight = counts.to_vec();
     weight.resize(2 * leaves - 1, 1_000_000_000_000_000);

@@ -5,7 +5,10 @@
 //! text of a page, [`filters`] keep or drop.
 
 pub mod address;
+pub mod annotate;
 pub mod archive;
+pub mod classifier;
+pub mod contamination;
 pub mod documents;
 mod error;
 pub mod extract;
@@ -13,6 +16,7 @@ pub mod filters;
 pub mod funnel;
 mod hash;
 pub mod html;
+pub mod inspect;
 pub mod label;
 pub mod language;
 pub mod lines;
@@ -20,9 +24,12 @@ pub mod near_duplicates;
 pub mod page_file;
 pub mod rejects;
 pub mod response;
+pub mod sample;
 pub mod settings;
 pub mod shards;
 mod stage;
+pub mod stats;
+pub mod table;
 pub mod tokenizer_stage;
 
 pub use error::Error;

@@ -1,7 +1,9 @@
-//! What was dropped, and why: `rejects.parquet` with url, rule, value, threshold and the text that triggered the rule.
+//! What was dropped, and why: `rejects.parquet` with url, rule, value, threshold, the text that triggered the rule and the
+//! beginning of the document.
 
 use crate::documents::{Columns, DocumentsError, properties};
 use crate::filters::Reason;
+use arrow_array::cast::AsArray;
 use arrow_array::{ArrayRef, Float32Array, RecordBatch, StringArray};
 use arrow_schema::{DataType, Field, Schema};
 use herd_run::atomic::FileError;
@@ -30,6 +32,7 @@ fn schema() -> Arc<Schema> {
         Field::new("value", DataType::Float32, false),
         Field::new("threshold", DataType::Float32, false),
         Field::new("excerpt", DataType::Utf8, false),
+        Field::new("text", DataType::Utf8, false),
     ]))
 }
 
@@ -68,6 +71,7 @@ impl<W: Write + Send> Writer<W> {
             number(|r| r.reason.value),
             number(|r| r.reason.threshold),
             text(|r| &r.reason.excerpt),
+            text(|r| &r.reason.text),
         ];
         let batch = RecordBatch::try_new(schema(), columns)
             .map_err(|e| DocumentsError::parquet(&self.path)(e.into()))?;
@@ -102,6 +106,8 @@ fn rows_of(batch: &RecordBatch, path: &Path) -> Result<Vec<Reject>, DocumentsErr
     let columns = Columns { batch, path };
     let (url, rule, excerpt) =
         (columns.strings("url")?, columns.strings("rule")?, columns.strings("excerpt")?);
+    // Files of an earlier version have none.
+    let text = batch.column_by_name("text").and_then(|c| c.as_string_opt::<i32>());
     let (value, threshold) = (columns.floats("value")?, columns.floats("threshold")?);
     let reject = |row: usize| Reject {
         url: url.value(row).to_string(),
@@ -110,6 +116,7 @@ fn rows_of(batch: &RecordBatch, path: &Path) -> Result<Vec<Reject>, DocumentsErr
             value: value.value(row),
             threshold: threshold.value(row),
             excerpt: excerpt.value(row).to_string(),
+            text: text.map_or(String::new(), |text| text.value(row).to_string()),
         },
     };
     Ok((0..batch.num_rows()).map(reject).collect())

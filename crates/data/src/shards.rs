@@ -24,11 +24,36 @@ pub struct Settings {
     /// Share of each domain that is kept back for evaluation, 0 to 0.5: of its documents, and at least as much of its
     /// text, so that a domain of few documents can be evaluated too.
     pub held_out: f64,
+    /// How often documents are written for training, by domain and language; the first rule that fits counts. Documents
+    /// kept back are written once.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub sampling: Vec<Sampling>,
+}
+
+/// Up- or down-sampling of some documents (SPEC DATA-8).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sampling {
+    /// The domain; absent: all.
+    #[serde(default)]
+    pub domain: Option<Domain>,
+    /// The language; absent: all.
+    #[serde(default)]
+    pub language: Option<String>,
+    /// Copies of a document on average: 0.3 keeps three of ten, 2.5 writes each twice and half of them once more.
+    pub copies: f64,
+}
+
+impl Sampling {
+    fn fits(&self, document: &Document) -> bool {
+        self.domain.is_none_or(|domain| domain == document.domain)
+            && self.language.as_ref().is_none_or(|language| *language == document.language)
+    }
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { held_out: 0.02 }
+        Self { held_out: 0.02, sampling: Vec::new() }
     }
 }
 
@@ -38,6 +63,12 @@ impl Settings {
         if !(0.0..=0.5).contains(&self.held_out) {
             let problem = format!("{} is not a share of documents; choose 0 to 0.5", self.held_out);
             return Err(SettingError::new("held_out", problem));
+        }
+        for (n, rule) in self.sampling.iter().enumerate() {
+            if !(0.0..=100.0).contains(&rule.copies) {
+                let problem = format!("{} is no number of copies; choose 0 to 100", rule.copies);
+                return Err(SettingError::new(format!("sampling.{n}.copies"), problem));
+            }
         }
         Ok(())
     }
@@ -125,7 +156,13 @@ pub fn run(
             let batch = batch?;
             let encoded: Vec<_> = batch.par_iter().map(|d| encode(&tokenizer, d)).collect();
             for (document, tokens) in batch.iter().zip(encoded) {
-                shards.push(document, &tokens, split.is_held_out(document))?;
+                if split.is_held_out(document) {
+                    shards.push(document, &tokens, true)?;
+                    continue;
+                }
+                for _ in 0..copies(&settings.sampling, document) {
+                    shards.push(document, &tokens, false)?;
+                }
             }
             task.add(batch.len() as u64);
         }
@@ -226,9 +263,21 @@ fn limit(share: f64, mut keys: Vec<(u64, u64)>) -> u64 {
     limit.min(keys.last().map_or(0, |(highest, _)| *highest))
 }
 
-/// A uniform number from a document's id.
+/// How often a document is written; which documents have the fraction of a copy depends on their ids alone.
+fn copies(rules: &[Sampling], document: &Document) -> u64 {
+    let Some(rule) = rules.iter().find(|rule| rule.fits(document)) else { return 1 };
+    let more = (number("copies", &document.id) as f64 / u64::MAX as f64) < rule.copies.fract();
+    rule.copies as u64 + more as u64
+}
+
+/// A uniform number that decides who is kept back.
 fn key(id: &str) -> u64 {
-    let digits = hash::of_bytes(format!("held out\n{id}").as_bytes());
+    number("held out", id)
+}
+
+/// A uniform number from a document's id, for a purpose.
+fn number(purpose: &str, id: &str) -> u64 {
+    let digits = hash::of_bytes(format!("{purpose}\n{id}").as_bytes());
     u64::from_str_radix(&digits[..16], 16).unwrap_or(0)
 }
 

@@ -1,6 +1,6 @@
 //! The command line: what `herd --help` says.
 
-use crate::commands::{checkpoint, generate, measure};
+use crate::commands::{checkpoint, classify, generate, label, look, measure, mix};
 use clap::{Args, Parser, Subcommand};
 use herd_run::Verbosity;
 use herd_train::bench::{WORKLOADS, Workload};
@@ -105,7 +105,7 @@ pub enum Command {
 #[derive(Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct DataArgs {
-    /// What to do with pages.
+    /// What to do with pages and documents.
     #[command(subcommand)]
     pub command: Option<DataCommand>,
     /// The stage to run.
@@ -113,7 +113,7 @@ pub struct DataArgs {
     pub stage: Option<RunArgs>,
 }
 
-/// What can be done with single pages.
+/// What can be done with pages and documents.
 #[derive(Subcommand)]
 pub enum DataCommand {
     /// Print the main text of HTML files and what they say about themselves: one JSON object a page.
@@ -125,6 +125,19 @@ pub enum DataCommand {
         #[arg(long, value_name = "URL")]
         url: Option<String>,
     },
+    /// Let a chat model label documents by criteria of yours, through any OpenAI-compatible endpoint; continues if stopped.
+    Label(label::LabelArgs),
+    /// Train a classifier of texts, such as "worth reading or not", and tell its precision, recall and AUC on texts kept back.
+    TrainClassifier(classify::TrainArgs),
+    /// Look at a curated crawl: the funnel, rejects by rule with the text that triggered it, near-duplicates side by side,
+    /// documents.
+    Inspect(look::InspectArgs),
+    /// Print rows drawn by chance, of those that fulfil conditions: one JSON object a row.
+    Sample(look::SampleArgs),
+    /// Tell what a recipe's mix contains: tokens and passes by phase and domain, documents and tokens by domain and language.
+    Mix(mix::MixArgs),
+    /// Tell counts, quantiles and histograms of any column by any other.
+    Stats(look::StatsArgs),
 }
 
 /// `herd tokenizer`: the stage of a recipe, or one of its own subcommands.

@@ -6,11 +6,13 @@
 mod chart;
 mod folder;
 mod html;
+mod inspect;
 mod json;
 mod number;
 mod page;
 mod terminal;
 
+pub use inspect::inspection;
 pub use terminal::text_summary;
 
 use folder::Folder;

@@ -89,6 +89,9 @@ pub fn thresholds(documents: &[(f32, usize)], settings: &Divergence) -> Threshol
             return None;
         }
         values.sort_by(f32::total_cmp);
+        if let Some(quantile) = settings.max_quantile {
+            return Some(values[((values.len() - 1) as f32 * quantile) as usize]);
+        }
         let (median, upper) = (values[values.len() / 2], values[values.len() * 3 / 4]);
         // Even if all are alike, a tenth above the median is no outlier.
         Some(median + settings.max_spread * (upper - median).max(median / 60.0))
@@ -124,6 +127,14 @@ mod tests {
         let thresholds = thresholds(&all, &Divergence::default());
         let outliers: Vec<usize> = (0..all.len()).filter(|n| all[*n].0 > thresholds.of(all[*n].1)).collect();
         assert_eq!(outliers, [60], "{all:?}");
+    }
+
+    #[test]
+    fn a_quantile_keeps_its_share() {
+        let documents: Vec<(f32, usize)> = (0..=100).map(|n| (n as f32, 100)).collect();
+        let settings = Divergence { max_quantile: Some(0.9), ..Divergence::default() };
+        let thresholds = thresholds(&documents, &settings);
+        assert_eq!(documents.iter().filter(|d| d.0 <= thresholds.of(d.1)).count(), 91);
     }
 
     #[test]

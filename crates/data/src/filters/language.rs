@@ -1,6 +1,7 @@
 use super::{Filter, Reason, Verdict};
 use crate::documents::Document;
 use crate::language;
+use std::collections::BTreeMap;
 
 /// Finds a document's language and drops what has none for sure, or one that is not wanted.
 pub struct LanguageFilter {
@@ -8,6 +9,8 @@ pub struct LanguageFilter {
     pub languages: Vec<String>,
     /// Least probability.
     pub min_score: f32,
+    /// The same for single languages.
+    pub min_scores: BTreeMap<String, f32>,
 }
 
 impl Filter for LanguageFilter {
@@ -20,12 +23,13 @@ impl Filter for LanguageFilter {
             return Verdict::Drop(Reason::new("no language", 0.0, self.min_score, &document.text));
         };
         (document.language, document.language_score) = (language, score);
-        if score < self.min_score {
-            return Verdict::Drop(Reason::new("uncertain language", score, self.min_score, &document.text));
+        let least = self.min_scores.get(&document.language).copied().unwrap_or(self.min_score);
+        if score < least {
+            return Verdict::Drop(Reason::new("uncertain language", score, least, &document.text));
         }
         if !self.languages.is_empty() && !self.languages.contains(&document.language) {
             let excerpt = format!("{}: {}", document.language, document.text);
-            return Verdict::Drop(Reason::new("other language", score, self.min_score, &excerpt));
+            return Verdict::Drop(Reason::new("other language", score, least, &excerpt));
         }
         Verdict::Keep
     }
@@ -38,10 +42,14 @@ mod tests {
 
     #[test]
     fn language_is_set_and_bounds_are_kept() {
-        let filter = LanguageFilter { languages: vec!["de".into()], min_score: 0.5 };
+        let filter =
+            LanguageFilter { languages: vec!["de".into()], min_score: 0.5, min_scores: BTreeMap::new() };
         let mut german = document("Das Verzeichnis enthält alle Dateien, die beim Start gelesen werden.");
         assert_eq!(filter.apply(&mut german), Verdict::Keep);
         assert_eq!(german.language, "de");
+        let strict = LanguageFilter { min_scores: BTreeMap::from([("de".into(), 0.9999)]), ..filter };
+        assert!(matches!(strict.apply(&mut german), Verdict::Drop(r) if r.threshold == 0.9999));
+        let filter = LanguageFilter { min_scores: BTreeMap::new(), ..strict };
         let rule = |text: &str| match filter.apply(&mut document(text)) {
             Verdict::Drop(reason) => reason.rule,
             Verdict::Keep => "keep".into(),

@@ -15,6 +15,7 @@ impl Filter for MinLength {
     fn apply(&self, document: &mut Document) -> Verdict {
         let weight = |c: char| if c.is_whitespace() { 0 } else { 1 + 2 * is_unspaced(c) as usize };
         let chars: usize = document.text.chars().map(weight).sum();
+        document.values.insert("characters".into(), chars as f32);
         if chars >= self.min_chars {
             return Verdict::Keep;
         }

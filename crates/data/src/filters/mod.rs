@@ -2,6 +2,8 @@
 //! counting and writing rejects, is done once by [`judge`].
 
 mod block_list;
+mod classifiers;
+mod decontamination;
 mod dirty_words;
 mod divergence;
 mod language;
@@ -10,6 +12,8 @@ pub mod personal_data;
 mod repetition;
 
 pub use block_list::BlockList;
+pub use classifiers::{Classifiers, domain_by_score};
+pub use decontamination::DecontaminationFilter;
 pub use dirty_words::DirtyWordShare;
 pub use divergence::{Distribution, Thresholds, divergence, thresholds};
 pub use language::LanguageFilter;
@@ -23,6 +27,8 @@ use crate::rejects::Reject;
 
 /// Characters of an excerpt.
 const EXCERPT: usize = 200;
+/// Characters of a dropped document that are kept.
+const BEGINNING: usize = 1500;
 
 /// Why a document is dropped.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,13 +41,22 @@ pub struct Reason {
     pub threshold: f32,
     /// The text that triggered the rule.
     pub excerpt: String,
+    /// The beginning of the document, personal data masked; empty if it has no text yet.
+    pub text: String,
 }
 
 impl Reason {
     /// A reason; the excerpt is cut to a line's length.
     pub fn new(rule: &str, value: f32, threshold: f32, excerpt: &str) -> Self {
         let excerpt = excerpt.chars().take(EXCERPT).map(|c| if c == '\n' { ' ' } else { c }).collect();
-        Self { rule: rule.to_string(), value, threshold, excerpt }
+        Self { rule: rule.to_string(), value, threshold, excerpt, text: String::new() }
+    }
+
+    /// The same with the beginning of the document, for people who look at rejects.
+    pub fn with_text(mut self, text: &str) -> Self {
+        let end = text.char_indices().nth(BEGINNING).map_or(text.len(), |(at, _)| at);
+        self.text = personal_data::mask(&text[..end], &personal_data::find(&text[..end]));
+        self
     }
 }
 
@@ -74,7 +89,7 @@ pub fn judge(
             Verdict::Keep => funnel.pass(filter.step(), bytes, document.text.len()),
             Verdict::Drop(reason) => {
                 funnel.drop(filter.step(), bytes, &reason.rule);
-                return Err(Reject { url: document.url, reason });
+                return Err(Reject { url: document.url, reason: reason.with_text(&document.text) });
             }
         }
     }
@@ -127,6 +142,7 @@ pub(crate) fn document(text: &str) -> Document {
         page_type: crate::extract::PageType::Article,
         source: "crawl.warc.gz".into(),
         text: text.into(),
+        values: Default::default(),
     }
 }
 

@@ -65,7 +65,7 @@ fn rules() -> &'static [Rule] {
     static RULES: OnceLock<Vec<Rule>> = OnceLock::new();
     RULES.get_or_init(|| {
         let rules: &[Proposal] = &[
-            (Kind::Email, r"[A-Za-z0-9][A-Za-z0-9._%+\-]{0,63}@[A-Za-z0-9](?:[A-Za-z0-9\-]{0,62}\.){1,6}[A-Za-z]{2,18}", |_| true),
+            (Kind::Email, r"[\p{L}0-9][\p{L}0-9._%+\-]{0,63}@[A-Za-z0-9](?:[A-Za-z0-9\-]{0,62}\.){1,6}[A-Za-z]{2,18}", |m| !m.starts_with("git@")),
             (Kind::Iban, r"\b[A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3}\b)?", iban),
             (Kind::Card, r"[3-6][0-9]{3}(?:[ -]?[0-9]{4}){3}|3[47][0-9]{2}[ -]?[0-9]{6}[ -]?[0-9]{5}", card),
             (Kind::NationalId, r"[0-9]{3}-[0-9]{2}-[0-9]{4}", us_social_security),
@@ -82,12 +82,12 @@ fn rules() -> &'static [Rule] {
             (Kind::NationalId, r"(?:PESEL|pesel)[^0-9\n]{0,12}[0-9]{11}", poland_pesel),
             (Kind::NationalId, r"(?:BSN|bsn|[Bb]urgerservicenummer)[^0-9\n]{0,12}[0-9]{9}", netherlands_bsn),
             (Kind::NationalId, r"(?:Steuer-?ID|Steuer-?IdNr\.?|Identifikationsnummer)[^0-9\n]{0,12}[0-9]{2} ?[0-9]{3} ?[0-9]{3} ?[0-9]{3}", germany_tax),
-            (Kind::Phone, r"\+[0-9]{1,3}[ .\-/]?(?:\(0?[0-9]{1,4}\)[ .\-/]?)?[0-9]{2,4}(?:[ .\-/]?[0-9]{2,4}){1,4}", phone),
+            (Kind::Phone, r"\+[0-9]{1,3}[ .\-/]?(?:\(0?[0-9]{1,4}\)[ .\-/]?)?[0-9]{1,5}(?:[ .\-/]?[0-9]{2,5}){1,5}", phone),
             (Kind::Phone, r"\([2-9][0-9]{2}\) ?[2-9][0-9]{2}[ .\-][0-9]{4}", |_| true),
             (Kind::Phone, r"[2-9][0-9]{2}-[2-9][0-9]{2}-[0-9]{4}", |_| true),
-            (Kind::Phone, r"(?i:telephone|telefon|teléfono|téléphone|phone|tel|fax|mobile|handy)[.:]{0,2} ?\(?0[0-9]{1,4}\)?(?:[ .\-/]{1,3}[0-9]{2,6}){1,4}", phone),
+            (Kind::Phone, r"(?i:telephone|telefon|teléfono|téléphone|phone|tel|fax|mobile|handy) ?[.:]{0,2} ?\(?0[0-9]{1,4}\)?(?:[ .\-/]{1,3}[0-9]{2,6}){1,4}", phone),
             (Kind::Ip, r"[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}", public_ipv4),
-            (Kind::Ip, r"[0-9a-fA-F]{1,4}(?::[0-9a-fA-F]{1,4}){7}|[23][0-9a-fA-F]{3}(?::[0-9a-fA-F]{1,4}){1,6}::?(?:[0-9a-fA-F]{1,4})?", public_ipv6),
+            (Kind::Ip, r"[0-9a-fA-F]{1,4}(?::[0-9a-fA-F]{1,4}){7}|[23][0-9a-fA-F]{3}(?:::?[0-9a-fA-F]{1,4}){1,7}(?:::)?", public_ipv6),
         ];
         rules.iter().filter_map(|(kind, p, valid)| Some(Rule { kind: *kind, pattern: Regex::new(p).ok()?, valid: *valid })).collect()
     })
@@ -130,7 +130,8 @@ fn touches(neighbour: Option<char>) -> bool {
 fn label_length(kind: Kind, text: &str) -> usize {
     match kind {
         Kind::NationalId | Kind::Phone
-            if text.starts_with(|c: char| c.is_alphabetic()) && text.contains([' ', ':', '.']) =>
+            // Two letters belong to the number, as in Britain's.
+            if text.chars().take_while(|c| c.is_alphabetic()).count() > 2 && text.contains([' ', ':', '.']) =>
         {
             text.find(|c: char| c.is_ascii_digit() || c == '(').filter(|n| *n > 2).unwrap_or(0)
         }
@@ -169,9 +170,11 @@ impl Filter for PersonalDataFilter {
     fn apply(&self, document: &mut Document) -> Verdict {
         let found = find(&document.text);
         if found.is_empty() {
+            document.values.insert("personal_data".into(), 0.0);
             return Verdict::Keep;
         }
         let density = 100.0 * found.len() as f32 / words(&document.text).count().max(1) as f32;
+        document.values.insert("personal_data".into(), density);
         let masked = mask(&document.text, &found);
         if found.len() as u32 >= self.min_count && density > self.max_per_100_words {
             // The excerpt is masked too: rejects are looked at by people.

@@ -35,7 +35,8 @@ pub fn map(pages: &[Part], fates: &Fates, work: &Path, tools: &Tools, ctx: &Cont
                 for (k, document) in batch.into_iter().enumerate() {
                     match fates.reason(n, row + k) {
                         Some(reason) => {
-                            sink.push(Err(Reject { url: document.url, reason: reason.clone() }))?
+                            let reason = reason.clone().with_text(&document.text);
+                            sink.push(Err(Reject { url: document.url, reason }))?
                         }
                         None => {
                             staying.push((document, (ordinal / buckets.size) as usize));
@@ -121,12 +122,18 @@ fn clean(
     funnel.pass("lines", bytes, document.text.len());
     let settings = tools.settings;
     let length = MinLength { min_chars: settings.min_chars };
-    let repetition = Repetition { ngram: settings.repeated_ngram, max_share: settings.max_repeated_share };
+    let repetition = Repetition {
+        ngram: settings.repeated_ngram,
+        max_share: settings.max_repeated_share,
+        gopher: settings.gopher.clone(),
+    };
     let personal = PersonalDataFilter {
         mask: settings.personal_data.mask,
         max_per_100_words: settings.personal_data.max_per_100_words,
         min_count: settings.personal_data.min_count,
     };
-    let filters: [&dyn Filter; 4] = [&length, &repetition, &tools.dirty_words, &personal];
+    let mut filters: Vec<&dyn Filter> = vec![&length, &repetition, &tools.dirty_words, &personal];
+    filters.extend(tools.classifiers.iter().map(|filter| filter as &dyn Filter));
+    filters.extend(tools.benchmarks.iter().map(|filter| filter as &dyn Filter));
     judge(&filters, document, funnel)
 }

@@ -6,10 +6,11 @@ use super::parts::Part;
 use super::{STEPS, Summary, Tools};
 use crate::documents::{self, Document};
 use crate::error::Error;
-use crate::filters::{Distribution, Reason, Thresholds, divergence, thresholds};
+use crate::filters::{Distribution, Reason, Thresholds, divergence, domain_by_score, thresholds};
 use crate::funnel::Funnel;
 use crate::label::label;
 use crate::rejects::{self, Reject};
+use crate::settings::Settings;
 use herd_run::Context;
 use herd_run::atomic;
 use rayon::prelude::*;
@@ -71,7 +72,8 @@ pub fn write(
             for part in &clean.parts {
                 part.batches(|_, batch| {
                     ctx.stop.check()?;
-                    let judged: Vec<_> = batch.into_par_iter().map(|d| judge(d, &languages)).collect();
+                    let judged: Vec<_> =
+                        batch.into_par_iter().map(|d| judge(d, &languages, tools.settings)).collect();
                     for result in judged {
                         match result {
                             Ok(document) => {
@@ -139,15 +141,19 @@ fn measure(parts: &[Part], tools: &Tools, ctx: &Context) -> Result<BTreeMap<Stri
 fn judge(
     mut document: Document,
     languages: &BTreeMap<String, Language>,
+    settings: &Settings,
 ) -> Result<Document, (usize, Reject)> {
     let language = &languages[&document.language];
     let (value, words) = divergence(&document.text, &language.corpus);
+    document.values.insert("divergence".into(), value);
     let threshold = language.thresholds.as_ref().map_or(f32::INFINITY, |t| t.of(words));
     if value > threshold {
-        let reason = Reason::new("outlier tokens", value, threshold, &document.text);
+        let reason =
+            Reason::new("outlier tokens", value, threshold, &document.text).with_text(&document.text);
         return Err((document.text.len(), Reject { url: document.url, reason }));
     }
     document.domain = label(&document.text, &document.language);
+    document.domain = domain_by_score(&document, &settings.classifiers);
     Ok(document)
 }
 

@@ -18,8 +18,9 @@ mod pages;
 mod parts;
 
 use crate::archive::Damage;
+use crate::contamination;
 use crate::error::Error;
-use crate::filters::{BlockList, DirtyWordShare};
+use crate::filters::{BlockList, Classifiers, DecontaminationFilter, DirtyWordShare};
 use crate::funnel::Funnel;
 use crate::settings::Settings;
 use herd_run::atomic::{self, FileError};
@@ -29,7 +30,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Steps in the order of the funnel.
-const STEPS: [&str; 14] = [
+const STEPS: [&str; 16] = [
     "fetch",
     "decode",
     "extract",
@@ -42,6 +43,8 @@ const STEPS: [&str; 14] = [
     "repetition",
     "dirty words",
     "personal data",
+    "classifiers",
+    "decontamination",
     "divergence",
     "domain",
 ];
@@ -85,6 +88,8 @@ struct Tools<'a> {
     settings: &'a Settings,
     block_list: BlockList,
     dirty_words: DirtyWordShare,
+    classifiers: Option<Classifiers>,
+    benchmarks: Option<DecontaminationFilter>,
 }
 
 /// Curates a crawl: reads the archives of `settings.input`, writes `documents.parquet`, `rejects.parquet`, `funnel.json` and
@@ -97,11 +102,12 @@ struct Tools<'a> {
 pub fn run(settings: &Settings, out: &Path, ctx: &Context) -> Result<Summary, Error> {
     settings.validate()?;
     let archives = settings.archives()?;
-    let dirty = &settings.dirty_words;
     let tools = Tools {
         settings,
         block_list: BlockList::load(&settings.blocked_domains)?,
-        dirty_words: DirtyWordShare::new(dirty.list.as_deref(), dirty.max_share, dirty.min_count)?,
+        dirty_words: DirtyWordShare::new(&settings.dirty_words)?,
+        classifiers: Classifiers::load(&settings.classifiers)?,
+        benchmarks: DecontaminationFilter::load(&settings.decontamination)?,
     };
     let work = out.join("work");
     prepare(&work, settings, &archives)?;
@@ -110,6 +116,9 @@ pub fn run(settings: &Settings, out: &Path, ctx: &Context) -> Result<Summary, Er
     let fates = duplicates::reduce(&page_parts, settings, ctx)?;
     let clean_parts = clean::map(&page_parts, &fates, &work, &tools, ctx)?;
     let summary = finish::write(&page_parts, &clean_parts, &fates, out, &tools, ctx)?;
+    if let Some(filter) = &tools.benchmarks {
+        contamination::write_report(&filter.benchmarks, out, ctx)?;
+    }
 
     for place in &summary.damage {
         let Damage { file, offset, problem } = place;

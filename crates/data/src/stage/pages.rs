@@ -140,10 +140,12 @@ fn page(response: &Response, source: &str, tools: &Tools, funnel: &mut Funnel) -
         page_type: page.page_type,
         source: source.to_string(),
         text: page.text,
+        values: Default::default(),
     };
     let language = LanguageFilter {
         languages: tools.settings.languages.clone(),
         min_score: tools.settings.min_language_score,
+        min_scores: tools.settings.min_language_scores.clone(),
     };
     let filters: [&dyn Filter; 2] = [&tools.block_list, &language];
     judge(&filters, document, funnel)

@@ -1,11 +1,13 @@
-//! `herd data extract`: pages given as files.
+//! The subcommands of `herd data`; `extract`, pages given as files, stands here.
 
+use super::{classify, label, look, mix};
 use crate::cli::DataCommand;
 use anyhow::bail;
 use herd_data::page_file::extract_file;
 use herd_run::Context;
 use serde::Serialize;
 use std::io::Write;
+use std::path::PathBuf;
 
 /// One page, as it is printed.
 #[derive(Serialize)]
@@ -21,14 +23,26 @@ struct Extracted {
     milliseconds: f64,
 }
 
-/// Does what the command line asks for. A file that is no page is told, and the others are done.
+/// Does what the command line asks for.
 pub fn run(command: DataCommand, ctx: &Context) -> anyhow::Result<()> {
-    let DataCommand::Extract { files, url } = command;
+    match command {
+        DataCommand::Extract { files, url } => extract(&files, url.as_deref().unwrap_or(""), ctx),
+        DataCommand::TrainClassifier(args) => classify::train_classifier(&args, ctx),
+        DataCommand::Label(args) => label::label(&args, ctx),
+        DataCommand::Mix(args) => mix::mix(&args),
+        DataCommand::Inspect(args) => look::inspect(&args),
+        DataCommand::Sample(args) => look::sample(&args),
+        DataCommand::Stats(args) => look::stats(&args),
+    }
+}
+
+/// Prints the main text of files. A file that is no page is told, and the others are done.
+fn extract(files: &[PathBuf], url: &str, ctx: &Context) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     let mut failed = 0;
-    for file in &files {
+    for file in files {
         ctx.stop.check()?;
-        match extract_file(file, url.as_deref().unwrap_or("")) {
+        match extract_file(file, url) {
             Ok((page, time)) => {
                 let metadata = page.metadata;
                 let line = Extracted {

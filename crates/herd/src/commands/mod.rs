@@ -3,14 +3,19 @@
 mod bench;
 mod check;
 pub mod checkpoint;
+pub mod classify;
 mod data;
 pub mod generate;
+pub mod label;
 mod line_editor;
+pub mod look;
 pub mod measure;
+pub mod mix;
 mod model;
 mod pipeline;
 mod talk;
 mod tokenizer;
+mod view;
 
 use crate::cli::{BenchCommand, Command, DataArgs, TokenizerArgs};
 use crate::folder::RunFolder;

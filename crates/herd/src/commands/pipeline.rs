@@ -71,13 +71,25 @@ pub fn run_folder(args: &RunArgs, recipe: &Recipe) -> RunFolder {
 fn stages<'a>(recipe: &'a Recipe, folder: &'a RunFolder) -> anyhow::Result<Vec<Stage<'a>>> {
     let crawl = recipe.data.archives()?;
     let lists = recipe.data.blocked_domains.iter().chain(&recipe.data.dirty_words.list);
+    let lists = lists.chain(recipe.data.dirty_words.lists.values());
     let lists = lists.map(|path| ("list", path.clone()));
+    let mut benchmarks = Vec::new();
+    for benchmark in &recipe.data.decontamination.benchmarks {
+        benchmarks.extend(benchmark.paths()?.into_iter().map(|path| ("benchmark", path)));
+    }
+    let models = recipe.data.classifiers.iter().map(|c| ("classifier", c.model.clone()));
     Ok(vec![
         Stage {
             name: "data",
             title: "clean, de-duplicate and label the crawl",
             settings: json!(recipe.data),
-            inputs: crawl.into_iter().map(|path| ("crawl", path)).chain(lists).collect(),
+            inputs: crawl
+                .into_iter()
+                .map(|path| ("crawl", path))
+                .chain(lists)
+                .chain(models)
+                .chain(benchmarks)
+                .collect(),
             outputs: vec![folder.data()],
             work: Box::new(|ctx| Ok(herd_data::run(&recipe.data, &folder.data(), ctx).map(drop)?)),
         },

@@ -3,18 +3,29 @@
 use toml::de::{DeTable, DeValue};
 
 /// The line (from 1) of the longest part of the dotted `key` that the text holds; `None` if not even its table is
-/// there.
+/// there. A number in the key is the place in a list, from 0.
 pub fn line_of(text: &str, key: &str) -> Option<usize> {
     let root = DeTable::parse(text).ok()?;
-    let mut table = root.get_ref();
-    let mut found = None;
-    for part in key.split('.') {
-        let Some((name, value)) = table.iter().find(|(name, _)| name.get_ref() == part) else { break };
-        found = Some(name.span().start);
-        match value.get_ref() {
-            DeValue::Table(inner) => table = inner,
+    let mut parts = key.split('.');
+    let first = parts.next()?;
+    let entry = |table: &'_ DeTable<'_>, name: &str| {
+        table.iter().find(|(key, _)| key.get_ref() == name).map(|(key, _)| key.span().start)
+    };
+    let mut found = entry(root.get_ref(), first);
+    let mut value = root.get_ref().get(first).map(|v| v.get_ref());
+    for part in parts {
+        value = match value {
+            Some(DeValue::Table(table)) => {
+                found = entry(table, part).or(found);
+                table.get(part).map(|v| v.get_ref())
+            }
+            Some(DeValue::Array(items)) => {
+                let item = part.parse().ok().and_then(|n: usize| items.get(n));
+                found = item.map(|item| item.span().start).or(found);
+                item.map(|item| item.get_ref())
+            }
             _ => break,
-        }
+        };
     }
     found.map(|byte| 1 + text[..byte].matches('\n').count())
 }
@@ -38,5 +49,8 @@ mod tests {
         assert_eq!(line_of(text, "model.absent"), Some(3));
         assert_eq!(line_of(text, "name"), Some(1));
         assert_eq!(line_of(text, "pretrain.warmup"), None);
+        let text = "[data]\ninput = []\n[[data.models]]\nname = 'a'\n[[data.models]]\nname = 'b'\n";
+        assert_eq!(line_of(text, "data.models.1.name"), Some(6));
+        assert_eq!(line_of(text, "data.models.1.label"), Some(5));
     }
 }
