@@ -17,6 +17,7 @@ mod golden;
 pub mod loss;
 mod optimize;
 pub mod pack;
+mod quality;
 pub mod records;
 mod rejection;
 pub mod reward;
@@ -26,6 +27,7 @@ mod sft;
 mod summary;
 
 pub use error::Error;
+pub use quality::{QualitySettings, train_quality};
 pub use rejection::{Choice, Sampled, SamplingSummary};
 pub use round::run;
 pub use settings::{DpoSettings, Optimization, RejectionSettings, RewardSettings, Settings, SftSettings};

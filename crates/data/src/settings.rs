@@ -124,13 +124,13 @@ impl Benchmark {
     }
 }
 
-/// A model that scores documents: one label of a fastText classifier.
+/// A model that scores documents: one label of a classifier.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClassifierSettings {
     /// Name of the column, and of the rule.
     pub name: String,
-    /// The model: fastText's `.bin`, as `herd data train-classifier` writes it.
+    /// The model that `herd data train-classifier` writes: fastText's `.bin`, or the folder of a Transformer.
     pub model: PathBuf,
     /// The label whose probability is the score.
     pub label: String,

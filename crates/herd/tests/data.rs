@@ -149,6 +149,53 @@ fn a_crawl_is_looked_at_labelled_learned_from_and_curated_again() {
     let trained: Value = serde_json::from_str(&trained).unwrap();
     assert!(trained["evaluation"]["accuracy"]["value"].as_f64().unwrap() > 0.7, "{trained}");
 
+    // A Transformer that begins as the run's model, for English or not.
+    let kinds = dir.path().join("kinds.jsonl");
+    let rows = output(&["data", "sample", run, "-n", "1000", "--columns", "text,language"]);
+    let rows: Vec<String> = rows
+        .lines()
+        .map(|line| {
+            let mut row: Value = serde_json::from_str(line).unwrap();
+            let label = if row["language"] == "en" { "english" } else { "other" };
+            row["label"] = label.into();
+            row.to_string()
+        })
+        .collect();
+    std::fs::write(&kinds, rows.join("\n")).unwrap();
+    let encoder = dir.path().join("encoder");
+    let train = |out: &str, threads: &str| -> Value {
+        let text = output(&[
+            "data",
+            "train-classifier",
+            out,
+            kinds.to_str().unwrap(),
+            "--base",
+            run,
+            "--max-tokens",
+            "128",
+            "--epochs",
+            "4",
+            "--learning-rate",
+            "3e-3",
+            "--positive",
+            "english",
+            "--held-out",
+            "0.3",
+            "--threads",
+            threads,
+            "--json",
+        ]);
+        serde_json::from_str(&text).unwrap()
+    };
+    let trained = train(encoder.to_str().unwrap(), "2");
+    let auc = trained["evaluation"]["labels"][0]["auc"]["value"].as_f64().unwrap();
+    assert!(trained["evaluation"]["labels"][0]["label"] == "english" && auc > 0.9, "{trained}");
+    let again = dir.path().join("encoder1");
+    train(again.to_str().unwrap(), "1");
+    let weights = |folder: &Path| std::fs::read(folder.join("model.safetensors")).unwrap();
+    assert!(weights(&encoder) == weights(&again), "the same bits for any number of threads");
+    assert!(!dir.path().join("encoder.work").exists());
+
     // The same crawl, scored and cleared of a benchmark.
     let benchmark = dir.path().join("benchmark.jsonl");
     std::fs::write(
@@ -161,7 +208,8 @@ fn a_crawl_is_looked_at_labelled_learned_from_and_curated_again() {
     let more = format!(
         "[data.gopher]\n[data.decontamination]\nmax_share = 0.5\n[[data.decontamination.benchmarks]]\nname = \"own\"\n\
          files = [{benchmark:?}]\nfields = [\"text\"]\n[[data.classifiers]]\nname = \"code_score\"\nmodel = {model:?}\n\
-         label = \"code\"\n\n[tokenizer]"
+         label = \"code\"\n\
+         [[data.classifiers]]\nname = \"encoder_score\"\nmodel = {encoder:?}\nlabel = \"english\"\n\n[tokenizer]"
     );
     std::fs::write(&recipe, smoke.replacen("[tokenizer]", &more, 1)).unwrap();
     let again = dir.path().join("again");

@@ -9,7 +9,7 @@ pub use dpo::{Dpo, DpoOutcome, PairLogprobs};
 pub use ranking::{RankingOutcome, ordered_pairs, ranking, ranking_part};
 
 /// `-log sigmoid(x)` and its derivative `-sigmoid(-x)`, exact for every finite `x`.
-fn negative_log_sigmoid(x: f64) -> (f64, f64) {
+pub(crate) fn negative_log_sigmoid(x: f64) -> (f64, f64) {
     // softplus(-x) by the form whose exponential cannot overflow.
     let value = (-x.abs()).exp().ln_1p() + (-x).max(0.0);
     let sigmoid_of_minus = if x >= 0.0 { (-x).exp() / (1.0 + (-x).exp()) } else { 1.0 / (1.0 + x.exp()) };

@@ -1,7 +1,7 @@
 //! What a classifier does on texts it has not seen: precision, recall and the area under the ROC curve of each label, with
 //! 95% intervals from resampled texts, and what each cut-off would keep.
 
-use super::{Classifier, Labelled};
+use super::Labelled;
 use herd_run::random::Random;
 use rayon::prelude::*;
 use serde::Serialize;
@@ -61,15 +61,20 @@ pub struct Evaluation {
     pub labels: Vec<LabelScore>,
 }
 
-/// Measures a classifier on `texts`.
-pub fn evaluate(classifier: &Classifier, texts: &[&Labelled], seed: u64) -> Evaluation {
-    let scores: Vec<Vec<f32>> = texts.par_iter().map(|t| classifier.probabilities(&t.text)).collect();
+/// Measures a classifier on `texts`: its `labels`, and the probability of each that it gives to a text.
+pub fn evaluate(
+    labels: &[&str],
+    probabilities: impl Fn(&str) -> Vec<f32> + Sync,
+    texts: &[&Labelled],
+    seed: u64,
+) -> Evaluation {
+    let scores: Vec<Vec<f32>> = texts.par_iter().map(|t| probabilities(&t.text)).collect();
     let right: Vec<bool> = scores
         .iter()
         .zip(texts)
         .map(|(scores, text)| {
-            let best = scores.iter().zip(classifier.labels()).reduce(|a, b| if b.0 > a.0 { b } else { a });
-            best.is_some_and(|(_, label)| label == text.label)
+            let best = scores.iter().zip(labels).reduce(|a, b| if b.0 > a.0 { b } else { a });
+            best.is_some_and(|(_, label)| *label == text.label)
         })
         .collect();
     let random = Random::new(seed, &[]).named("resample");
@@ -77,10 +82,10 @@ pub fn evaluate(classifier: &Classifier, texts: &[&Labelled], seed: u64) -> Eval
         let sum: u32 = right.iter().zip(weights).map(|(r, w)| *r as u32 * w).sum();
         sum as f32 / weights.iter().sum::<u32>() as f32
     });
-    let labels = classifier
-        .labels()
+    let labels = labels
+        .iter()
         .enumerate()
-        .map(|(n, label)| {
+        .map(|(n, &label)| {
             let mut scored: Vec<(f32, bool)> =
                 scores.iter().zip(texts).map(|(s, t)| (s[n], t.label == label)).collect();
             scored.sort_by(|a, b| a.0.total_cmp(&b.0));

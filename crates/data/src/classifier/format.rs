@@ -18,7 +18,7 @@ pub enum ModelError {
     #[error(transparent)]
     File(#[from] FileError),
     /// The content is not a model that Herd knows.
-    #[error("{}: {problem}; give a supervised fastText model (.bin), or make one with `herd data train-classifier`", path.display())]
+    #[error("{}: {problem}; give a supervised fastText model (.bin), or make a model with `herd data train-classifier`", path.display())]
     Content {
         /// The file.
         path: PathBuf,

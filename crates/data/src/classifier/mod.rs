@@ -2,16 +2,18 @@
 //! one linear layer, softmax: fastText (Joulin et al., arXiv 1607.01759). Models are fastText's `.bin` files in both
 //! directions.
 
+mod encoder;
 mod evaluate;
 mod features;
 mod format;
 mod labelled;
 mod train;
 
-pub use evaluate::{CutOff, Estimate, Evaluation, LabelScore};
+pub use encoder::Encoder;
+pub use evaluate::{CutOff, Estimate, Evaluation, LabelScore, evaluate};
 pub use format::ModelError;
 pub use labelled::{Labelled, read_labelled};
-pub use train::{Settings, Trained, train};
+pub use train::{Settings, Trained, keep_back, train};
 
 use features::Dictionary;
 use std::path::Path;
@@ -37,6 +39,40 @@ pub struct Classifier {
     input: Vec<f32>,
     /// A vector for each label, `[labels, dimension]`.
     output: Vec<f32>,
+}
+
+/// A model of either kind.
+pub enum Model {
+    /// fastText's.
+    Linear(Classifier),
+    /// A Transformer.
+    Encoder(Box<Encoder>),
+}
+
+impl Model {
+    /// Reads fastText's `.bin` file, or the folder of a Transformer.
+    pub fn load(path: &Path) -> Result<Self, ModelError> {
+        match path.is_dir() {
+            true => Ok(Self::Encoder(Box::new(Encoder::load(path)?))),
+            false => Ok(Self::Linear(Classifier::load(path)?)),
+        }
+    }
+
+    /// The names of the labels, in the order of [`Self::probabilities`].
+    pub fn labels(&self) -> Vec<&str> {
+        match self {
+            Self::Linear(model) => model.labels().collect(),
+            Self::Encoder(model) => model.labels().collect(),
+        }
+    }
+
+    /// The probability of each label.
+    pub fn probabilities(&self, text: &str) -> Vec<f32> {
+        match self {
+            Self::Linear(model) => model.probabilities(text),
+            Self::Encoder(model) => model.probabilities(text),
+        }
+    }
 }
 
 fn dot(a: &[f32], b: &[f32]) -> f32 {

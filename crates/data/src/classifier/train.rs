@@ -129,6 +129,12 @@ impl Example {
     }
 }
 
+/// The examples that are kept back, and the others. Which they are depends on their texts and the seed alone.
+pub fn keep_back(examples: &[Labelled], share: f64, seed: u64) -> (Vec<&Labelled>, Vec<&Labelled>) {
+    let limit = (share * u64::MAX as f64) as u64;
+    examples.iter().partition(|e| crate::hash::mix(crate::hash::of_bytes(e.text.as_bytes()) ^ seed) < limit)
+}
+
 /// Trains a classifier. Equal texts are kept back together or not at all.
 ///
 /// # Errors
@@ -136,10 +142,7 @@ impl Example {
 /// A setting that cannot work, fewer than two labels, or the user's wish to stop.
 pub fn train(examples: &[Labelled], settings: &Settings, ctx: &Context) -> Result<Trained, Error> {
     settings.validate()?;
-    let limit = (settings.held_out * u64::MAX as f64) as u64;
-    let (held_out, kept): (Vec<&Labelled>, Vec<&Labelled>) = examples
-        .iter()
-        .partition(|e| crate::hash::mix(crate::hash::of_bytes(e.text.as_bytes()) ^ settings.seed) < limit);
+    let (held_out, kept) = keep_back(examples, settings.held_out, settings.seed);
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     kept.iter().for_each(|e| *counts.entry(&e.label).or_default() += 1);
     if counts.len() < 2 {
@@ -192,7 +195,10 @@ pub fn train(examples: &[Labelled], settings: &Settings, ctx: &Context) -> Resul
     let (input, output) = weights.flat(dictionary.rows());
     let dimension = settings.dimension;
     let classifier = Classifier { dictionary, labels, dimension, loss: Loss::Softmax, input, output };
-    let evaluation = (!held_out.is_empty()).then(|| evaluate(&classifier, &held_out, settings.seed));
+    let evaluation = (!held_out.is_empty()).then(|| {
+        let labels: Vec<&str> = classifier.labels().collect();
+        evaluate(&labels, |text| classifier.probabilities(text), &held_out, settings.seed)
+    });
     Ok(Trained { classifier, examples, words, loss, evaluation })
 }
 

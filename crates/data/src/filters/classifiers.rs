@@ -1,5 +1,5 @@
 use super::{Filter, Reason, Verdict};
-use crate::classifier::Classifier;
+use crate::classifier::Model;
 use crate::documents::{Document, Domain};
 use crate::error::Error;
 use crate::settings::ClassifierSettings;
@@ -13,7 +13,7 @@ pub struct Classifiers(Vec<Scorer>);
 
 struct Scorer {
     settings: ClassifierSettings,
-    model: Arc<Classifier>,
+    model: Arc<Model>,
     /// Place of the label among the model's.
     label: usize,
 }
@@ -25,18 +25,18 @@ impl Classifiers {
     ///
     /// A file that is no model, or a label that a model does not have.
     pub fn load(settings: &[ClassifierSettings]) -> Result<Option<Self>, Error> {
-        let mut models: BTreeMap<&Path, Arc<Classifier>> = BTreeMap::new();
+        let mut models: BTreeMap<&Path, Arc<Model>> = BTreeMap::new();
         let mut scorers = Vec::new();
         for settings in settings {
             let model = match models.get(settings.model.as_path()) {
                 Some(model) => model.clone(),
                 None => {
-                    let model = Arc::new(Classifier::load(&settings.model)?);
+                    let model = Arc::new(Model::load(&settings.model)?);
                     models.insert(&settings.model, model.clone());
                     model
                 }
             };
-            let labels: Vec<&str> = model.labels().collect();
+            let labels = model.labels();
             let label = labels.iter().position(|label| *label == settings.label).ok_or_else(|| {
                 let problem = format!(
                     "'{}' is no label of {}; there are {}",
@@ -59,7 +59,7 @@ impl Filter for Classifiers {
 
     fn apply(&self, document: &mut Document) -> Verdict {
         let mut verdict = Verdict::Keep;
-        let mut last: Option<(&Arc<Classifier>, Vec<f32>)> = None;
+        let mut last: Option<(&Arc<Model>, Vec<f32>)> = None;
         for Scorer { settings, model, label } in &self.0 {
             let applies = settings.languages.is_empty() || settings.languages.contains(&document.language);
             if !applies {
