@@ -24,15 +24,11 @@ const NAMES: [(&str, &str); 2] = [("n_predict", "max_tokens"), ("repeat_penalty"
 /// llama-server's defaults that differ from OpenAI's.
 const DEFAULTS: [(&str, f64); 4] = [("temperature", 0.8), ("top_p", 0.95), ("min_p", 0.05), ("top_k", 40.0)];
 
-/// `POST /completion`.
+/// `POST /completion`. Several prompts give a list of answers.
 pub(crate) async fn completion(State(app): State<Arc<App>>, body: Body) -> Result<Response, ApiError> {
     let value = body::json(body, app.limits.max_body_bytes).await?;
     let fields = Fields::of(&value)?;
-    let mut prompts = prompts(&app, "prompt", fields.required("prompt")?)?;
-    let prompt = if prompts.len() == 1 { prompts.remove(0) } else { Vec::new() };
-    if prompt.is_empty() {
-        return Err(ApiError::invalid(Some("prompt"), "`prompt` must be one prompt"));
-    }
+    let prompts = prompts(&app, "prompt", fields.required("prompt")?)?;
     let translated = translated(&value);
     let f = Fields::of(&translated)?;
     let mut sampling = sampling(&f)?;
@@ -40,34 +36,38 @@ pub(crate) async fn completion(State(app): State<Arc<App>>, body: Body) -> Resul
     if let Some(form) = Form::read(&fields)? {
         sampling.constraint = Some(form.compile(&app).await?);
     }
-    let room = app.generator.context().saturating_sub(prompt.len());
-    sampling.max_tokens =
-        f.whole("max_tokens", 1..=u64::from(u32::MAX))?.map_or(room, |n| room.min(n as usize)).max(1);
+    let asked = f.whole("max_tokens", 0..=u64::from(u32::MAX))?;
     let stream = fields.flag("stream")?;
-    let request = Request { prompt: prompt.clone(), samples: 1, sampling: sampling.clone() };
-    let mut answers = Answers::start(&app, vec![request], "prompt")?;
-    let mut record = Record::new(app.clone(), prompt, sampling);
+    let (mut requests, mut records) = (Vec::new(), Vec::new());
+    for (index, prompt) in prompts.into_iter().enumerate() {
+        let room = app.generator.context().saturating_sub(prompt.len());
+        sampling.max_tokens = asked.map_or(room, |n| room.min(n as usize)).max(1);
+        requests.push(Request { prompt: prompt.clone(), samples: 1, sampling: sampling.clone() });
+        let mut record = Record::new(app.clone(), index, prompt, sampling.clone());
+        // A client that wants no token wants the prompt in the cache.
+        record.silent = asked == Some(0);
+        records.push(record);
+    }
+    let mut answers = Answers::start(&app, requests, "prompt")?;
     if stream {
-        let chunk = move |_: usize, event: Event| {
-            let (text, token, reason) = record.take(event);
-            let mut values = Vec::new();
-            if !text.is_empty() {
-                let tokens = Vec::from_iter(token);
-                values.push(
-                    json!({ "index": 0, "content": text, "tokens": tokens, "stop": false, "id_slot": 0 }),
-                );
-            }
+        let chunk = move |index: usize, event: Event| {
+            let record = &mut records[index];
+            let (piece, reason) = record.take(event);
+            let mut values: Vec<Value> = piece.into_iter().collect();
             values.extend(reason.map(|reason| record.end(reason, true)));
             (values, reason.is_some())
         };
         return Ok(answers.stream_plain(chunk));
     }
-    loop {
-        let (_, event) = answers.next().await?;
-        if let (_, _, Some(reason)) = record.take(event) {
-            return Ok(Json(record.end(reason, false)).into_response());
+    let mut ends = vec![Value::Null; records.len()];
+    while ends.iter().any(Value::is_null) {
+        let (index, event) = answers.next().await?;
+        if let (_, Some(reason)) = records[index].take(event) {
+            ends[index] = records[index].end(reason, false);
         }
     }
+    let whole = if ends.len() == 1 { ends.remove(0) } else { ends.into() };
+    Ok(Json(whole).into_response())
 }
 
 /// The request with OpenAI's names and llama-server's defaults.
@@ -103,6 +103,9 @@ fn translated(value: &Value) -> Value {
 /// One answer, and how long it took.
 struct Record {
     app: Arc<App>,
+    index: usize,
+    /// Nothing of the answer is wanted.
+    silent: bool,
     prompt: Vec<u32>,
     sampling: Sampling,
     text: String,
@@ -114,26 +117,50 @@ struct Record {
 }
 
 impl Record {
-    fn new(app: Arc<App>, prompt: Vec<u32>, sampling: Sampling) -> Self {
+    fn new(app: Arc<App>, index: usize, prompt: Vec<u32>, sampling: Sampling) -> Self {
         let (now, text, tokens, logprobs) = (Instant::now(), String::new(), Vec::new(), Vec::new());
-        Self { app, prompt, sampling, text, tokens, logprobs, cached: 0, asked: now, begun: now }
+        let (asked, begun) = (now, now);
+        Self { app, index, silent: false, prompt, sampling, text, tokens, logprobs, cached: 0, asked, begun }
     }
 
-    fn take(&mut self, event: Event) -> (String, Option<u32>, Option<FinishReason>) {
+    /// Takes the next event; what of it a stream shows, and why the answer ended.
+    fn take(&mut self, event: Event) -> (Option<Value>, Option<FinishReason>) {
+        let mut probabilities = Vec::new();
         let (text, token, reason) = match event {
             Event::Started { cached_tokens } => {
                 (self.cached, self.begun) = (cached_tokens, Instant::now());
-                return (String::new(), None, None);
+                return (None, None);
             }
+            Event::Token { .. } if self.silent => return (None, None),
+            Event::Finished { reason, .. } if self.silent => return (None, Some(reason)),
             Event::Token { token, text, logprob, .. } => {
                 self.tokens.push(token);
+                probabilities.extend(logprob.as_ref().map(|l| self.probability(l)));
                 self.logprobs.extend(logprob);
                 (text, Some(token), None)
             }
             Event::Finished { text, reason, .. } => (text, None, Some(reason)),
         };
         self.text.push_str(&text);
-        (text, token, reason)
+        if text.is_empty() && probabilities.is_empty() {
+            return (None, reason);
+        }
+        let tokens = Vec::from_iter(token);
+        let mut piece =
+            json!({ "index": self.index, "content": text, "tokens": tokens, "stop": false, "id_slot": 0 });
+        if !probabilities.is_empty() {
+            piece["completion_probabilities"] = probabilities.into();
+        }
+        (Some(piece), reason)
+    }
+
+    /// A token and the likeliest ones in its place.
+    fn probability(&self, logprob: &TokenLogprob) -> Value {
+        let tokenizer = self.app.generator.tokenizer();
+        let entry = |token: u32, logprob: f32| json!({ "id": token, "token": token_text(tokenizer, token), "bytes": tokenizer.token_bytes(token), "logprob": logprob });
+        let mut value = entry(logprob.token, logprob.logprob);
+        value["top_logprobs"] = logprob.top.iter().map(|&(token, p)| entry(token, p)).collect();
+        value
     }
 
     /// The last object of a stream, or the whole answer.
@@ -153,14 +180,8 @@ impl Record {
         let (prompt_ms, predicted_ms) =
             ((self.begun - self.asked).as_secs_f64() * 1e3, self.begun.elapsed().as_secs_f64() * 1e3);
         let (computed, drawn) = (self.prompt.len() - self.cached, self.tokens.len());
-        let entry = |token: u32, logprob: f32| json!({ "id": token, "token": token_text(tokenizer, token), "bytes": tokenizer.token_bytes(token), "logprob": logprob });
-        let probabilities = self.logprobs.iter().map(|l| {
-            let mut value = entry(l.token, l.logprob);
-            value["top_logprobs"] = l.top.iter().map(|&(token, p)| entry(token, p)).collect();
-            value
-        });
         let mut value = json!({
-            "index": 0,
+            "index": self.index,
             "content": if streamed { "" } else { &self.text },
             "tokens": if streamed { &[] } else { self.tokens.as_slice() },
             "id_slot": 0,
@@ -185,7 +206,7 @@ impl Record {
             },
         });
         if self.sampling.logprobs.is_some() && !streamed {
-            value["completion_probabilities"] = probabilities.collect();
+            value["completion_probabilities"] = self.logprobs.iter().map(|l| self.probability(l)).collect();
         }
         value
     }

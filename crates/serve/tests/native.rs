@@ -38,6 +38,21 @@ fn a_native_completion_is_what_the_openai_one_says() {
     assert_eq!(json!(text), whole["content"]);
     assert!(last["stop"] == true && last["timings"].is_object() && parts.iter().all(|p| p["stop"] == false));
 
+    let shown = parts.iter().filter_map(|p| p["completion_probabilities"].as_array()).flatten();
+    assert_eq!(json!(shown.collect::<Vec<_>>()), whole["completion_probabilities"]);
+
+    let two =
+        json!({ "prompt": ["the cat", [1, 2, 3]], "n_predict": 12, "temperature": 0, "ignore_eos": true });
+    let two = post(&server, "/completion", two);
+    assert_eq!(two[0]["content"], whole["content"]);
+    assert_eq!((two.as_array().unwrap().len(), &two[1]["index"]), (2, &json!(1)));
+    // No token: the prompt is put into the cache.
+    let text = "qz".repeat(30);
+    let none = post(&server, "/completion", json!({ "prompt": text, "n_predict": 0 }));
+    assert_eq!((&none["content"], &none["tokens_predicted"]), (&json!(""), &json!(0)));
+    let again = post(&server, "/completion", json!({ "prompt": text, "n_predict": 1 }));
+    assert!(again["tokens_cached"].as_u64() > none["tokens_cached"].as_u64(), "{again}");
+
     let form = json!({ "prompt": "x", "json_schema": { "type": "boolean" }, "seed": -1, "n_predict": -1, "logit_bias": [[5, false]] });
     let answer = post(&server, "/completion", form);
     assert!(
