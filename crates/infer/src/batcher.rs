@@ -94,20 +94,29 @@ impl Batcher {
         request: Request,
         sink: impl FnMut(Event) -> bool + Send + 'static,
     ) -> Result<Submitted, Error> {
+        self.queue(request, Box::new(sink), self.max_waiting)
+    }
+
+    /// As [`Batcher::submit_to`], for a further part of what was accepted already: it is not refused because the
+    /// queue is full. A list of prompts that is longer than the queue could never be accepted otherwise.
+    pub fn submit_more(
+        &self,
+        request: Request,
+        sink: impl FnMut(Event) -> bool + Send + 'static,
+    ) -> Result<Submitted, Error> {
+        self.queue(request, Box::new(sink), usize::MAX - 1)
+    }
+
+    fn queue(&self, request: Request, sink: Sink, most: usize) -> Result<Submitted, Error> {
         self.checker.check(&request)?;
         if self.closing.load(Ordering::Relaxed) {
             return Err(Error::Closed);
         }
-        let most = self.max_waiting;
         self.waiting
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |w| (w <= most).then_some(w + 1))
             .map_err(|waiting| Error::Busy { waiting })?;
         let cancelled = Arc::new(AtomicBool::new(false));
-        let command = Command::Submit {
-            request: Box::new(request),
-            cancelled: cancelled.clone(),
-            sink: Box::new(sink),
-        };
+        let command = Command::Submit { request: Box::new(request), cancelled: cancelled.clone(), sink };
         self.commands.send(command).map_err(|_| Error::Closed)?;
         Ok(Submitted { cancelled, commands: self.commands.clone() })
     }

@@ -86,7 +86,10 @@ impl Answers {
                 };
                 sender.send((index, event)).is_ok()
             };
-            let submitted = app.batcher.submit_to(request, sink);
+            let submitted = match first {
+                0 => app.batcher.submit_to(request, sink),
+                _ => app.batcher.submit_more(request, sink),
+            };
             running.push(submitted.map_err(|error| ApiError::of(error, prompt_field))?);
         }
         let deadline = Box::pin(tokio::time::sleep(Duration::from_secs(app.limits.answer_seconds)));

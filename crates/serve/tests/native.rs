@@ -46,6 +46,10 @@ fn a_native_completion_is_what_the_openai_one_says() {
     let two = post(&server, "/completion", two);
     assert_eq!(two[0]["content"], whole["content"]);
     assert_eq!((two.as_array().unwrap().len(), &two[1]["index"]), (2, &json!(1)));
+    // More prompts than the queue holds are one request all the same.
+    let many: Vec<String> = (0..200).map(|i| format!("the {i}")).collect();
+    let many = post(&server, "/completion", json!({ "prompt": many, "n_predict": 1 }));
+    assert_eq!(many.as_array().unwrap().len(), 200);
     // No token: the prompt is put into the cache.
     let text = "qz".repeat(30);
     let none = post(&server, "/completion", json!({ "prompt": text, "n_predict": 0 }));
