@@ -97,7 +97,7 @@ fn texts_and_tokens_are_turned_into_each_other() {
         ("/tokenize", json!({ "content": 3 }), "content"),
         ("/detokenize", json!({ "tokens": [-1] }), "tokens"),
         ("/apply-template", json!({ "messages": [] }), "messages"),
-        ("/completion", json!({ "prompt": ["a", "b"] }), "prompt"),
+        ("/completion", json!({ "prompt": ["a", {}] }), "prompt"),
     ] {
         let reply = server.post(path, &body);
         assert_eq!((reply.status, &reply.json()["error"]["param"]), (400, &json!(field)), "{path}");
