@@ -1,0 +1,223 @@
+// Runs the kernels' own sources on the processor and compares them with plain f64 loops: a block's threads are threads,
+// __syncthreads is a barrier, blocks run one after another. With ThreadSanitizer a missing barrier is a data race.
+//
+//     g++ -std=c++20 -O1 -fsanitize=thread -pthread on_cpu.cpp -o on_cpu && ./on_cpu
+//
+// It proves index arithmetic, formulas and barriers. Only a card proves launches, memory on the card, the compiler's
+// code for it, and speed.
+
+#include <barrier>
+#include <bit>
+#include <cmath>
+#include <cstdio>
+#include <functional>
+#include <random>
+#include <thread>
+#include <vector>
+
+struct Index { unsigned x; };
+thread_local Index threadIdx;
+static Index blockIdx, gridDim;
+static std::barrier<>* block_barrier;
+#define __global__
+#define __device__
+#define __shared__ static
+static void __syncthreads() { block_barrier->arrive_and_wait(); }
+static float __uint_as_float(unsigned x) { return std::bit_cast<float>(x); }
+static unsigned __float_as_uint(float x) { return std::bit_cast<unsigned>(x); }
+#include "../common.cuh"
+#include "../rms_norm.cu"
+#include "../swiglu.cu"
+#include "../rope.cu"
+#include "../cross_entropy.cu"
+#include "../adamw.cu"
+
+static void launch(size_t blocks, const std::function<void()>& kernel) {
+    gridDim.x = blocks;
+    for (unsigned b = 0; b < blocks; b++) {
+        blockIdx.x = b;
+        std::barrier<> barrier(THREADS);
+        block_barrier = &barrier;
+        std::vector<std::thread> threads;
+        for (unsigned t = 0; t < THREADS; t++) threads.emplace_back([&kernel, t] { threadIdx.x = t; kernel(); });
+        for (auto& thread : threads) thread.join();
+    }
+}
+static size_t blocks(size_t items) { return (items + THREADS - 1) / THREADS; }
+
+static std::mt19937 random_bits(7);
+static std::vector<float> uniform(size_t n) {
+    std::uniform_real_distribution<float> draw(-2.f, 2.f);
+    std::vector<float> out(n);
+    for (auto& x : out) x = draw(random_bits);
+    return out;
+}
+static std::vector<bf16> halves(size_t n) {
+    std::vector<bf16> out;
+    for (float x : uniform(n)) out.push_back(to_bf16(x));
+    return out;
+}
+// Outputs begin as NaN: what is not written is seen.
+template <typename T> static std::vector<T> poisoned(size_t n) { return std::vector<T>(n, T(NAN)); }
+template <> std::vector<bf16> poisoned<bf16>(size_t n) { return std::vector<bf16>(n, 0x7fff); }
+
+static int failures = 0;
+static double value(bf16 x) { return load(x); }
+static double value(float x) { return x; }
+static double value(double x) { return x; }
+template <typename T>
+static void same(const char* name, const std::vector<T>& got, const std::vector<double>& want, double tolerance) {
+    double worst = 0;
+    size_t at = 0;
+    for (size_t i = 0; i < want.size(); i++) {
+        double error = std::fabs(value(got[i]) - want[i]) / (1.0 + std::fabs(want[i]));
+        if (!(error <= worst)) worst = error, at = i;
+    }
+    bool good = got.size() == want.size() && worst <= tolerance;
+    failures += !good;
+    std::printf("%-24s %s  largest error %.1e at %zu (%g, should be %g)\n", name, good ? "ok  " : "FAIL", worst, at,
+                value(got[at]), want[at]);
+}
+static const double BF16 = 1.0 / 250, F32 = 1e-5;
+
+static void check_rms_norm() {
+    const int n = 3, d = 300;  // more than a block's threads, and no multiple of them
+    auto x = halves(n * d), residual = halves(n * d), dy = halves(n * d), dx = halves(n * d);
+    auto w = uniform(d), dw = uniform(d);
+    auto sum = poisoned<bf16>(n * d), y = poisoned<bf16>(n * d);
+    auto rstd = poisoned<float>(n);
+    launch(n, [&] { rms_norm(x.data(), residual.data(), sum.data(), w.data(), y.data(), rstd.data(), d, 1e-5f); });
+    std::vector<double> sum_(n * d), y_(n * d), dx_(n * d), dw_(dw.begin(), dw.end()), r_(n);
+    for (int i = 0; i < n; i++) {
+        double squares = 0, dot = 0;
+        for (int j = 0; j < d; j++) {
+            sum_[i * d + j] = value(x[i * d + j]) + value(residual[i * d + j]);
+            squares += std::pow(value(to_bf16(sum_[i * d + j])), 2);
+        }
+        double r = r_[i] = 1 / std::sqrt(squares / d + 1e-5);
+        auto s = [&](int j) { return value(to_bf16(sum_[i * d + j])); };
+        for (int j = 0; j < d; j++) {
+            y_[i * d + j] = s(j) * r * w[j];
+            dot += w[j] * value(dy[i * d + j]) * s(j) * r;
+            dw_[j] += value(dy[i * d + j]) * s(j) * r;
+        }
+        for (int j = 0; j < d; j++)
+            dx_[i * d + j] = value(dx[i * d + j]) + r * (w[j] * value(dy[i * d + j]) - s(j) * r * dot / d);
+    }
+    same("rms_norm sum", sum, sum_, BF16);
+    same("rms_norm y", y, y_, BF16);
+    same("rms_norm rstd", rstd, r_, F32);
+    auto alone = poisoned<bf16>(n * d);
+    launch(n, [&] { rms_norm(sum.data(), nullptr, nullptr, w.data(), alone.data(), rstd.data(), d, 1e-5f); });
+    same("rms_norm no residual", alone, y_, BF16);
+    launch(n, [&] { rms_norm_dx(sum.data(), w.data(), rstd.data(), dy.data(), dx.data(), d, 1); });
+    same("rms_norm dx", dx, dx_, BF16);
+    launch(blocks(d), [&] { rms_norm_dw(sum.data(), rstd.data(), dy.data(), dw.data(), n, d); });
+    same("rms_norm dw", dw, dw_, F32);
+}
+
+static void check_swiglu() {
+    const size_t n = 3, f = 101;
+    auto x = halves(n * 2 * f), dy = halves(n * f), y = poisoned<bf16>(n * f);
+    std::vector<double> y_(n * f), dx_(n * 2 * f);
+    for (size_t i = 0; i < n; i++)
+        for (size_t j = 0; j < f; j++) {
+            double g = value(x[i * 2 * f + j]), u = value(x[i * 2 * f + f + j]), d = value(dy[i * f + j]);
+            double s = 1 / (1 + std::exp(-g));
+            y_[i * f + j] = g * s * u;
+            dx_[i * 2 * f + j] = d * u * (s + g * s * (1 - s));
+            dx_[i * 2 * f + f + j] = d * g * s;
+        }
+    launch(blocks(n * f), [&] { swiglu(x.data(), y.data(), n * f, f); });
+    same("swiglu", y, y_, BF16);
+    launch(blocks(n * f), [&] { swiglu_backward(x.data(), dy.data(), n * f, f); });
+    same("swiglu backward", x, dx_, BF16);
+}
+
+static void check_rope() {
+    const size_t n = 4, heads = 3, half = 16;
+    auto x = halves(n * heads * 2 * half);
+    auto cos = uniform(10 * half), sin = uniform(10 * half);
+    std::vector<unsigned> positions = {0, 9, 3, 4};
+    for (double direction : {1.0, -1.0}) {
+        std::vector<double> want(x.size());
+        for (size_t i = 0; i < n; i++)
+            for (size_t h = 0; h < heads; h++)
+                for (size_t j = 0; j < half; j++) {
+                    size_t at = (i * heads + h) * 2 * half + j;
+                    double c = cos[positions[i] * half + j], s = direction * sin[positions[i] * half + j];
+                    want[at] = value(x[at]) * c - value(x[at + half]) * s;
+                    want[at + half] = value(x[at + half]) * c + value(x[at]) * s;
+                }
+        auto y = x;
+        launch(blocks(x.size() / 2), [&] {
+            rope(y.data(), cos.data(), sin.data(), positions.data(), x.size() / 2, heads, half, direction);
+        });
+        same(direction > 0 ? "rope" : "rope backward", y, want, BF16);
+    }
+}
+
+static void check_cross_entropy() {
+    const int n = 3, v = 1000;
+    auto z = uniform(n * v);
+    std::vector<unsigned> targets = {0, 999, 500};
+    std::vector<float> weights = {1.f, 0.25f, 0.f};
+    auto dz = poisoned<bf16>(n * v);
+    auto nll = poisoned<float>(n);
+    std::vector<double> dz_(n * v), nll_(n);
+    for (int i = 0; i < n; i++) {
+        double sum = 0;
+        for (int j = 0; j < v; j++) sum += std::exp((double)z[i * v + j]);
+        for (int j = 0; j < v; j++)
+            dz_[i * v + j] = weights[i] * (std::exp((double)z[i * v + j]) / sum - (j == (int)targets[i]));
+        nll_[i] = -weights[i] * (z[i * v + targets[i]] - std::log(sum));
+    }
+    launch(n, [&] { loss_gradient(z.data(), targets.data(), weights.data(), dz.data(), nll.data(), v); });
+    // Most of these are near 1e-3, so the tolerance for values near 1 would see nothing.
+    for (auto& x : dz_) x *= 1000;
+    std::vector<double> scaled;
+    for (bf16 x : dz) scaled.push_back(1000 * value(x));
+    same("cross_entropy dz", scaled, dz_, BF16);
+    same("cross_entropy nll", nll, nll_, F32);
+}
+
+static void check_adamw() {
+    const size_t n = 700;
+    auto w = uniform(n), g = uniform(n), m = uniform(n), v = uniform(n);
+    for (auto& x : v) x = std::fabs(x);
+    double squares = 0;
+    for (float x : g) squares += (double)x * x;
+    auto shares = poisoned<double>(2);
+    auto clip = poisoned<float>(1), norm = poisoned<float>(1);
+    launch(2, [&] { sum_of_squares(g.data(), shares.data(), n); });
+    launch(1, [&] { clip_factor(shares.data(), 2, 1.f, clip.data(), norm.data()); });
+    same("gradient norm", norm, {std::sqrt(squares)}, F32);
+    same("clip factor", clip, {1 / std::sqrt(squares)}, F32);
+    const double keep = 0.99, b1 = 0.9, b2 = 0.95, rate = 0.01, root = 1.5, eps = 1e-8, factor = clip[0];
+    std::vector<double> w_(n), m_(n), v_(n);
+    for (size_t i = 0; i < n; i++) {
+        double grad = g[i] * factor;
+        m_[i] = b1 * m[i] + (1 - b1) * grad;
+        v_[i] = b2 * v[i] + (1 - b2) * grad * grad;
+        w_[i] = w[i] * keep - rate * m_[i] / (std::sqrt(v_[i]) * root + eps);
+    }
+    auto copy = poisoned<bf16>(n);
+    launch(blocks(n), [&] {
+        adamw(w.data(), g.data(), m.data(), v.data(), copy.data(), clip.data(), n, keep, b1, b2, rate, root, eps);
+    });
+    same("adamw w", w, w_, F32);
+    same("adamw m", m, m_, F32);
+    same("adamw v", v, v_, F32);
+    same("adamw bf16 copy", copy, w_, BF16);
+    same("adamw clears g", g, std::vector<double>(n, 0.0), 0.0);
+}
+
+int main() {
+    check_rms_norm();
+    check_swiglu();
+    check_rope();
+    check_cross_entropy();
+    check_adamw();
+    std::printf(failures ? "%d FAILED\n" : "all kernels agree\n", failures);
+    return failures != 0;
+}

@@ -1,0 +1,35 @@
+// What every kernel shares. NVRTC needs no header of the toolkit: bf16 is its bits, all arithmetic is in f32.
+typedef unsigned short bf16;
+
+__device__ inline float load(bf16 x) { return __uint_as_float((unsigned)x << 16); }
+__device__ inline float load(float x) { return x; }
+
+// To the nearest, ties to even; NaN stays NaN.
+__device__ inline bf16 to_bf16(float x) {
+    unsigned bits = __float_as_uint(x);
+    if ((bits & 0x7fffffffu) > 0x7f800000u) return (bf16)(bits >> 16 | 0x40u);
+    return (bf16)((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
+}
+__device__ inline void store(bf16* p, float x) { *p = to_bf16(x); }
+__device__ inline void store(float* p, float x) { *p = x; }
+
+// Threads of a block that reduces; a power of two.
+#define THREADS 256
+
+// Sum or maximum over the block, the same bits every time: a tree of fixed shape. All threads get the result.
+template <typename T, bool MAX>
+__device__ T block_reduce(T x, T* scratch) {
+    scratch[threadIdx.x] = x;
+    __syncthreads();
+    for (int half = THREADS / 2; half > 0; half /= 2) {
+        if ((int)threadIdx.x < half) {
+            T other = scratch[threadIdx.x + half];
+            T mine = scratch[threadIdx.x];
+            scratch[threadIdx.x] = MAX ? (mine > other ? mine : other) : mine + other;
+        }
+        __syncthreads();
+    }
+    T result = scratch[0];
+    __syncthreads();
+    return result;
+}

@@ -1,0 +1,45 @@
+// ops/rms_norm.rs on a card. One block of THREADS a row; x, y, dy, dx are bf16 [n, d], w f32 [d], rstd f32 [n].
+
+// s = x + residual (written to sum, which may be x), r = 1 / sqrt(mean(s^2) + eps), y = s r w. residual may be null.
+extern "C" __global__ void rms_norm(const bf16* x, const bf16* residual, bf16* sum, const float* w, bf16* y,
+                                    float* rstd, int d, float eps) {
+    __shared__ float scratch[THREADS];
+    const size_t row = (size_t)blockIdx.x * d;
+    float squares = 0.f;
+    for (int j = threadIdx.x; j < d; j += THREADS) {
+        float s = load(x[row + j]);
+        if (residual) {
+            store(&sum[row + j], s + load(residual[row + j]));
+            s = load(sum[row + j]);
+        }
+        squares += s * s;
+    }
+    const float r = 1.f / sqrtf(block_reduce<float, false>(squares, scratch) / (float)d + eps);
+    if (threadIdx.x == 0) rstd[blockIdx.x] = r;
+    const bf16* from = residual ? sum : x;
+    for (int j = threadIdx.x; j < d; j += THREADS) store(&y[row + j], load(from[row + j]) * r * w[j]);
+}
+
+// dx = r (w dy - h mean(w dy h)) with h = x r; added to dx if add is not 0.
+extern "C" __global__ void rms_norm_dx(const bf16* x, const float* w, const float* rstd, const bf16* dy, bf16* dx,
+                                       int d, int add) {
+    __shared__ float scratch[THREADS];
+    const size_t row = (size_t)blockIdx.x * d;
+    const float r = rstd[blockIdx.x];
+    float dot = 0.f;
+    for (int j = threadIdx.x; j < d; j += THREADS) dot += w[j] * load(dy[row + j]) * load(x[row + j]) * r;
+    const float mean = block_reduce<float, false>(dot, scratch) / (float)d;
+    for (int j = threadIdx.x; j < d; j += THREADS) {
+        float g = r * (w[j] * load(dy[row + j]) - load(x[row + j]) * r * mean);
+        store(&dx[row + j], add ? load(dx[row + j]) + g : g);
+    }
+}
+
+// dw += sum over rows of dy h: one thread a column, rows in order.
+extern "C" __global__ void rms_norm_dw(const bf16* x, const float* rstd, const bf16* dy, float* dw, int n, int d) {
+    const int j = blockIdx.x * THREADS + threadIdx.x;
+    if (j >= d) return;
+    float sum = 0.f;
+    for (int i = 0; i < n; i++) sum += load(dy[(size_t)i * d + j]) * load(x[(size_t)i * d + j]) * rstd[i];
+    dw[j] += sum;
+}
