@@ -31,6 +31,7 @@ static unsigned __float_as_uint(float x) { return std::bit_cast<unsigned>(x); }
 #include "../rope.cu"
 #include "../cross_entropy.cu"
 #include "../adamw.cu"
+#include "../embedding.cu"
 
 static void launch(size_t blocks, const std::function<void()>& kernel) {
     gridDim.x = blocks;
@@ -212,7 +213,27 @@ static void check_adamw() {
     same("adamw clears g", g, std::vector<double>(n, 0.0), 0.0);
 }
 
+static void check_embedding() {
+    const size_t n = 5, d = 70, vocabulary = 6;
+    auto table = halves(vocabulary * d), dy = halves(n * d), y = poisoned<bf16>(n * d);
+    auto dw = uniform(vocabulary * d);
+    std::vector<unsigned> ids = {3, 5, 3, 0, 3}, distinct = {0, 3, 5}, starts = {0, 1, 4, 5}, rows = {3, 0, 2, 4, 1};
+    std::vector<double> y_(n * d), dw_(dw.begin(), dw.end());
+    for (size_t i = 0; i < n; i++)
+        for (size_t j = 0; j < d; j++) {
+            y_[i * d + j] = value(table[ids[i] * d + j]);
+            dw_[ids[i] * d + j] += value(dy[i * d + j]);
+        }
+    launch(blocks(n * d), [&] { embedding(table.data(), ids.data(), y.data(), n * d, d); });
+    same("embedding", y, y_, 0.0);
+    launch(blocks(3 * d), [&] {
+        embedding_backward(dy.data(), distinct.data(), starts.data(), rows.data(), dw.data(), 3 * d, d);
+    });
+    same("embedding backward", dw, dw_, F32);
+}
+
 int main() {
+    check_embedding();
     check_rms_norm();
     check_swiglu();
     check_rope();
