@@ -82,6 +82,8 @@ pub enum Command {
         /// The run folder.
         run: PathBuf,
     },
+    /// Tell what this machine has to compute with: processor, NVIDIA driver, libraries, cards; and what is missing.
+    Doctor,
     /// Tell what is in a checkpoint: tensors, types, sizes, memory.
     Inspect(checkpoint::InspectArgs),
     /// Convert a checkpoint between safetensors and GGUF, with quantisation.

@@ -31,6 +31,7 @@
 //! **Errors.** This crate is called by model code with shapes it has chosen itself, so a wrong shape is a bug of the
 //! caller: it panics with a message that names the operator and both shapes. Nothing here reads outside input.
 
+pub mod cuda;
 mod flat;
 mod grads;
 pub mod isa;

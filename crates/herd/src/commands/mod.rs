@@ -5,6 +5,7 @@ mod check;
 pub mod checkpoint;
 pub mod classify;
 mod data;
+mod doctor;
 pub mod generate;
 pub mod label;
 mod line_editor;
@@ -45,6 +46,10 @@ pub fn run(command: Command, ctx: &Context) -> anyhow::Result<()> {
             let folder = RunFolder::at(run);
             herd_report::write(folder.root(), &folder.report())?;
             println!("{}", folder.report().display());
+            Ok(())
+        }
+        Command::Doctor => {
+            doctor::run();
             Ok(())
         }
         Command::Inspect(args) => checkpoint::inspect(&args),

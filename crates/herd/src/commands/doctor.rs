@@ -1,0 +1,68 @@
+//! `herd doctor`: what this machine has to compute with, and what is missing.
+
+use herd_tensor::cuda::{Driver, Kind, Library, Missing, search_folders};
+use herd_tensor::isa;
+
+/// Prints the processor, the driver, the CUDA libraries and the cards. Measures nothing, and a machine without a card
+/// is no error.
+pub fn run() {
+    println!("processor");
+    println!("  cores           {}", std::thread::available_parallelism().map_or(1, usize::from));
+    let sets: Vec<String> =
+        isa::ALL.into_iter().filter(|i| i.is_present()).map(|i| format!("{i:?}")).collect();
+    println!("  kernels for     {:?} (of {})", isa::active(), sets.join(", "));
+    if let Some(bytes) = memory() {
+        println!("  memory          {}", gibibytes(bytes));
+    }
+
+    println!("\nNVIDIA");
+    let driver = Driver::open();
+    match &driver {
+        Ok(driver) => {
+            print_library(Kind::Driver, Ok(driver.library()));
+            match driver.cards() {
+                Ok(cards) if cards.is_empty() => println!("  cards           none"),
+                Ok(cards) => cards.iter().enumerate().for_each(|(i, card)| {
+                    let (major, minor) = card.capability;
+                    let memory = gibibytes(card.memory);
+                    let old = if major < 8 { ", too old: bf16 needs 8.0" } else { "" };
+                    println!(
+                        "  card {i:<10} {}, {memory}, {} processors, capability {major}.{minor}{old}",
+                        card.name, card.processors
+                    );
+                }),
+                Err(error) => println!("  cards           none: {error}"),
+            }
+        }
+        Err(missing) => print_library(Kind::Driver, Err(missing)),
+    }
+    for kind in Kind::ALL.into_iter().filter(|k| *k != Kind::Driver) {
+        let library = Library::open(kind);
+        print_library(kind, library.as_ref());
+    }
+    println!("\nlooked in         the system's folders and LD_LIBRARY_PATH");
+    search_folders().iter().for_each(|folder| println!("                  {}", folder.display()));
+    println!("\nHerd does not compute on a card yet: everything runs on the processor.");
+}
+
+fn print_library(kind: Kind, library: Result<&Library, &Missing>) {
+    match library {
+        Ok(library) => {
+            let version = library.version().unwrap_or_else(|| "of unknown version".into());
+            let version = if kind == Kind::Driver { format!("for CUDA {version}") } else { version };
+            let path = library.path().map(|p| p.display().to_string()).unwrap_or_default();
+            println!("  {:<15} {version}  {path}", kind.name());
+        }
+        Err(missing) => println!("  {:<15} {missing}", kind.name()),
+    }
+}
+
+fn memory() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|l| l.strip_prefix("MemTotal:"))?;
+    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
+}
+
+fn gibibytes(bytes: u64) -> String {
+    format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30))
+}
