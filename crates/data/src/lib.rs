@@ -5,11 +5,11 @@
 //! text of a page, [`filters`] keep or drop.
 
 pub mod address;
-pub mod annotate;
 pub mod archive;
 pub mod classifier;
 pub mod contamination;
 pub mod documents;
+pub mod domain;
 mod error;
 pub mod extract;
 pub mod filters;

@@ -1,8 +1,8 @@
 //! Line de-duplication (SPEC DATA-3, ccNet): a line that occurs more than a few times among the documents of a language
 //! is a menu, a notice, a signature; it goes from all of them.
 
+use crate::domain;
 use crate::hash;
-use crate::label;
 
 /// Letters that a line must have to be counted. Shorter lines, such as closing braces or numbers in tables, repeat
 /// without being boilerplate.
@@ -21,7 +21,7 @@ pub fn key(line: &str, language: &str) -> Option<u64> {
             normal.push('0');
         }
     }
-    if letters < MIN_LETTERS || label::is_code_line(line) {
+    if letters < MIN_LETTERS || domain::is_code_line(line) {
         return None;
     }
     Some(hash::of_bytes(normal.as_bytes()) ^ hash::of_bytes(language.as_bytes()))

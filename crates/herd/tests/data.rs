@@ -66,6 +66,10 @@ fn a_crawl_is_looked_at_labelled_learned_from_and_curated_again() {
     );
     assert_eq!(output(&sample), output(&sample));
     assert!(failure(&["data", "sample", run, "--where", "lingo=en"]).contains("language"));
+    for command in ["sample", "stats"] {
+        let message = failure(&["data", command, run, "--where", "language=klingon"]);
+        assert!(message.contains("no row of") && message.contains("documents.parquet"), "{message}");
+    }
 
     let stats = output(&["data", "stats", run, "--columns", "repeated_ngrams", "--by", "domain", "--json"]);
     let groups: Vec<Value> = stats.lines().map(|l| serde_json::from_str(l).unwrap()).collect();

@@ -1,7 +1,7 @@
 use super::{Filter, Reason, Verdict, words};
 use crate::documents::Document;
+use crate::domain::is_code_line;
 use crate::hash;
-use crate::label::is_code_line;
 use crate::settings::Gopher;
 
 /// Drops documents that say the same words again and again (SPEC DATA-4): logs, error messages, generated lists, whose

@@ -5,10 +5,10 @@ use super::duplicates::Fates;
 use super::parts::Part;
 use super::{STEPS, Summary, Tools};
 use crate::documents::{self, Document};
+use crate::domain::domain;
 use crate::error::Error;
 use crate::filters::{Distribution, Reason, Thresholds, divergence, domain_by_score, thresholds};
 use crate::funnel::Funnel;
-use crate::label::label;
 use crate::rejects::{self, Reject};
 use crate::settings::Settings;
 use herd_run::Context;
@@ -152,7 +152,7 @@ fn judge(
             Reason::new("outlier tokens", value, threshold, &document.text).with_text(&document.text);
         return Err((document.text.len(), Reject { url: document.url, reason }));
     }
-    document.domain = label(&document.text, &document.language);
+    document.domain = domain(&document.text, &document.language);
     document.domain = domain_by_score(&document, &settings.classifiers);
     Ok(document)
 }

@@ -2,7 +2,7 @@
 
 use anyhow::Context as _;
 use clap::Args;
-use herd_data::annotate::{Endpoint, Settings, annotate};
+use herd_data::label::{self, Endpoint, Settings};
 use herd_run::{Context, atomic};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -73,6 +73,17 @@ pub fn label(args: &LabelArgs, ctx: &Context) -> anyhow::Result<()> {
         Some(path) => Some(read(path)?.lines().next().unwrap_or_default().trim().to_string()),
         None => None,
     };
+    let settings = Settings {
+        criteria: read(&args.criteria)?,
+        labels: args.labels.clone(),
+        at_once: args.at_once,
+        max_chars: args.max_chars,
+        prices: (args.prompt_price, args.answer_price),
+        max_cost: args.max_cost,
+        text_column: args.text_column.clone(),
+    };
+    // What can be wrong here is told before anybody is asked.
+    settings.validate()?;
     let endpoint = Endpoint {
         url: args.url.clone(),
         model: match &args.model {
@@ -85,17 +96,8 @@ pub fn label(args: &LabelArgs, ctx: &Context) -> anyhow::Result<()> {
         max_tokens: args.max_tokens,
         schema: !args.no_schema,
     };
-    let settings = Settings {
-        criteria: read(&args.criteria)?,
-        labels: args.labels.clone(),
-        at_once: args.at_once,
-        max_chars: args.max_chars,
-        prices: (args.prompt_price, args.answer_price),
-        max_cost: args.max_cost,
-        text_column: args.text_column.clone(),
-    };
     let documents = super::look::rows_file(&args.documents)?;
-    let summary = annotate(&documents, &args.out, &endpoint, &settings, ctx)?;
+    let summary = label::label(&documents, &args.out, &endpoint, &settings, ctx)?;
     if args.json {
         println!("{}", serde_json::to_string(&summary)?);
         return Ok(());

@@ -206,6 +206,7 @@ fn side_by_side(left: &str, right: &str, out: &mut impl Write) -> io::Result<()>
 pub fn sample(args: &SampleArgs) -> anyhow::Result<()> {
     let file = rows_file(&args.file)?;
     let (rows, seen) = sample::sample(&file, &args.conditions, args.count, args.seed)?;
+    anyhow::ensure!(seen > 0, "no row of {} fulfils the conditions, or it has none", file.display());
     let mut out = io::stdout().lock();
     for mut row in rows {
         if !args.columns.is_empty() {
@@ -217,9 +218,6 @@ pub fn sample(args: &SampleArgs) -> anyhow::Result<()> {
         }
         serde_json::to_writer(&mut out, &Value::Object(row))?;
         out.write_all(b"\n")?;
-    }
-    if seen == 0 {
-        eprintln!("herd: no row of {} fulfils the conditions", file.display());
     }
     Ok(())
 }
@@ -234,6 +232,11 @@ pub fn stats(args: &StatsArgs) -> anyhow::Result<()> {
         bins: args.bins,
     };
     let columns = stats::stats(&file, &question)?;
+    anyhow::ensure!(
+        columns.iter().any(|column| column.rows > 0),
+        "no row of {} fulfils the conditions, or it has none",
+        file.display()
+    );
     let mut out = io::stdout().lock();
     if args.json {
         for column in &columns {

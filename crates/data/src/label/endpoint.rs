@@ -76,7 +76,9 @@ impl Endpoint {
         if let Some(key) = key {
             request = request.header("authorization", format!("Bearer {key}"));
         }
-        let mut response = request.call().map_err(|e| error(e.to_string()))?;
+        let mut response = request.call().map_err(|e| {
+            error(format!("{e} (start it, for example with `herd serve MODEL`, or name another with --url)"))
+        })?;
         let text = response.body_mut().read_to_string().map_err(|e| error(e.to_string()))?;
         let list: Value = serde_json::from_str(&text).map_err(|e| error(format!("no JSON: {e}")))?;
         let first = list["data"][0]["id"].as_str().map(str::to_string);

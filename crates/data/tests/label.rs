@@ -1,8 +1,8 @@
 //! Labelling by an endpoint on loopback that behaves like OpenAI's, well and badly; and a classifier that learns from
 //! the labels.
 
-use herd_data::annotate::{Endpoint, Error, Settings, annotate};
 use herd_data::classifier::{self, read_labelled, train};
+use herd_data::label::{Endpoint, Error, Settings, label};
 use herd_run::Context;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -138,7 +138,7 @@ fn documents_are_labelled_in_order_through_failures_that_pass() {
             _ => judge(body),
         }
     }));
-    let summary = annotate(&input, &out, &endpoint(&server.url), &settings(), &Context::quiet()).unwrap();
+    let summary = label(&input, &out, &endpoint(&server.url), &settings(), &Context::quiet()).unwrap();
     assert_eq!((summary.documents, summary.labelled, summary.failed), (60, 60, 0));
     assert_eq!((summary.labels["good"], summary.labels["bad"]), (20, 40));
     assert!(summary.requests > 60 && summary.requests as usize == server.requests.load(Ordering::SeqCst));
@@ -166,7 +166,7 @@ fn a_run_that_was_stopped_continues_and_asks_nothing_twice() {
     }));
     let mut one = settings();
     one.at_once = 1;
-    let error = annotate(&input, &out, &endpoint(&server.url), &one, &Context::quiet()).unwrap_err();
+    let error = label(&input, &out, &endpoint(&server.url), &one, &Context::quiet()).unwrap_err();
     assert!(error.to_string().contains("401") && error.to_string().contains("key"), "{error}");
     assert!(!out.exists());
     // A kill in the middle of a line.
@@ -177,10 +177,10 @@ fn a_run_that_was_stopped_continues_and_asks_nothing_twice() {
 
     let mut other = settings();
     other.criteria.push_str(" Or geography.");
-    let error = annotate(&input, &out, &endpoint(&server.url), &other, &Context::quiet()).unwrap_err();
+    let error = label(&input, &out, &endpoint(&server.url), &other, &Context::quiet()).unwrap_err();
     assert!(matches!(error, Error::OtherCriteria(_)), "{error}");
 
-    let summary = annotate(&input, &out, &endpoint(&server.url), &one, &Context::quiet()).unwrap();
+    let summary = label(&input, &out, &endpoint(&server.url), &one, &Context::quiet()).unwrap();
     assert_eq!((summary.labelled, summary.requests), (40, 20));
     assert_eq!(summary.prompt_tokens, 4000, "those of the first run too");
     assert_eq!(server.requests.load(Ordering::SeqCst), 41);
@@ -193,18 +193,18 @@ fn money_and_silence_end_a_run_with_words() {
     let server = serve(Arc::new(|_, body: &Value| judge(body)));
     let mut poor = settings();
     poor.max_cost = Some(0.002);
-    let error = annotate(&input, &out, &endpoint(&server.url), &poor, &Context::quiet()).unwrap_err();
+    let error = label(&input, &out, &endpoint(&server.url), &poor, &Context::quiet()).unwrap_err();
     assert!(matches!(error, Error::Spent { .. }) && error.to_string().contains("0.002"), "{error}");
     assert!(server.requests.load(Ordering::SeqCst) < 20);
 
     let silent = serve(Arc::new(|_, _: &Value| says("no idea")));
     let error =
-        annotate(&input, &dir.path().join("b.jsonl"), &endpoint(&silent.url), &settings(), &Context::quiet());
+        label(&input, &dir.path().join("b.jsonl"), &endpoint(&silent.url), &settings(), &Context::quiet());
     let error = error.unwrap_err().to_string();
     assert!(error.contains("none of 40") && error.contains("no idea"), "{error}");
     let nobody = Endpoint { retries: 0, ..endpoint("http://127.0.0.1:1/v1") };
     let error =
-        annotate(&input, &dir.path().join("c.jsonl"), &nobody, &settings(), &Context::quiet()).unwrap_err();
+        label(&input, &dir.path().join("c.jsonl"), &nobody, &settings(), &Context::quiet()).unwrap_err();
     assert!(error.to_string().contains("127.0.0.1:1"), "{error}");
 }
 
@@ -213,7 +213,7 @@ fn a_classifier_learns_what_the_model_meant() {
     let dir = tempfile::tempdir().unwrap();
     let (input, out) = (documents(dir.path(), 600), dir.path().join("labels.jsonl"));
     let server = serve(Arc::new(|_, body: &Value| judge(body)));
-    annotate(&input, &out, &endpoint(&server.url), &settings(), &Context::quiet()).unwrap();
+    label(&input, &out, &endpoint(&server.url), &settings(), &Context::quiet()).unwrap();
     let examples = read_labelled(&out, "text", "label").unwrap();
     let settings = classifier::Settings { dimension: 8, epochs: 3, buckets: 2000, ..Default::default() };
     let trained = train(&examples, &settings, &Context::quiet()).unwrap();
