@@ -4,21 +4,17 @@
 //!
 //! Words instead of tokens make the measure the same for every tokenizer; case and punctuation do not matter.
 
-use crate::documents::{self, DocumentsError};
 use crate::error::Error;
 use crate::filters::words;
 use crate::hash;
 use crate::settings::Decontamination;
+use crate::storage::Folder;
 use herd_run::atomic;
 use herd_run::{Context, SettingError};
-use rayon::prelude::*;
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::HashMap;
 use std::path::Path;
-
-/// Documents looked at together.
-const BATCH: usize = 256;
 
 /// One example of a benchmark.
 #[derive(Debug)]
@@ -134,7 +130,7 @@ impl Benchmarks {
     }
 
     /// Numbers of the n-grams that a text holds, sorted.
-    fn find(&self, text: &str) -> Vec<u32> {
+    pub(crate) fn find(&self, text: &str) -> Vec<u32> {
         let grams = grams(text, self.ngram).into_iter();
         let mut found: Vec<u32> = grams.filter_map(|gram| self.numbers.get(&gram).copied()).collect();
         found.sort_unstable();
@@ -173,32 +169,17 @@ impl Benchmarks {
         best
     }
 
-    /// What a corpus holds of each benchmark.
-    ///
-    /// # Errors
-    ///
-    /// A file that cannot be read, or the user's wish to stop.
-    pub fn report(&self, corpus: &Path, ctx: &Context) -> Result<Vec<Contamination>, Error> {
+    /// What a corpus holds of each benchmark, from the numbers of the n-grams that its documents hold.
+    pub fn report(&self, grams: &[u32]) -> Vec<Contamination> {
         let mut there = vec![false; self.holders.len()];
-        let mut reader = documents::read(corpus)?;
-        let progress = ctx.progress.task("contamination", Some(reader.total()), "documents");
-        loop {
-            ctx.stop.check()?;
-            let batch = reader.by_ref().take(BATCH).collect::<Result<Vec<_>, DocumentsError>>()?;
-            if batch.is_empty() {
-                break;
-            }
-            let found: Vec<Vec<u32>> = batch.par_iter().map(|d| self.find(&d.text)).collect();
-            found.into_iter().flatten().for_each(|gram| there[gram as usize] = true);
-            progress.add(batch.len() as u64);
-        }
+        grams.iter().for_each(|gram| there[*gram as usize] = true);
         let mut shares: Vec<Vec<(f32, &str)>> = vec![Vec::new(); self.names.len()];
         for example in &self.examples {
             let share = self.share(example, |gram| there[gram as usize]);
             shares[example.benchmark].push((share, &example.beginning));
         }
         let benchmarks = self.names.iter().zip(&self.short).zip(shares);
-        Ok(benchmarks.map(|((name, short), shares)| describe(name, *short, shares)).collect())
+        benchmarks.map(|((name, short), shares)| describe(name, *short, shares)).collect()
     }
 }
 
@@ -220,8 +201,13 @@ fn describe(name: &str, too_short: u64, mut shares: Vec<(f32, &str)>) -> Contami
 }
 
 /// Writes the report of a stage.
-pub fn write_report(benchmarks: &Benchmarks, folder: &Path, ctx: &Context) -> Result<(), Error> {
-    let report = benchmarks.report(&folder.join("documents.parquet"), ctx)?;
+pub(crate) fn write_report(
+    benchmarks: &Benchmarks,
+    grams: &[u32],
+    folder: &Folder,
+    ctx: &Context,
+) -> Result<(), Error> {
+    let report = benchmarks.report(grams);
     for entry in &report {
         let half = entry.contaminated.iter().find(|(t, _)| *t == 0.5).map_or(0, |(_, n)| *n);
         ctx.progress.detail(format!(
@@ -229,7 +215,7 @@ pub fn write_report(benchmarks: &Benchmarks, folder: &Path, ctx: &Context) -> Re
             entry.benchmark, entry.examples, benchmarks.ngram
         ));
     }
-    Ok(atomic::write_json(&folder.join("contamination.json"), &report)?)
+    Ok(folder.write_json("contamination.json", &report)?)
 }
 
 /// Hashes of the word n-grams of a text; those of adjacent words only.
@@ -333,9 +319,8 @@ mod tests {
         let words: Vec<&str> = QUESTION.split(' ').collect();
         // Each document has half of the example, both together have it all but for one word.
         let texts = [words[..8].join(" "), words[8..].join(" "), "one two three".into()];
-        let corpus = dir.path().join("documents.parquet");
-        documents::write(&corpus, texts.iter().map(|t| document(t))).unwrap();
-        let report = benchmarks.report(&corpus, &Context::quiet()).unwrap();
+        let grams: Vec<u32> = texts.iter().flat_map(|text| benchmarks.find(text)).collect();
+        let report = benchmarks.report(&grams);
         assert_eq!((report[0].benchmark.as_str(), report[0].examples, report[0].too_short), ("a", 2, 1));
         assert_eq!(report[0].contaminated, [(0.1, 1), (0.3, 1), (0.5, 1), (0.8, 1), (1.0, 1)]);
         assert_eq!(report[0].worst, [(1.0, QUESTION.to_string())]);

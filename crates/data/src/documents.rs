@@ -1,8 +1,8 @@
 //! Clean documents as Parquet: the interface between curation and everything after it.
 //!
 //! Columns: `id, url, date, title, language, language_score, domain, license, source, author,
-//! canonical, page_type, text`, and after them one 32-bit float column for everything that a filter measured; files
-//! without `author`, `canonical` and `page_type` are read too. Rows are streamed both ways, so a file may be far larger
+//! canonical, cluster, page_type, text`, and after them one 32-bit float column for everything that a filter measured; files
+//! without `author`, `canonical`, `cluster` and `page_type` are read too. Rows are streamed both ways, so a file may be far larger
 //! than memory.
 
 use crate::extract::PageType;
@@ -16,6 +16,7 @@ use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchR
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
+use parquet::file::reader::ChunkReader;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -85,6 +86,8 @@ pub struct Document {
     pub author: Option<String>,
     /// The URL that the page calls its own.
     pub canonical: Option<String>,
+    /// The cluster of near-duplicates that it stands for, if any: its own `id`. Rejects name it too.
+    pub cluster: Option<String>,
     /// What kind of page it is.
     pub page_type: PageType,
     /// File name of the archive it came from.
@@ -158,6 +161,7 @@ fn schema(values: &[String]) -> Arc<Schema> {
         text("source"),
         Field::new("author", DataType::Utf8, true),
         Field::new("canonical", DataType::Utf8, true),
+        Field::new("cluster", DataType::Utf8, true),
         text("page_type"),
         text("text"),
     ];
@@ -262,6 +266,7 @@ impl<W: Write + Send> Writer<W> {
             text(|d| &d.source),
             Arc::new(StringArray::from_iter(rows.iter().map(|d| d.author.as_deref()))),
             Arc::new(StringArray::from_iter(rows.iter().map(|d| d.canonical.as_deref()))),
+            Arc::new(StringArray::from_iter(rows.iter().map(|d| d.cluster.as_deref()))),
             text(|d| d.page_type.name()),
             text(|d| &d.text),
         ];
@@ -314,7 +319,12 @@ pub struct Reader {
 /// Opens a file of documents. Further columns of 32-bit floats are values; others are ignored.
 pub fn read(path: &Path) -> Result<Reader, DocumentsError> {
     let file = File::open(path).map_err(FileError::at("read", path))?;
-    let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(DocumentsError::parquet(path))?;
+    read_chunks(file, path)
+}
+
+/// The same from anything that Parquet can be read from; `path` is only named in errors.
+pub(crate) fn read_chunks(chunks: impl ChunkReader + 'static, path: &Path) -> Result<Reader, DocumentsError> {
+    let builder = ParquetRecordBatchReaderBuilder::try_new(chunks).map_err(DocumentsError::parquet(path))?;
     let total = builder.metadata().file_metadata().num_rows().max(0) as u64;
     let batches = builder.with_batch_size(BATCH_ROWS).build().map_err(DocumentsError::parquet(path))?;
     Ok(Reader { batches, rows: Vec::new().into_iter(), total, path: path.to_path_buf() })
@@ -338,6 +348,7 @@ impl Reader {
             None => Ok(None),
         };
         let (author, canonical, page_type) = (later("author")?, later("canonical")?, later("page_type")?);
+        let cluster = later("cluster")?;
         let known = schema(&[]);
         let is_value = |field: &Field| {
             *field.data_type() == DataType::Float32 && known.field_with_name(field.name()).is_err()
@@ -370,6 +381,7 @@ impl Reader {
                     license: license.is_valid(row).then(|| license.value(row).to_string()),
                     author: value(author, row),
                     canonical: value(canonical, row),
+                    cluster: value(cluster, row),
                     page_type: value(page_type, row)
                         .and_then(|n| PageType::from_name(&n))
                         .unwrap_or_default(),
@@ -423,20 +435,24 @@ impl<'a> Columns<'a> {
     }
 
     pub fn strings(&self, name: &'static str) -> Result<&'a StringArray, DocumentsError> {
-        let array = self.array(name)?;
-        array.as_string_opt().ok_or_else(|| {
-            DocumentsError::column(self.path, name, format!("has type {}, not text", array.data_type()))
-        })
+        self.typed(name, "text", |array| array.as_string_opt())
     }
 
     pub fn floats(&self, name: &'static str) -> Result<&'a Float32Array, DocumentsError> {
+        self.typed(name, "32-bit float", |array| array.as_primitive_opt::<Float32Type>())
+    }
+
+    /// The column as `cast` understands it; `kind` says what was expected.
+    pub fn typed<T>(
+        &self,
+        name: &'static str,
+        kind: &str,
+        cast: impl Fn(&'a ArrayRef) -> Option<T>,
+    ) -> Result<T, DocumentsError> {
         let array = self.array(name)?;
-        array.as_primitive_opt::<Float32Type>().ok_or_else(|| {
-            DocumentsError::column(
-                self.path,
-                name,
-                format!("has type {}, not 32-bit float", array.data_type()),
-            )
+        cast(array).ok_or_else(|| {
+            let problem = format!("has type {}, not {kind}", array.data_type());
+            DocumentsError::column(self.path, name, problem)
         })
     }
 }
@@ -456,6 +472,7 @@ mod tests {
             domain: Domain::ALL[n % 4],
             author: n.is_multiple_of(2).then(|| "Ana Lima".to_string()),
             canonical: n.is_multiple_of(5).then(|| format!("https://a.example/c/{n}")),
+            cluster: n.is_multiple_of(7).then(|| format!("{n:032x}")),
             page_type: PageType::ALL[n % 7],
             license: n.is_multiple_of(3).then(|| "CC-BY-SA-4.0".to_string()),
             source: "a.warc.gz".into(),
@@ -500,7 +517,8 @@ mod tests {
             ParquetRecordBatchReaderBuilder::try_new(file).unwrap().build().unwrap().next().unwrap().unwrap();
         let kept: Vec<usize> = (0..batch.num_columns())
             .filter(|n| {
-                !["author", "canonical", "page_type"].contains(&batch.schema().field(*n).name().as_str())
+                !["author", "canonical", "cluster", "page_type"]
+                    .contains(&batch.schema().field(*n).name().as_str())
             })
             .collect();
         let batch = batch.project(&kept).unwrap();
@@ -508,7 +526,13 @@ mod tests {
         writer.write(&batch).unwrap();
         writer.close().unwrap();
         let read: Vec<_> = read(&old).unwrap().collect::<Result<_, _>>().unwrap();
-        let expected = Document { author: None, canonical: None, page_type: PageType::Other, ..document(1) };
+        let expected = Document {
+            author: None,
+            canonical: None,
+            cluster: None,
+            page_type: PageType::Other,
+            ..document(1)
+        };
         assert_eq!(read[1], expected);
     }
 

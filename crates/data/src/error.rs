@@ -3,6 +3,7 @@ use crate::documents::DocumentsError;
 use crate::funnel::Funnel;
 use herd_run::atomic::FileError;
 use herd_run::{Interrupted, SettingError};
+use std::path::PathBuf;
 
 /// Why curation stopped.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +37,20 @@ pub enum Error {
         funnel: Funnel,
         /// The file that says why each was dropped.
         rejects: String,
+    },
+    /// The work in a folder belongs to another recipe or input.
+    #[error("{}: made with other settings or input; remove the folder, or name another output", path.display())]
+    OtherPlan {
+        /// The plan that is there.
+        path: PathBuf,
+    },
+    /// A task that cannot be done.
+    #[error("step `{step}` {problem} (`herd data next` says what is to be done)")]
+    Task {
+        /// The step.
+        step: String,
+        /// Why not.
+        problem: String,
     },
     /// The user asked to stop.
     #[error(transparent)]

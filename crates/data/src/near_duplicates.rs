@@ -1,14 +1,13 @@
-//! Near-duplicate documents (SPEC DATA-3): MinHash over word shingles, candidates by banded locality-sensitive hashing,
-//! their exact Jaccard similarity, connected components. Broder 1997; bands as in Leskovec et al., "Mining of Massive
+//! Near-duplicate documents (SPEC DATA-3): MinHash over word shingles, candidates by banded locality-sensitive hashing
+//! and their exact Jaccard similarity. Broder 1997; bands as in Leskovec et al., "Mining of Massive
 //! Data Sets", chapter 3.
 
 use crate::filters::words;
 use crate::hash;
 use crate::settings::NearDuplicates;
-use std::collections::BTreeMap;
 
-/// Pairs compared within one bucket of a band; beyond it each document is compared with the first only.
-const FULL_COMPARISON: usize = 32;
+/// Documents that agree in a band of which all pairs are compared; of more each is compared with the first and the next.
+pub(crate) const FULL_COMPARISON: usize = 32;
 
 /// The set of a text's shingles as sorted hashes. Case, punctuation and digits' values do not matter. Different
 /// languages never share shingles.
@@ -55,60 +54,6 @@ pub fn jaccard(a: &[u64], b: &[u64]) -> f32 {
     if either == 0 { 1.0 } else { both as f32 / either as f32 }
 }
 
-/// Pairs of documents that share a band, each once, in order. `signatures[d]` are the bands of document `d`.
-pub fn candidates(signatures: &[Vec<u64>]) -> Vec<(u32, u32)> {
-    let bands = signatures.iter().map(Vec::len).max().unwrap_or(0);
-    let mut pairs = Vec::new();
-    for band in 0..bands {
-        let mut column: Vec<(u64, u32)> =
-            signatures.iter().zip(0..).filter_map(|(s, d)| Some((*s.get(band)?, d))).collect();
-        column.sort_unstable();
-        for bucket in column.chunk_by(|a, b| a.0 == b.0).filter(|b| b.len() > 1) {
-            for (n, (_, a)) in bucket.iter().enumerate() {
-                let others = if bucket.len() <= FULL_COMPARISON {
-                    &bucket[n + 1..]
-                } else {
-                    &bucket[n + 1..(n + 2).min(bucket.len())]
-                };
-                pairs.extend(others.iter().map(|(_, b)| (*a, *b)));
-                if bucket.len() > FULL_COMPARISON && n > 0 {
-                    pairs.push((bucket[0].1, *a));
-                }
-            }
-        }
-        pairs.sort_unstable();
-        pairs.dedup();
-    }
-    pairs
-}
-
-/// Connected components of `count` documents under `edges`: for each document the smallest member of its component.
-pub fn components(count: usize, edges: &[(u32, u32)]) -> Vec<u32> {
-    let mut parent: Vec<u32> = (0..count as u32).collect();
-    fn find(parent: &mut [u32], mut node: u32) -> u32 {
-        while parent[node as usize] != node {
-            parent[node as usize] = parent[parent[node as usize] as usize];
-            node = parent[node as usize];
-        }
-        node
-    }
-    for (a, b) in edges {
-        let (a, b) = (find(&mut parent, *a), find(&mut parent, *b));
-        parent[a.max(b) as usize] = a.min(b);
-    }
-    (0..count as u32).map(|node| find(&mut parent, node)).collect()
-}
-
-/// The members of each component with more than one.
-pub fn clusters(components: &[u32]) -> BTreeMap<u32, Vec<u32>> {
-    let mut members: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
-    for (document, root) in components.iter().enumerate() {
-        members.entry(*root).or_default().push(document as u32);
-    }
-    members.retain(|_, m| m.len() > 1);
-    members
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -141,21 +86,17 @@ mod tests {
             }
         }
         let signatures: Vec<_> = sets.iter().map(|s| bands(s, &settings)).collect();
-        let candidates = candidates(&signatures);
-        let found: Vec<_> = candidates
-            .iter()
-            .copied()
-            .filter(|(a, b)| jaccard(&sets[*a as usize], &sets[*b as usize]) >= settings.similarity)
-            .collect();
+        let agree = |(a, b): &(u32, u32)| {
+            let (a, b) = (&signatures[*a as usize], &signatures[*b as usize]);
+            a.iter().zip(b).any(|(a, b)| a == b)
+        };
         assert!(truth.len() >= 150, "the test plants enough: {}", truth.len());
-        let recall = found.iter().filter(|p| truth.contains(p)).count() as f32 / truth.len() as f32;
+        let recall = truth.iter().filter(|pair| agree(pair)).count() as f32 / truth.len() as f32;
         assert!(recall > 0.97, "recall {recall}");
-        assert!(
-            candidates.len() < truth.len() * 2,
-            "{} candidates for {} pairs",
-            candidates.len(),
-            truth.len()
-        );
+        let all = sets.len() as u32;
+        let pairs = (0..all).flat_map(|a| (a + 1..all).map(move |b| (a, b)));
+        let candidates = pairs.filter(|pair| agree(pair)).count();
+        assert!(candidates < truth.len() * 2, "{candidates} candidates for {} pairs", truth.len());
     }
 
     #[test]
@@ -164,12 +105,5 @@ mod tests {
         assert_ne!(shingles("a b c d e", "en", 5), shingles("a b c d e", "de", 5));
         assert_eq!(shingles("", "en", 5), Vec::<u64>::new());
         assert_eq!(jaccard(&[1, 2, 3], &[2, 3, 4]), 0.5);
-    }
-
-    #[test]
-    fn components_join_chains() {
-        let components = components(6, &[(4, 5), (0, 2), (2, 4)]);
-        assert_eq!(components, [0, 1, 0, 3, 0, 0]);
-        assert_eq!(clusters(&components).into_values().collect::<Vec<_>>(), [vec![0, 2, 4, 5]]);
     }
 }

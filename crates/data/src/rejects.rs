@@ -1,14 +1,15 @@
-//! What was dropped, and why: `rejects.parquet` with url, rule, value, threshold, the text that triggered the rule and the
-//! beginning of the document.
+//! What was dropped, and why: `rejects.parquet` with url, rule, value, threshold, the text that triggered the rule, the
+//! beginning of the document and, for near-duplicates, their cluster.
 
 use crate::documents::{Columns, DocumentsError, properties};
 use crate::filters::Reason;
 use arrow_array::cast::AsArray;
-use arrow_array::{ArrayRef, Float32Array, RecordBatch, StringArray};
+use arrow_array::{Array, ArrayRef, Float32Array, RecordBatch, StringArray};
 use arrow_schema::{DataType, Field, Schema};
 use herd_run::atomic::FileError;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::file::reader::ChunkReader;
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -23,6 +24,8 @@ pub struct Reject {
     pub url: String,
     /// Why.
     pub reason: Reason,
+    /// The cluster of near-duplicates it is of, if that is why: `cluster` of the document that stays.
+    pub cluster: Option<String>,
 }
 
 fn schema() -> Arc<Schema> {
@@ -33,6 +36,7 @@ fn schema() -> Arc<Schema> {
         Field::new("threshold", DataType::Float32, false),
         Field::new("excerpt", DataType::Utf8, false),
         Field::new("text", DataType::Utf8, false),
+        Field::new("cluster", DataType::Utf8, true),
     ]))
 }
 
@@ -72,6 +76,7 @@ impl<W: Write + Send> Writer<W> {
             number(|r| r.reason.threshold),
             text(|r| &r.reason.excerpt),
             text(|r| &r.reason.text),
+            Arc::new(StringArray::from_iter(rows.iter().map(|r| r.cluster.as_deref()))),
         ];
         let batch = RecordBatch::try_new(schema(), columns)
             .map_err(|e| DocumentsError::parquet(&self.path)(e.into()))?;
@@ -86,9 +91,19 @@ impl<W: Write + Send> Writer<W> {
 }
 
 /// The rejects of a file, in order.
-pub fn read(path: &Path) -> Result<impl Iterator<Item = Result<Reject, DocumentsError>>, DocumentsError> {
+pub fn read(
+    path: &Path,
+) -> Result<impl Iterator<Item = Result<Reject, DocumentsError>> + use<>, DocumentsError> {
     let file = File::open(path).map_err(FileError::at("read", path))?;
-    let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(DocumentsError::parquet(path))?;
+    read_chunks(file, path)
+}
+
+/// The same from anything that Parquet can be read from; `path` is only named in errors.
+pub(crate) fn read_chunks<C: ChunkReader + 'static>(
+    chunks: C,
+    path: &Path,
+) -> Result<impl Iterator<Item = Result<Reject, DocumentsError>> + use<C>, DocumentsError> {
+    let builder = ParquetRecordBatchReaderBuilder::try_new(chunks).map_err(DocumentsError::parquet(path))?;
     let batches = builder.with_batch_size(BATCH_ROWS).build().map_err(DocumentsError::parquet(path))?;
     let path = path.to_path_buf();
     Ok(batches.flat_map(move |batch| {
@@ -106,8 +121,9 @@ fn rows_of(batch: &RecordBatch, path: &Path) -> Result<Vec<Reject>, DocumentsErr
     let columns = Columns { batch, path };
     let (url, rule, excerpt) =
         (columns.strings("url")?, columns.strings("rule")?, columns.strings("excerpt")?);
-    // Files of an earlier version have none.
-    let text = batch.column_by_name("text").and_then(|c| c.as_string_opt::<i32>());
+    // Files of earlier versions have none.
+    let later = |name| batch.column_by_name(name).and_then(|c| c.as_string_opt::<i32>());
+    let (text, cluster) = (later("text"), later("cluster"));
     let (value, threshold) = (columns.floats("value")?, columns.floats("threshold")?);
     let reject = |row: usize| Reject {
         url: url.value(row).to_string(),
@@ -118,6 +134,7 @@ fn rows_of(batch: &RecordBatch, path: &Path) -> Result<Vec<Reject>, DocumentsErr
             excerpt: excerpt.value(row).to_string(),
             text: text.map_or(String::new(), |text| text.value(row).to_string()),
         },
+        cluster: cluster.filter(|c| c.is_valid(row)).map(|c| c.value(row).to_string()),
     };
     Ok((0..batch.num_rows()).map(reject).collect())
 }

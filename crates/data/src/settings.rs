@@ -1,16 +1,19 @@
 //! The `[data]` table of a recipe.
 
 use crate::documents::Domain;
+use crate::error::Error;
+use crate::{input, storage};
 use herd_run::SettingError;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// How a crawl becomes documents. The defaults suit a general web crawl.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
-    /// WARC files, as paths or globs.
+    /// WARC files, or documents as Parquet or JSON Lines (`text`, and `url`, `date`, `title` if they are known): paths,
+    /// addresses of object stores, or globs of either.
     pub input: Vec<String>,
     /// Bytes of a page that are read; the rest of a larger one is left out.
     pub max_page_bytes: usize,
@@ -44,6 +47,24 @@ pub struct Settings {
     pub classifiers: Vec<ClassifierSettings>,
     /// Benchmarks whose examples are not to be trained on (SPEC EVAL-4).
     pub decontamination: Decontamination,
+    /// How the work is cut; the result does not depend on it.
+    pub tasks: Tasks,
+}
+
+/// How a stage is cut into tasks.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tasks {
+    /// Bytes of input that one task reads; larger files are shared by several.
+    pub split_bytes: u64,
+    /// Tasks of a reduction; 0 for one for every four splits, at most 1024.
+    pub partitions: usize,
+}
+
+impl Default for Tasks {
+    fn default() -> Self {
+        Self { split_bytes: 256 << 20, partitions: 0 }
+    }
 }
 
 impl Default for Settings {
@@ -66,6 +87,7 @@ impl Default for Settings {
             personal_data: PersonalData::default(),
             classifiers: Vec::new(),
             decontamination: Decontamination::default(),
+            tasks: Tasks::default(),
         }
     }
 }
@@ -176,7 +198,7 @@ impl ClassifierSettings {
 }
 
 /// Columns that documents have without any classifier.
-const COLUMNS: [&str; 32] = [
+const COLUMNS: [&str; 34] = [
     "id",
     "url",
     "date",
@@ -188,6 +210,8 @@ const COLUMNS: [&str; 32] = [
     "source",
     "author",
     "canonical",
+    "cluster",
+    "cluster_size",
     "page_type",
     "text",
     "characters",
@@ -225,11 +249,14 @@ pub struct NearDuplicates {
     pub similarity: f32,
     /// Whether candidates are compared exactly; if not, an agreeing band is enough.
     pub verify: bool,
+    /// The classifier whose score decides which document of a cluster stays; absent, or if equal, the longest, then the
+    /// newest.
+    pub quality: Option<String>,
 }
 
 impl Default for NearDuplicates {
     fn default() -> Self {
-        Self { shingle: 5, bands: 20, rows: 6, similarity: 0.7, verify: true }
+        Self { shingle: 5, bands: 20, rows: 6, similarity: 0.7, verify: true, quality: None }
     }
 }
 
@@ -355,28 +382,14 @@ impl Default for PersonalData {
 }
 
 impl Settings {
-    /// The archives that `input` names, in order, each once. A pattern that matches nothing is an error.
-    pub fn archives(&self) -> Result<Vec<PathBuf>, SettingError> {
-        let mut files = BTreeSet::new();
-        for pattern in &self.input {
-            let found = glob::glob(pattern)
-                .map_err(|e| SettingError::new("input", format!("'{pattern}' is no pattern: {e}")))?;
-            let before = files.len();
-            let mut any = false;
-            for file in found {
-                let file = file.map_err(|e| SettingError::new("input", format!("'{pattern}': {e}")))?;
-                any = true;
-                if file.is_file() {
-                    files.insert(file);
-                }
-            }
-            if !any || (files.len() == before && before == 0) {
-                let here = std::env::current_dir().unwrap_or_default();
-                let problem = format!("'{pattern}' matches no file (looked from {})", here.display());
-                return Err(SettingError::new("input", problem));
-            }
-        }
-        Ok(files.into_iter().collect())
+    /// The files of this machine that `input` names, in order, each once.
+    ///
+    /// # Errors
+    ///
+    /// A pattern that matches nothing.
+    pub fn archives(&self) -> Result<Vec<PathBuf>, Error> {
+        let files = input::find(&self.input)?.into_iter();
+        Ok(files.filter(|(file, _)| !storage::is_remote(file)).map(|(file, _)| PathBuf::from(file)).collect())
     }
 
     /// Checks what types cannot express.
@@ -407,6 +420,15 @@ impl Settings {
             if value == 0 {
                 return Err(SettingError::new(key, "must be at least 1"));
             }
+        }
+        if self.tasks.split_bytes < 1 << 16 {
+            return Err(SettingError::new("tasks.split_bytes", "must be at least 65536"));
+        }
+        if let Some(name) = &self.near_duplicates.quality
+            && !self.classifiers.iter().any(|classifier| classifier.name == *name)
+        {
+            let problem = format!("'{name}' is no classifier of this recipe");
+            return Err(SettingError::new("near_duplicates.quality", problem));
         }
         if self.input.is_empty() {
             return Err(SettingError::new(

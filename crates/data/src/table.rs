@@ -11,9 +11,11 @@ use arrow_schema::DataType;
 use herd_run::atomic::FileError;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+use parquet::file::metadata::RowGroupMetaData;
 use serde_json::{Map, Number, Value};
 use std::fs::File;
 use std::io::{BufRead, BufReader};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 const BATCH_ROWS: usize = 256;
@@ -29,7 +31,7 @@ pub struct Rows {
 
 enum Source {
     Parquet { batches: ParquetRecordBatchReader, rows: std::vec::IntoIter<Row> },
-    Lines { lines: std::io::Lines<BufReader<File>>, number: usize, wanted: Option<Vec<String>> },
+    Lines { lines: std::io::Lines<Box<dyn BufRead + Send>>, number: usize, wanted: Option<Vec<String>> },
 }
 
 /// Opens a file; its name ends in `.parquet`, or it has one JSON object a line. With `columns` only those are read.
@@ -42,7 +44,8 @@ pub fn open(path: &Path, columns: Option<&[String]>) -> Result<Rows, DocumentsEr
     let is_parquet = path.extension().is_some_and(|e| e == "parquet");
     if !is_parquet {
         let wanted = columns.map(<[String]>::to_vec);
-        let source = Source::Lines { lines: BufReader::new(file).lines(), number: 0, wanted };
+        let lines = (Box::new(BufReader::new(file)) as Box<dyn BufRead + Send>).lines();
+        let source = Source::Lines { lines, number: 0, wanted };
         return Ok(Rows { path: path.to_path_buf(), source });
     }
     let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(DocumentsError::parquet(path))?;
@@ -61,6 +64,26 @@ pub fn open(path: &Path, columns: Option<&[String]>) -> Result<Rows, DocumentsEr
         None => builder,
     };
     let batches = builder.with_batch_size(BATCH_ROWS).build().map_err(DocumentsError::parquet(path))?;
+    Ok(Rows { path: path.to_path_buf(), source: Source::Parquet { batches, rows: Vec::new().into_iter() } })
+}
+
+/// Rows of JSON Lines; `path` is only named in errors.
+pub(crate) fn lines(reader: Box<dyn BufRead + Send>, path: &Path) -> Rows {
+    let source = Source::Lines { lines: reader.lines(), number: 0, wanted: None };
+    Rows { path: path.to_path_buf(), source }
+}
+
+/// Rows of the row groups of a Parquet file that begin in a range of its bytes, with those of `columns` that are there.
+pub(crate) fn open_range(path: &Path, range: Range<u64>, columns: &[&str]) -> Result<Rows, DocumentsError> {
+    let file = File::open(path).map_err(FileError::at("read", path))?;
+    let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(DocumentsError::parquet(path))?;
+    let begins =
+        |group: &RowGroupMetaData| group.columns().iter().map(|c| c.byte_range().0).min().unwrap_or(0);
+    let groups = builder.metadata().row_groups().iter().map(begins).enumerate();
+    let groups: Vec<usize> = groups.filter(|(_, at)| range.contains(at)).map(|(n, _)| n).collect();
+    let mask = ProjectionMask::columns(builder.parquet_schema(), columns.iter().copied());
+    let builder = builder.with_projection(mask).with_row_groups(groups).with_batch_size(BATCH_ROWS);
+    let batches = builder.build().map_err(DocumentsError::parquet(path))?;
     Ok(Rows { path: path.to_path_buf(), source: Source::Parquet { batches, rows: Vec::new().into_iter() } })
 }
 

@@ -1,7 +1,7 @@
 //! Input that is damaged, empty or hostile: counted and reported with its place, and nothing else is lost.
 
 use herd_data::extract::extract;
-use herd_data::{Error, Settings, run};
+use herd_data::{Error, Resources, Settings, run};
 use herd_run::Context;
 use std::path::{Path, PathBuf};
 
@@ -37,13 +37,18 @@ fn write(folder: &Path, bytes: &[u8]) -> PathBuf {
 fn a_truncated_archive_gives_all_that_is_whole() {
     let folder = tempfile::tempdir().unwrap();
     let bytes = some();
-    let whole =
-        run(&settings(&write(folder.path(), &bytes)), &folder.path().join("whole"), &Context::quiet())
-            .unwrap();
+    let whole = run(
+        &settings(&write(folder.path(), &bytes)),
+        &folder.path().join("whole"),
+        &Resources::default(),
+        &Context::quiet(),
+    )
+    .unwrap();
     assert!(whole.damage.is_empty());
     let last = *members(&bytes).last().unwrap();
     let cut = write(folder.path(), &bytes[..last + (bytes.len() - last) / 2]);
-    let part = run(&settings(&cut), &folder.path().join("cut"), &Context::quiet()).unwrap();
+    let part =
+        run(&settings(&cut), &folder.path().join("cut"), &Resources::default(), &Context::quiet()).unwrap();
     assert!(part.responses >= whole.responses - 1 && part.responses <= whole.responses);
     assert_eq!(part.damage.len(), 1, "{:?}", part.damage);
     assert_eq!((part.damage[0].file.as_str(), part.damage[0].offset), ("crawl.warc.gz", last as u64));
@@ -53,15 +58,24 @@ fn a_truncated_archive_gives_all_that_is_whole() {
 fn a_corrupt_record_costs_only_itself() {
     let folder = tempfile::tempdir().unwrap();
     let mut bytes = some();
-    let whole =
-        run(&settings(&write(folder.path(), &bytes)), &folder.path().join("whole"), &Context::quiet())
-            .unwrap();
+    let whole = run(
+        &settings(&write(folder.path(), &bytes)),
+        &folder.path().join("whole"),
+        &Resources::default(),
+        &Context::quiet(),
+    )
+    .unwrap();
     let starts = members(&bytes);
     let widest = (20..80).max_by_key(|n| starts[n + 1] - starts[*n]).unwrap();
     let middle = (starts[widest] + starts[widest + 1]) / 2;
     bytes[middle..middle + 40].fill(0xA5);
-    let part = run(&settings(&write(folder.path(), &bytes)), &folder.path().join("part"), &Context::quiet())
-        .unwrap();
+    let part = run(
+        &settings(&write(folder.path(), &bytes)),
+        &folder.path().join("part"),
+        &Resources::default(),
+        &Context::quiet(),
+    )
+    .unwrap();
     assert_eq!(part.responses, whole.responses - 1, "{:?}", part.damage);
     assert_eq!(part.damage.len(), 1, "{:?}", part.damage);
     assert_eq!(part.damage[0].offset, starts[widest] as u64);
@@ -76,7 +90,9 @@ fn an_empty_or_foreign_file_is_a_clear_error() {
         b"WARC/1.0\r\n\r\n",
     ] {
         let file = write(folder.path(), content);
-        let error = run(&settings(&file), &folder.path().join("out"), &Context::quiet()).unwrap_err();
+        let error =
+            run(&settings(&file), &folder.path().join("out"), &Resources::default(), &Context::quiet())
+                .unwrap_err();
         assert!(matches!(error, Error::EmptyCrawl { .. }), "{error}");
         assert!(!folder.path().join("out/documents.parquet").exists());
     }
@@ -86,7 +102,8 @@ fn an_empty_or_foreign_file_is_a_clear_error() {
 fn a_pattern_without_files_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let settings = Settings { input: vec!["none/such-*.warc.gz".into()], ..Settings::default() };
-    let error = run(&settings, folder.path(), &Context::quiet()).unwrap_err().to_string();
+    let error =
+        run(&settings, folder.path(), &Resources::default(), &Context::quiet()).unwrap_err().to_string();
     assert!(error.contains("none/such-*.warc.gz") && error.contains("input"), "{error}");
 }
 
@@ -96,7 +113,7 @@ fn when_a_rule_drops_everything_the_error_shows_which() {
     let mut settings = settings(&write(folder.path(), &some()));
     settings.min_chars = 100_000_000;
     let out = folder.path().join("out");
-    let error = run(&settings, &out, &Context::quiet()).unwrap_err();
+    let error = run(&settings, &out, &Resources::default(), &Context::quiet()).unwrap_err();
     let message = error.to_string();
     assert!(
         matches!(error, Error::NothingLeft { .. })
@@ -111,12 +128,15 @@ fn when_a_rule_drops_everything_the_error_shows_which() {
 fn an_interrupted_run_continues_to_the_same_bits() {
     let folder = tempfile::tempdir().unwrap();
     let settings = settings(&write(folder.path(), &some()));
-    run(&settings, &folder.path().join("once"), &Context::quiet()).unwrap();
+    run(&settings, &folder.path().join("once"), &Resources::default(), &Context::quiet()).unwrap();
     let out = folder.path().join("twice");
     let context = Context::quiet();
     context.stop.request();
-    assert!(matches!(run(&settings, &out, &context).unwrap_err(), Error::Interrupted(_)));
-    run(&settings, &out, &Context::quiet()).unwrap();
+    assert!(matches!(
+        run(&settings, &out, &Resources::default(), &context).unwrap_err(),
+        Error::Interrupted(_)
+    ));
+    run(&settings, &out, &Resources::default(), &Context::quiet()).unwrap();
     let hash = |name: &str| herd_run::hash::of_path(&folder.path().join(name)).unwrap();
     assert_eq!(hash("once"), hash("twice"));
 }

@@ -161,7 +161,7 @@ fn the_stage_keeps_scores_as_columns_and_drops_below_the_bound() {
     };
     let curate = |settings: &herd_data::Settings, name: &str| {
         let out = dir.path().join(name);
-        herd_data::run(settings, &out, &Context::quiet()).unwrap();
+        herd_data::run(settings, &out, &herd_data::Resources::default(), &Context::quiet()).unwrap();
         let all: Vec<Document> =
             documents::read(&out.join("documents.parquet")).unwrap().collect::<Result<_, _>>().unwrap();
         (all, out)
@@ -210,7 +210,13 @@ fn the_stage_keeps_scores_as_columns_and_drops_below_the_bound() {
 
     let mut wrong = settings.clone();
     wrong.classifiers[0].label = "kode".into();
-    let message =
-        herd_data::run(&wrong, &dir.path().join("wrong"), &Context::quiet()).unwrap_err().to_string();
+    let message = herd_data::run(
+        &wrong,
+        &dir.path().join("wrong"),
+        &herd_data::Resources::default(),
+        &Context::quiet(),
+    )
+    .unwrap_err()
+    .to_string();
     assert!(message.contains("kode") && message.contains("other, code"), "{message}");
 }

@@ -2,7 +2,7 @@
 
 use herd_data::documents::{self, Document, Domain};
 use herd_data::rejects::{self, Reject};
-use herd_data::{Settings, Summary, run};
+use herd_data::{Resources, Settings, Summary, run};
 use herd_run::Context;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -26,7 +26,7 @@ fn settings() -> Settings {
 }
 
 fn curate(out: &Path) -> Done {
-    let summary = run(&settings(), out, &Context::quiet()).unwrap();
+    let summary = run(&settings(), out, &Resources::default(), &Context::quiet()).unwrap();
     let documents =
         documents::read(&out.join("documents.parquet")).unwrap().collect::<Result<_, _>>().unwrap();
     let rejects = rejects::read(&out.join("rejects.parquet")).unwrap().collect::<Result<_, _>>().unwrap();
@@ -162,7 +162,7 @@ fn the_same_bits_with_any_number_of_threads() {
     for threads in [1, 2, 3] {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         let folder = out.path().join(threads.to_string());
-        pool.install(|| run(&settings(), &folder, &Context::quiet())).unwrap();
+        pool.install(|| run(&settings(), &folder, &Resources::default(), &Context::quiet())).unwrap();
         hashes.push(herd_run::hash::of_path(&folder).unwrap());
     }
     assert_eq!(hashes[0], hashes[1]);

@@ -30,6 +30,7 @@ fn corpus(path: &Path) -> Vec<Document> {
                 license: None,
                 author: None,
                 canonical: None,
+                cluster: None,
                 page_type: herd_data::extract::PageType::Article,
                 source: "a.warc.gz".into(),
                 text: format!("{copy} naïve 東京\n{paragraph}"),

@@ -1,6 +1,6 @@
 //! The command line: what `herd --help` says.
 
-use crate::commands::{checkpoint, classify, generate, label, look, measure, mix};
+use crate::commands::{checkpoint, classify, generate, label, look, measure, mix, tasks};
 use clap::{Args, Parser, Subcommand};
 use herd_run::Verbosity;
 use herd_train::bench::{WORKLOADS, Workload};
@@ -56,6 +56,10 @@ pub struct RunArgs {
     /// The run folder [default: runs/NAME, after the recipe's name].
     #[arg(long, value_name = "FOLDER")]
     pub out: Option<PathBuf>,
+    /// Memory that the stage `data` may use, such as 1GB; what does not fit goes to disk [default: a quarter of the
+    /// machine's].
+    #[arg(long, value_name = "SIZE", value_parser = super::commands::bytes)]
+    pub memory: Option<u64>,
 }
 
 /// The subcommands.
@@ -127,6 +131,12 @@ pub enum DataCommand {
         #[arg(long, value_name = "URL")]
         url: Option<String>,
     },
+    /// Print how the stage `data` of a recipe is cut into tasks: the plan is made if the run folder has none.
+    Plan(RunArgs),
+    /// Print the step of the stage `data` to be done now and its tasks that are not done, as JSON.
+    Next(RunArgs),
+    /// Do one task of the stage `data`, on any machine that sees the run folder; nothing, if it is done.
+    Task(tasks::TaskArgs),
     /// Let a chat model label documents by criteria of yours, through any OpenAI-compatible endpoint; continues if stopped.
     Label(label::LabelArgs),
     /// Train a classifier of texts, such as "worth reading or not", and tell its precision, recall and AUC on texts kept back.

@@ -38,20 +38,7 @@ pub enum Outcome {
 
 /// Runs `stage` unless it is done, and records it in the manifest of the run folder.
 pub fn run(stage: Stage, manifest: &mut Manifest, ctx: &Context) -> anyhow::Result<Outcome> {
-    let mut inputs = BTreeMap::new();
-    for (i, (name, path)) in stage.inputs.iter().enumerate() {
-        let found = path.exists();
-        anyhow::ensure!(
-            found,
-            "stage `{}` needs {}: run the stage that makes it first, or `herd run`",
-            stage.name,
-            path.display()
-        );
-        let file = path.file_name().unwrap_or_default().to_string_lossy();
-        inputs.insert(format!("{i}: {name} {file}"), hash::of_path(path)?);
-    }
-    // Another version of the program may do the same work differently.
-    inputs.insert("herd".to_string(), env!("CARGO_PKG_VERSION").to_string());
+    let inputs = inputs(&stage)?;
     let key = Manifest::key(&stage.settings, &inputs);
     if manifest.is_done(stage.name, &key) && stage.outputs.iter().all(|p| p.exists()) {
         ctx.progress.line(format!("  {:<10} done before", stage.name));
@@ -69,6 +56,31 @@ pub fn run(stage: Stage, manifest: &mut Manifest, ctx: &Context) -> anyhow::Resu
     manifest.finish(stage.name, seconds)?;
     ctx.progress.line(format!("  {:<10} finished in {}", stage.name, duration(seconds)));
     Ok(Outcome::Ran)
+}
+
+/// The hashes of everything that a stage reads.
+fn inputs(stage: &Stage) -> anyhow::Result<BTreeMap<String, String>> {
+    let mut inputs = BTreeMap::new();
+    for (i, (name, path)) in stage.inputs.iter().enumerate() {
+        let found = path.exists();
+        anyhow::ensure!(
+            found,
+            "stage `{}` needs {}: run the stage that makes it first, or `herd run`",
+            stage.name,
+            path.display()
+        );
+        let file = path.file_name().unwrap_or_default().to_string_lossy();
+        inputs.insert(format!("{i}: {name} {file}"), hash::of_path(path)?);
+    }
+    // Another version of the program may do the same work differently.
+    inputs.insert("herd".to_string(), env!("CARGO_PKG_VERSION").to_string());
+    Ok(inputs)
+}
+
+/// Records a stage that was done by other means.
+pub fn record(stage: Stage, manifest: &mut Manifest) -> anyhow::Result<()> {
+    manifest.start(stage.name, inputs(&stage)?, stage.settings)?;
+    Ok(manifest.finish(stage.name, 0.0)?)
 }
 
 fn clear(path: &Path) -> anyhow::Result<()> {

@@ -66,7 +66,9 @@ fn dropped_documents_are_shown_with_rule_and_measure() {
     let mut writer = herd_data::rejects::Writer::new(fs::File::create(&path).unwrap(), &path).unwrap();
     for i in 0..5 {
         let reason = Reason::new("kl_divergence", 7.25, 5.5, "<b>0x00 0x01</b> 0x02");
-        writer.push(Reject { url: format!("https://log.example/{i}?a=1&b=2"), reason }).unwrap();
+        writer
+            .push(Reject { url: format!("https://log.example/{i}?a=1&b=2"), reason, cluster: None })
+            .unwrap();
     }
     writer.finish().unwrap();
     let out = dir.path().join("report.html");

@@ -50,6 +50,13 @@ impl Classifiers {
         }
         Ok((!scorers.is_empty()).then_some(Self(scorers)))
     }
+
+    /// The score of a document by the classifier of that name; `None` if there is none, or it does not know the language.
+    pub fn score(&self, name: &str, document: &Document) -> Option<f32> {
+        let Scorer { settings, model, label } = self.0.iter().find(|scorer| scorer.settings.name == name)?;
+        let applies = settings.languages.is_empty() || settings.languages.contains(&document.language);
+        applies.then(|| model.probabilities(&document.text)[*label])
+    }
 }
 
 impl Filter for Classifiers {

@@ -4,6 +4,7 @@
 use super::words;
 use crate::hash;
 use crate::settings::Divergence;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Buckets that words are hashed into. Few enough that a document of a page fills a fair part of them.
@@ -12,7 +13,7 @@ const BUCKETS: usize = 1 << 16;
 /// How often each token occurs among the documents of a language.
 #[derive(Clone)]
 pub struct Distribution {
-    counts: Vec<u32>,
+    counts: Vec<u64>,
     total: u64,
 }
 
@@ -33,22 +34,25 @@ impl Distribution {
     /// Counts a document.
     pub fn add(&mut self, text: &str) {
         for bucket in buckets(text) {
-            self.counts[bucket] = self.counts[bucket].saturating_add(1);
+            self.counts[bucket] += 1;
             self.total += 1;
         }
     }
 
-    /// Adds the counts of another part of the corpus.
-    pub fn merge(&mut self, other: &Distribution) {
-        for (ours, theirs) in self.counts.iter_mut().zip(&other.counts) {
-            *ours = ours.saturating_add(*theirs);
-        }
-        self.total += other.total;
+    /// Adds the count of a bucket in another part of the corpus.
+    pub fn add_count(&mut self, bucket: u32, count: u64) {
+        self.counts[bucket as usize % BUCKETS] += count;
+        self.total += count;
+    }
+
+    /// Buckets that are not empty, with their counts.
+    pub fn counts(&self) -> impl Iterator<Item = (u32, u64)> {
+        (0..).zip(&self.counts).filter(|(_, count)| **count > 0).map(|(bucket, count)| (bucket, *count))
     }
 
     /// Probability of a bucket in the corpus without the document itself, smoothed by half a count.
     fn probability(&self, bucket: usize, own: u32, own_total: u64) -> f64 {
-        let count = self.counts[bucket].saturating_sub(own) as f64 + 0.5;
+        let count = self.counts[bucket].saturating_sub(u64::from(own)) as f64 + 0.5;
         count / (self.total.saturating_sub(own_total) as f64 + 0.5 * BUCKETS as f64)
     }
 }
@@ -74,45 +78,87 @@ pub fn divergence(text: &str, corpus: &Distribution) -> (f32, usize) {
 }
 
 /// Thresholds by length: short documents diverge more than long ones by chance alone.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Thresholds(Vec<f32>);
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Thresholds(Vec<Option<f32>>);
 
 /// Lengths are grouped by powers of four.
-fn class(words: usize) -> usize {
-    (words.max(1).ilog2() / 2) as usize
+fn class(words: usize) -> u32 {
+    words.max(1).ilog2() / 2
 }
 
-/// Thresholds for a language from the divergences and lengths of all its documents.
-pub fn thresholds(documents: &[(f32, usize)], settings: &Divergence) -> Thresholds {
-    let bound = |values: &mut Vec<f32>| {
-        if values.len() < settings.min_documents.max(1) {
-            return None;
+/// Bits of a divergence that are not told apart: cells are 1/2048 wide or less.
+const CELL_BITS: u32 = 12;
+
+/// The divergences of the documents of a language, counted in narrow cells by length.
+#[derive(Debug, Clone, Default)]
+pub struct Measured(BTreeMap<u32, BTreeMap<u32, u64>>);
+
+impl Measured {
+    /// The class of length and the cell of a document.
+    pub fn place(divergence: f32, words: usize) -> (u32, u32) {
+        (class(words), divergence.max(0.0).to_bits() >> CELL_BITS)
+    }
+
+    /// Counts documents of a place.
+    pub fn add(&mut self, class: u32, cell: u32, documents: u64) {
+        *self.0.entry(class).or_default().entry(cell).or_default() += documents;
+    }
+
+    /// What is still allowed. A language or a length with few documents is no sample.
+    pub fn thresholds(&self, settings: &Divergence) -> Thresholds {
+        let mut whole: BTreeMap<u32, u64> = BTreeMap::new();
+        for (cell, documents) in self.0.values().flatten() {
+            *whole.entry(*cell).or_default() += documents;
         }
-        values.sort_by(f32::total_cmp);
-        if let Some(quantile) = settings.max_quantile {
-            return Some(values[((values.len() - 1) as f32 * quantile) as usize]);
-        }
-        let (median, upper) = (values[values.len() / 2], values[values.len() * 3 / 4]);
-        // Even if all are alike, a tenth above the median is no outlier.
-        Some(median + settings.max_spread * (upper - median).max(median / 60.0))
+        let all = bound(&whole, settings);
+        let classes = self.0.keys().last().map_or(0, |last| last + 1);
+        let of_class = |c| self.0.get(&c).and_then(|cells| bound(cells, settings)).or(all);
+        Thresholds((0..classes).map(of_class).collect())
+    }
+}
+
+/// The bound that follows from documents by cell.
+fn bound(cells: &BTreeMap<u32, u64>, settings: &Divergence) -> Option<f32> {
+    let documents: u64 = cells.values().sum();
+    if documents < settings.min_documents.max(1) as u64 {
+        return None;
+    }
+    // The upper end of the cell of a document in the order of all, so that the document itself is within.
+    let value = |rank: u64| {
+        let mut before = 0;
+        let cell = cells.iter().find(|(_, count)| {
+            before += **count;
+            rank < before
+        });
+        cell.map_or(f32::MAX, |(cell, _)| f32::from_bits((cell << CELL_BITS) | ((1 << CELL_BITS) - 1)))
     };
-    let all = bound(&mut documents.iter().map(|d| d.0).collect()).unwrap_or(f32::INFINITY);
-    let classes = documents.iter().map(|d| class(d.1)).max().unwrap_or(0) + 1;
-    let of_class =
-        |c| bound(&mut documents.iter().filter(|d| class(d.1) == c).map(|d| d.0).collect()).unwrap_or(all);
-    Thresholds((0..classes).map(of_class).collect())
+    if let Some(quantile) = settings.max_quantile {
+        return Some(value(((documents - 1) as f64 * f64::from(quantile)).round() as u64));
+    }
+    let (median, upper) = (value(documents / 2), value(documents * 3 / 4));
+    // Even if all are alike, a tenth above the median is no outlier.
+    Some(median + settings.max_spread * (upper - median).max(median / 60.0))
 }
 
 impl Thresholds {
     /// The greatest divergence of a document with that many words.
     pub fn of(&self, words: usize) -> f32 {
-        self.0.get(class(words)).copied().unwrap_or(f32::INFINITY)
+        self.0.get(class(words) as usize).copied().flatten().unwrap_or(f32::INFINITY)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn thresholds(documents: &[(f32, usize)], settings: &Divergence) -> Thresholds {
+        let mut measured = Measured::default();
+        for (divergence, words) in documents {
+            let (class, cell) = Measured::place(*divergence, *words);
+            measured.add(class, cell, 1);
+        }
+        measured.thresholds(settings)
+    }
 
     #[test]
     fn a_dump_of_identifiers_is_an_outlier_among_prose() {

@@ -15,7 +15,7 @@ pub use block_list::BlockList;
 pub use classifiers::{Classifiers, domain_by_score};
 pub use decontamination::DecontaminationFilter;
 pub use dirty_words::DirtyWordShare;
-pub use divergence::{Distribution, Thresholds, divergence, thresholds};
+pub use divergence::{Distribution, Measured, Thresholds, divergence};
 pub use language::LanguageFilter;
 pub use length::MinLength;
 pub use personal_data::PersonalDataFilter;
@@ -89,7 +89,8 @@ pub fn judge(
             Verdict::Keep => funnel.pass(filter.step(), bytes, document.text.len()),
             Verdict::Drop(reason) => {
                 funnel.drop(filter.step(), bytes, &reason.rule);
-                return Err(Reject { url: document.url, reason: reason.with_text(&document.text) });
+                let reason = reason.with_text(&document.text);
+                return Err(Reject { url: document.url, reason, cluster: None });
             }
         }
     }
@@ -139,6 +140,7 @@ pub(crate) fn document(text: &str) -> Document {
         license: None,
         author: None,
         canonical: None,
+        cluster: None,
         page_type: crate::extract::PageType::Article,
         source: "crawl.warc.gz".into(),
         text: text.into(),

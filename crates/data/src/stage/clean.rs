@@ -1,126 +1,95 @@
-//! Second map: repeated lines go, then the filters that look at a single document.
+//! Step `clean`: repeated lines go, then the filters that look at a single document.
 
-use super::Tools;
-use super::duplicates::Fates;
-use super::parts::Part;
+use super::clusters::Fates;
+use super::lines::{Buckets, frequent};
+use super::parts::{Account, Part, number};
+use super::{Job, Step, Tools, corpus};
 use crate::documents::Document;
 use crate::error::Error;
-use crate::filters::{Filter, MinLength, PersonalDataFilter, Reason, Repetition, judge};
+use crate::filters::{Distribution, Filter, MinLength, PersonalDataFilter, Reason, Repetition, judge};
 use crate::funnel::Funnel;
 use crate::lines;
 use crate::rejects::Reject;
-use herd_run::Context;
 use rayon::prelude::*;
-use std::path::Path;
+use std::collections::BTreeMap;
 
-/// The parts after cleaning.
-pub struct Clean {
-    pub parts: Vec<Part>,
-    /// Lines that went everywhere.
-    pub frequent_lines: u64,
-}
-
-/// Cleans all pages that stay.
-pub fn map(pages: &[Part], fates: &Fates, work: &Path, tools: &Tools, ctx: &Context) -> Result<Clean, Error> {
-    let buckets = count_lines(pages, fates, tools, ctx)?;
-    let parts: Vec<Part> = (0..pages.len()).map(|n| Part::new(work, "clean", n)).collect();
-    let progress = ctx.progress.task("clean", None, "documents");
-    for (n, part) in parts.iter().enumerate().filter(|(_, part)| !part.is_complete()) {
-        part.make(|sink| {
-            let mut ordinal = buckets.first_of_part[n];
-            pages[n].batches(|row, batch| {
-                ctx.stop.check()?;
-                progress.add(batch.len() as u64);
-                let mut staying = Vec::with_capacity(batch.len());
-                for (k, document) in batch.into_iter().enumerate() {
-                    match fates.reason(n, row + k) {
-                        Some(reason) => {
-                            let reason = reason.clone().with_text(&document.text);
-                            sink.push(Err(Reject { url: document.url, reason }))?
-                        }
-                        None => {
-                            staying.push((document, (ordinal / buckets.size) as usize));
-                            ordinal += 1;
-                        }
-                    }
+/// Cleans the pages of a split that stay.
+pub fn map(job: &Job, k: usize) -> Result<Account, Error> {
+    let (fates, tools) = (Fates::of_split(job, k)?, job.tools()?);
+    let (buckets, frequent) = (Buckets::load(job)?, frequent(job, k)?);
+    let mut account = Account::default();
+    let mut languages: BTreeMap<String, Distribution> = BTreeMap::new();
+    Part::new(&job.work, Step::Clean, k).make(|sink| {
+        job.pages(k).batches(|row, batch| {
+            job.ctx.stop.check()?;
+            let done =
+                (number(k, row)..).zip(batch).collect::<Vec<_>>().into_par_iter().map(|(n, document)| {
+                    let mut funnel = Funnel::default();
+                    let result = staying(n, document, &fates, &mut funnel).and_then(|document| {
+                        let bucket = buckets.of(&document);
+                        clean(document, bucket, &frequent, job, tools, &mut funnel)
+                    });
+                    (result, funnel)
+                });
+            for (result, funnel) in done.collect::<Vec<_>>() {
+                account.funnel.merge(&funnel);
+                if let Ok(document) = &result {
+                    languages.entry(document.language.clone()).or_default().add(&document.text);
                 }
-                let done: Vec<_> = staying
-                    .into_par_iter()
-                    .map(|(document, bucket)| {
-                        let mut funnel = Funnel::default();
-                        (clean(document, &buckets.frequent[bucket], tools, &mut funnel), funnel)
-                    })
-                    .collect();
-                for (result, funnel) in done {
-                    sink.account.funnel.merge(&funnel);
-                    sink.push(result)?;
-                }
-                Ok(())
-            })
-        })?;
-    }
-    let frequent_lines = buckets.frequent.iter().map(|f| f.len() as u64).sum();
-    Ok(Clean { parts, frequent_lines })
-}
-
-/// Frequent lines per bucket of documents.
-struct Buckets {
-    size: u64,
-    frequent: Vec<Vec<u64>>,
-    /// How many staying documents come before each part.
-    first_of_part: Vec<u64>,
-}
-
-fn count_lines(pages: &[Part], fates: &Fates, tools: &Tools, ctx: &Context) -> Result<Buckets, Error> {
-    let settings = &tools.settings.lines;
-    let mut buckets =
-        Buckets { size: settings.bucket_documents, frequent: Vec::new(), first_of_part: Vec::new() };
-    let (mut counted, mut ordinal) = (Vec::new(), 0u64);
-    let progress = ctx.progress.task("count lines", None, "documents");
-    for (n, part) in pages.iter().enumerate() {
-        buckets.first_of_part.push(ordinal);
-        part.batches(|row, batch| {
-            ctx.stop.check()?;
-            progress.add(batch.len() as u64);
-            let staying: Vec<_> =
-                batch.into_iter().enumerate().filter(|(k, _)| fates.reason(n, row + k).is_none()).collect();
-            let keys: Vec<Vec<u64>> =
-                staying.into_par_iter().map(|(_, d)| lines::keys(&d.text, &d.language)).collect();
-            for keys in keys {
-                counted.extend(keys);
-                ordinal += 1;
-                if ordinal.is_multiple_of(buckets.size) {
-                    buckets
-                        .frequent
-                        .push(lines::frequent(std::mem::take(&mut counted), settings.max_occurrences));
-                }
+                sink.push(result)?;
             }
             Ok(())
-        })?;
+        })
+    })?;
+    corpus::write(job, k, &languages)?;
+    Ok(account)
+}
+
+/// The document, if no other stands for it, with its cluster.
+fn staying(
+    number: u64,
+    mut document: Document,
+    fates: &Fates,
+    funnel: &mut Funnel,
+) -> Result<Document, Reject> {
+    let bytes = document.text.len();
+    let dropped = if let Some(reason) = fates.older(number) {
+        Some(("url", reason, None))
+    } else {
+        funnel.pass("url", bytes, bytes);
+        fates.near_duplicate(number).map(|(reason, cluster)| ("near duplicates", reason, Some(cluster)))
+    };
+    if let Some((step, reason, cluster)) = dropped {
+        funnel.drop(step, bytes, &reason.rule);
+        let reason = reason.with_text(&document.text);
+        return Err(Reject { url: document.url, reason, cluster: cluster.map(str::to_string) });
     }
-    buckets.frequent.push(lines::frequent(counted, settings.max_occurrences));
-    Ok(buckets)
+    funnel.pass("near duplicates", bytes, bytes);
+    let cluster = fates.cluster(number);
+    document.cluster = cluster.map(|(id, _)| id.to_string());
+    document.values.insert("cluster_size".into(), cluster.map_or(1.0, |(_, size)| size as f32));
+    Ok(document)
 }
 
 fn clean(
     mut document: Document,
+    bucket: u64,
     frequent: &[u64],
+    job: &Job,
     tools: &Tools,
     funnel: &mut Funnel,
 ) -> Result<Document, Reject> {
     let bytes = document.text.len();
-    if let Some(text) = lines::without(&document.text, &document.language, frequent) {
+    if let Some(text) = lines::without(&document.text, &document.language, bucket, frequent) {
         let before = std::mem::replace(&mut document.text, text);
         if document.text.is_empty() {
             funnel.drop("lines", bytes, "only repeated lines");
-            return Err(Reject {
-                url: document.url,
-                reason: Reason::new("only repeated lines", 1.0, 0.0, &before),
-            });
+            let reason = Reason::new("only repeated lines", 1.0, 0.0, &before);
+            return Err(Reject { url: document.url, reason, cluster: None });
         }
     }
     funnel.pass("lines", bytes, document.text.len());
-    let settings = tools.settings;
+    let settings = job.settings;
     let length = MinLength { min_chars: settings.min_chars };
     let repetition = Repetition {
         ngram: settings.repeated_ngram,

@@ -1,67 +1,72 @@
-//! Parts of the work in progress: a Parquet file of documents, one of rejects, and an account that is written last and
-//! makes the part complete.
+//! What tasks leave: Parquet files of documents and of rejects, and an account, which is written last and says that the
+//! task is done.
 
+use super::plan::{Step, file_name};
+use super::publish::Amount;
 use crate::archive::Damage;
 use crate::documents::{self, Document, DocumentsError};
 use crate::error::Error;
 use crate::funnel::Funnel;
 use crate::rejects::{self, Reject};
-use herd_run::atomic::{self, FileError};
+use crate::storage::{Chunks, Folder};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::BufWriter;
-use std::path::{Path, PathBuf};
 
-/// Documents handled at a time.
+/// Documents handled at a time, and bytes of their texts.
 const BATCH: usize = 256;
+const BATCH_BYTES: usize = 8 << 20;
 
-/// What a part holds.
+/// What a task did. Most steps fill a few of its fields.
 #[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Account {
+    /// Time that it took.
+    pub seconds: f64,
+    /// Responses, or rows, of the split.
     pub responses: u64,
     pub damage: Vec<Damage>,
     pub funnel: Funnel,
+    /// Documents and bytes by language and by domain.
+    pub languages: BTreeMap<String, Amount>,
+    pub domains: BTreeMap<String, Amount>,
+    pub clusters: u64,
+    pub frequent_lines: u64,
+    /// Rows that were read, and a sum of their hashes.
+    pub rows: u64,
+    pub fingerprint: u64,
+    /// n-grams of benchmarks that were met.
+    pub benchmark_grams: Vec<u32>,
 }
 
-/// The files of a part.
-#[derive(Debug, Clone)]
-pub struct Part {
-    pub documents: PathBuf,
-    pub rejects: PathBuf,
-    account: PathBuf,
+/// Documents and rejects that a task writes.
+pub struct Part<'a> {
+    folder: &'a Folder,
+    documents: String,
+    rejects: String,
 }
 
-impl Part {
-    pub fn new(work: &Path, kind: &str, number: usize) -> Self {
-        let file = |what: &str| work.join(format!("{kind}-{number:05}.{what}"));
-        Self { documents: file("parquet"), rejects: file("rejects.parquet"), account: file("json") }
+impl<'a> Part<'a> {
+    pub fn new(folder: &'a Folder, step: Step, k: usize) -> Self {
+        let file = |what| file_name(step, k, what);
+        Self { folder, documents: file("documents.parquet"), rejects: file("rejects.parquet") }
     }
 
-    pub fn is_complete(&self) -> bool {
-        self.account.exists()
-    }
-
-    pub fn account(&self) -> Result<Account, FileError> {
-        atomic::read_json(&self.account)
-    }
-
-    /// Makes the part: `fill` pushes documents and rejects. An earlier, incomplete attempt is overwritten.
+    /// Makes the part: `fill` pushes documents and rejects.
     pub fn make(&self, fill: impl FnOnce(&mut Sink) -> Result<(), Error>) -> Result<(), Error> {
-        let mut account = Account::default();
-        atomic::create(&self.documents, |documents| {
-            atomic::create(&self.rejects, |rejects| {
+        self.folder.create(&self.documents, |documents| {
+            self.folder.create(&self.rejects, |rejects| {
                 let mut sink = Sink {
-                    documents: documents::Writer::new(documents, &self.documents)?,
-                    rejects: rejects::Writer::new(rejects, &self.rejects)?,
-                    account: &mut account,
+                    documents: documents::Writer::new(documents, &self.folder.path(&self.documents))?,
+                    rejects: rejects::Writer::new(rejects, &self.folder.path(&self.rejects))?,
                 };
                 fill(&mut sink)?;
                 sink.documents.finish()?;
                 sink.rejects.finish()?;
-                Ok::<_, Error>(())
+                Ok(())
             })
-        })?;
-        Ok(atomic::write_json(&self.account, &account)?)
+        })
     }
 
     /// Hands the documents to `each` in batches, in order; the first argument is the row of the batch's first.
@@ -69,10 +74,17 @@ impl Part {
         &self,
         mut each: impl FnMut(usize, Vec<Document>) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        let mut reader = documents::read(&self.documents)?;
+        let blob = self.folder.open(&self.documents)?;
+        let path = blob.path().to_path_buf();
+        let mut reader = documents::read_chunks(Chunks::from(blob), &path)?;
         let mut row = 0;
         loop {
-            let batch = reader.by_ref().take(BATCH).collect::<Result<Vec<_>, DocumentsError>>()?;
+            let (mut batch, mut bytes) = (Vec::new(), 0);
+            while batch.len() < BATCH && bytes < BATCH_BYTES {
+                let Some(document) = reader.next().transpose()? else { break };
+                bytes += document.text.len();
+                batch.push(document);
+            }
             if batch.is_empty() {
                 return Ok(());
             }
@@ -81,16 +93,22 @@ impl Part {
             row += count;
         }
     }
+
+    /// The rejects, in order.
+    pub fn rejects(&self) -> Result<impl Iterator<Item = Result<Reject, DocumentsError>> + use<>, Error> {
+        let blob = self.folder.open(&self.rejects)?;
+        let path = blob.path().to_path_buf();
+        Ok(rejects::read_chunks(Chunks::from(blob), &path)?)
+    }
 }
 
 /// Where a map puts what it makes.
-pub struct Sink<'a, 'w> {
+pub struct Sink<'w> {
     documents: documents::Writer<&'w mut BufWriter<File>>,
     rejects: rejects::Writer<&'w mut BufWriter<File>>,
-    pub account: &'a mut Account,
 }
 
-impl Sink<'_, '_> {
+impl Sink<'_> {
     /// Takes a document or its reject.
     pub fn push(&mut self, result: Result<Document, Reject>) -> Result<(), Error> {
         match result {
@@ -99,4 +117,9 @@ impl Sink<'_, '_> {
         }
         Ok(())
     }
+}
+
+/// The number of a document among all splits.
+pub fn number(split: usize, row: usize) -> u64 {
+    (split as u64) << 32 | row as u64
 }

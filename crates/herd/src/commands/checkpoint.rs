@@ -32,7 +32,7 @@ pub struct ConvertArgs {
     #[arg(long = "type", value_name = "TYPE", value_parser = kind)]
     kind: Option<BlockType>,
     /// Most bytes of weights in one safetensors file, such as 500MB or 2GB.
-    #[arg(long, value_name = "SIZE", default_value = "5GB", value_parser = shard_size)]
+    #[arg(long, value_name = "SIZE", default_value = "5GB", value_parser = super::bytes)]
     shard_size: u64,
     /// Replace what is there.
     #[arg(long)]
@@ -40,20 +40,6 @@ pub struct ConvertArgs {
     /// One JSON object.
     #[arg(long)]
     json: bool,
-}
-
-/// A number of bytes, with a unit of a thousand, a million or a thousand million.
-fn shard_size(text: &str) -> Result<u64, String> {
-    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
-    let unit = match unit.trim().to_ascii_uppercase().as_str() {
-        "" | "B" => 1,
-        "KB" => 1_000,
-        "MB" => 1_000_000,
-        "GB" => 1_000_000_000,
-        _ => return Err("expected a whole number with B, KB, MB or GB, such as 500MB".into()),
-    };
-    let bytes = number.parse::<u64>().ok().and_then(|n| n.checked_mul(unit)).filter(|&n| n > 0);
-    bytes.ok_or_else(|| "expected a whole number above 0, such as 500MB".into())
 }
 
 fn kind(name: &str) -> Result<BlockType, String> {

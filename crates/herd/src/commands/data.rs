@@ -1,6 +1,6 @@
 //! The subcommands of `herd data`; `extract`, pages given as files, stands here.
 
-use super::{classify, label, look, mix};
+use super::{classify, label, look, mix, tasks};
 use crate::cli::DataCommand;
 use anyhow::bail;
 use herd_data::page_file::extract_file;
@@ -27,6 +27,9 @@ struct Extracted {
 pub fn run(command: DataCommand, ctx: &Context) -> anyhow::Result<()> {
     match command {
         DataCommand::Extract { files, url } => extract(&files, url.as_deref().unwrap_or(""), ctx),
+        DataCommand::Plan(args) => tasks::plan(&args, ctx),
+        DataCommand::Next(args) => tasks::next(&args, ctx),
+        DataCommand::Task(args) => tasks::task(&args, ctx),
         DataCommand::TrainClassifier(args) => classify::train_classifier(&args, ctx),
         DataCommand::Label(args) => label::label(&args, ctx),
         DataCommand::Mix(args) => mix::mix(&args),

@@ -15,6 +15,7 @@ pub mod mix;
 mod model;
 mod pipeline;
 mod talk;
+pub mod tasks;
 mod tokenizer;
 mod view;
 
@@ -62,4 +63,18 @@ pub fn run(command: Command, ctx: &Context) -> anyhow::Result<()> {
         Command::Bench(BenchCommand::Train(args)) => bench::train(args, ctx),
         Command::Bench(BenchCommand::Infer(args)) => bench::infer(args),
     }
+}
+
+/// A number of bytes, with a unit of a thousand, a million or a thousand million.
+pub fn bytes(text: &str) -> Result<u64, String> {
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let unit = match unit.trim().to_ascii_uppercase().as_str() {
+        "" | "B" => 1,
+        "KB" => 1_000,
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
+        _ => return Err("expected a whole number with B, KB, MB or GB, such as 500MB".into()),
+    };
+    let bytes = number.parse::<u64>().ok().and_then(|n| n.checked_mul(unit)).filter(|&n| n > 0);
+    bytes.ok_or_else(|| "expected a whole number above 0, such as 500MB".into())
 }

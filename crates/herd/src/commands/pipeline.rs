@@ -4,6 +4,7 @@ use crate::cli::RunArgs;
 use crate::folder::RunFolder;
 use crate::recipe::Recipe;
 use crate::stages::{self, Outcome, Stage, duration};
+use herd_data::Resources;
 use herd_run::{Context, Manifest};
 use herd_tokenizer::Tokenizer;
 use serde_json::json;
@@ -15,7 +16,7 @@ pub fn run(args: &RunArgs, only: Option<&str>, ctx: &Context) -> anyhow::Result<
     let recipe = Recipe::load(&args.recipe)?;
     let folder = run_folder(args, &recipe);
     let mut worked = false;
-    let stages = stages(&recipe, &folder)?;
+    let stages = stages(&recipe, &folder, resources(args))?;
     given_files_exist(&args.recipe, &stages, &folder)?;
     let mut manifest = Manifest::open(folder.root(), &recipe.name)?;
     ctx.progress.line(format!("recipe {} -> {}", args.recipe.display(), folder.root().display()));
@@ -67,8 +68,27 @@ pub fn run_folder(args: &RunArgs, recipe: &Recipe) -> RunFolder {
     RunFolder::at(args.out.clone().unwrap_or_else(|| PathBuf::from("runs").join(&recipe.name)))
 }
 
+/// What the stage `data` may use of this machine.
+pub fn resources(args: &RunArgs) -> Resources {
+    let all = Resources::default();
+    Resources { memory: args.memory.unwrap_or(all.memory), ..all }
+}
+
+/// Records that the stage `data` is done, if its tasks were done one by one, so that `herd run` goes on after it.
+pub fn record_data(args: &RunArgs, recipe: &Recipe) -> anyhow::Result<()> {
+    let folder = run_folder(args, recipe);
+    let mut manifest = Manifest::open(folder.root(), &recipe.name)?;
+    let stages = stages(recipe, &folder, resources(args))?;
+    let data = stages.into_iter().find(|stage| stage.name == "data");
+    data.map_or(Ok(()), |stage| stages::record(stage, &mut manifest))
+}
+
 /// All stages of a recipe, in the order in which each finds its inputs made.
-fn stages<'a>(recipe: &'a Recipe, folder: &'a RunFolder) -> anyhow::Result<Vec<Stage<'a>>> {
+fn stages<'a>(
+    recipe: &'a Recipe,
+    folder: &'a RunFolder,
+    resources: Resources,
+) -> anyhow::Result<Vec<Stage<'a>>> {
     let crawl = recipe.data.archives()?;
     let lists = recipe.data.blocked_domains.iter().chain(&recipe.data.dirty_words.list);
     let lists = lists.chain(recipe.data.dirty_words.lists.values());
@@ -91,7 +111,9 @@ fn stages<'a>(recipe: &'a Recipe, folder: &'a RunFolder) -> anyhow::Result<Vec<S
                 .chain(benchmarks)
                 .collect(),
             outputs: vec![folder.data()],
-            work: Box::new(|ctx| Ok(herd_data::run(&recipe.data, &folder.data(), ctx).map(drop)?)),
+            work: Box::new(move |ctx| {
+                Ok(herd_data::run(&recipe.data, &folder.data(), &resources, ctx).map(drop)?)
+            }),
         },
         Stage {
             name: "tokenizer",
