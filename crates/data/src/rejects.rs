@@ -25,7 +25,7 @@ pub struct Reject {
     /// Why.
     pub reason: Reason,
     /// The cluster of near-duplicates it is of, if that is why: `cluster` of the document that stays.
-    pub cluster: Option<String>,
+    pub cluster: Option<Box<str>>,
 }
 
 fn schema() -> Arc<Schema> {
@@ -134,7 +134,7 @@ fn rows_of(batch: &RecordBatch, path: &Path) -> Result<Vec<Reject>, DocumentsErr
             excerpt: excerpt.value(row).to_string(),
             text: text.map_or(String::new(), |text| text.value(row).to_string()),
         },
-        cluster: cluster.filter(|c| c.is_valid(row)).map(|c| c.value(row).to_string()),
+        cluster: cluster.filter(|c| c.is_valid(row)).map(|c| c.value(row).into()),
     };
     Ok((0..batch.num_rows()).map(reject).collect())
 }

@@ -62,7 +62,7 @@ fn staying(
     if let Some((step, reason, cluster)) = dropped {
         funnel.drop(step, bytes, &reason.rule);
         let reason = reason.with_text(&document.text);
-        return Err(Reject { url: document.url, reason, cluster: cluster.map(str::to_string) });
+        return Err(Reject { url: document.url, reason, cluster: cluster.map(Box::from) });
     }
     funnel.pass("near duplicates", bytes, bytes);
     let cluster = fates.cluster(number);

@@ -81,6 +81,9 @@ const STEPS: [&str; 16] = [
 /// Least memory that a task is given, bytes: two files of documents being written, a batch of pages, buffers to sort.
 const LEAST_MEMORY: u64 = 160 << 20;
 
+/// Least memory for rows that are sorted, bytes: with less, files would have a few rows each.
+const LEAST_SORTED: usize = 128 << 10;
+
 /// What a stage may use of a machine.
 #[derive(Debug, Clone, Copy)]
 pub struct Resources {
@@ -277,7 +280,7 @@ impl<'a> Job<'a> {
 
     /// A file for rows that go to tasks of another step; `share` of the task's memory may be used to sort them.
     fn writer<R: Record>(&self, share: f32) -> Result<exchange::Writer<R>, Error> {
-        let memory = (self.memory as f32 * share) as usize;
+        let memory = ((self.memory as f32 * share) as usize).max(LEAST_SORTED);
         Ok(exchange::Writer::new(&self.work, Limits { memory, borders: self.plan.partitions })?)
     }
 
