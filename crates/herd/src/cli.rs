@@ -133,8 +133,8 @@ pub enum DataCommand {
     },
     /// Print how the stage `data` of a recipe is cut into tasks: the plan is made if the run folder has none.
     Plan(RunArgs),
-    /// Print the step of the stage `data` to be done now and its tasks that are not done, as JSON.
-    Next(RunArgs),
+    /// Print the step of the stage `data` to be done now and its tasks that are not done.
+    Next(tasks::NextArgs),
     /// Do one task of the stage `data`, on any machine that sees the run folder; nothing, if it is done.
     Task(tasks::TaskArgs),
     /// Let a chat model label documents by criteria of yours, through any OpenAI-compatible endpoint; continues if stopped.

@@ -15,6 +15,11 @@ use std::time::Instant;
 pub fn run(args: &RunArgs, only: Option<&str>, ctx: &Context) -> anyhow::Result<()> {
     let recipe = Recipe::load(&args.recipe)?;
     let folder = run_folder(args, &recipe);
+    anyhow::ensure!(
+        !herd_data::storage::is_remote(&folder.root().to_string_lossy()),
+        "{}: only `herd data plan`, `next` and `task` write to an object store; give a folder of this machine",
+        folder.root().display()
+    );
     let mut worked = false;
     let stages = stages(&recipe, &folder, resources(args))?;
     given_files_exist(&args.recipe, &stages, &folder)?;

@@ -11,6 +11,17 @@ use serde_json::json;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+/// Options of `herd data next`.
+#[derive(Args)]
+pub struct NextArgs {
+    /// The recipe and where the run is.
+    #[command(flatten)]
+    pub run: RunArgs,
+    /// One line of words for scripts, such as `pages 12 1-4,9`: step, its tasks, those to do; or `done`. Without it JSON.
+    #[arg(long)]
+    pub plain: bool,
+}
+
 /// Options of `herd data task`.
 #[derive(Args)]
 pub struct TaskArgs {
@@ -67,18 +78,33 @@ pub fn plan(args: &RunArgs, ctx: &Context) -> anyhow::Result<()> {
 }
 
 /// Prints what is to be done now.
-pub fn next(args: &RunArgs, ctx: &Context) -> anyhow::Result<()> {
-    let recipe = Recipe::load(&args.recipe)?;
-    let job = open(args, &recipe, ctx)?;
-    let line = match job.next()? {
+pub fn next(args: &NextArgs, ctx: &Context) -> anyhow::Result<()> {
+    let recipe = Recipe::load(&args.run.recipe)?;
+    let job = open(&args.run, &recipe, ctx)?;
+    match job.next()? {
+        Some(round) if args.plain => println!("{} {} {}", round.step, round.tasks, ranges(&round.missing)),
+        None if args.plain => println!("done"),
         Some(round) => {
             let missing: Vec<usize> = round.missing.iter().map(|k| k + 1).collect();
-            json!({"done": false, "step": round.step.to_string(), "title": round.step.title(), "tasks": round.tasks, "missing": missing})
+            let (step, title) = (round.step.to_string(), round.step.title());
+            println!(
+                "{}",
+                json!({"done": false, "step": step, "title": title, "tasks": round.tasks, "missing": missing})
+            );
         }
-        None => json!({"done": true, "data": run_folder(args, &recipe).data()}),
-    };
-    println!("{line}");
+        None => println!("{}", json!({"done": true, "data": run_folder(&args.run, &recipe).data()})),
+    }
     Ok(())
+}
+
+/// Tasks from 0 as ranges from 1, as job arrays take them: `1-4,9`.
+fn ranges(tasks: &[usize]) -> String {
+    let stretches = tasks.chunk_by(|a, b| a + 1 == *b);
+    let text = stretches.map(|s| match s {
+        [one] => format!("{}", one + 1),
+        _ => format!("{}-{}", s[0] + 1, s[s.len() - 1] + 1),
+    });
+    text.collect::<Vec<_>>().join(",")
 }
 
 /// Does a task and prints what it took.
@@ -104,4 +130,18 @@ pub fn task(args: &TaskArgs, ctx: &Context) -> anyhow::Result<()> {
         json!({"step": step.to_string(), "task": k + 1, "tasks": n, "worked": worked, "seconds": seconds, "peak_rss_mb": peak})
     );
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tasks_are_named_from_one() {
+        assert_eq!(ranges(&[0, 1, 2, 5, 7, 8]), "1-3,6,8-9");
+        assert_eq!(fraction("3/12"), Ok((2, 12)));
+        for wrong in ["0/3", "4/3", "1", "a/b", "1/0"] {
+            assert!(fraction(wrong).is_err(), "{wrong}");
+        }
+    }
 }
