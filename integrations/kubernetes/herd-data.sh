@@ -12,6 +12,7 @@
 #     MEMORY    memory of a task                              [2GB]
 #     CPUS      cores of a task                               [2]
 #     AT_ONCE   pods at the same time                         [500]
+#     POLL      seconds between two looks at a Job            [5]
 #     SECRET    a Secret with the store's credentials as environment variables   [herd-store]
 set -euo pipefail
 
@@ -33,12 +34,14 @@ while :; do
     [[ $step != "$previous" ]] || { echo "$step: tasks $missing are not done; kubectl logs job/herd-$step" >&2; exit 1; }
     previous=$step
     # Tasks that are done end at once, so the Job has all of them.
-    sed -e "s|STEP|$step|g; s|TASKS|$tasks|g; s|AT_ONCE|$at_once|g; s|IMAGE|$image|g; s|OUT|$out|g" \
-        -e "s|CPUS|$cpus|g; s|MEMORY|$memory|g; s|MEGABYTES|$megabytes|g; s|SECRET|$secret|g" "$here/job.yaml" | kubectl apply -f -
-    kubectl wait --for=jsonpath='{.status.completionTime}' --timeout=-1s "job/herd-$step" &
-    kubectl wait --for=condition=failed --timeout=-1s "job/herd-$step" &
-    wait -n
-    kill %% 2>/dev/null || true
+    sed -e "s|@STEP@|$step|g; s|@TASKS@|$tasks|g; s|@AT_ONCE@|$at_once|g; s|@IMAGE@|$image|g; s|@OUT@|$out|g" \
+        -e "s|@CPUS@|$cpus|g; s|@MEMORY@|$memory|g; s|@MEGABYTES@|$megabytes|g; s|@SECRET@|$secret|g" "$here/job.yaml" |
+        kubectl apply -f -
+    ended=
+    until [[ $ended =~ Complete|Failed ]]; do
+        sleep "${POLL:-5}"
+        ended=$(kubectl get job "herd-$step" -o jsonpath='{.status.conditions[?(@.status=="True")].type}')
+    done
     kubectl delete job "herd-$step" --wait=true
     echo "$step: $tasks tasks"
 done

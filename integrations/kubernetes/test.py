@@ -40,9 +40,8 @@ def kubectl(arguments):
         given = yaml.safe_load(sys.stdin)
         if given["kind"] == "Job":
             pods(given, os.environ["TEST_RECIPE"])
-    elif arguments[0] == "wait":
-        if "failed" in arguments[1]:
-            subprocess.run(["sleep", "600"])
+    elif arguments[:2] == ["get", "job"]:
+        print("Complete")
     else:
         assert arguments[0] == "delete", arguments
 
@@ -62,7 +61,7 @@ def main():
         stub.chmod(0o755)
         (folder / "bin" / "herd").symlink_to(herd)
         environment = dict(
-            os.environ, PATH=f"{stub.parent}:{os.environ['PATH']}", IMAGE="herd:test", MEMORY="300MB", TEST_RECIPE=str(recipe)
+            os.environ, PATH=f"{stub.parent}:{os.environ['PATH']}", IMAGE="herd:test", MEMORY="300MB", POLL="0.1", TEST_RECIPE=str(recipe)
         )
         script = [str(ROOT / "integrations/kubernetes/herd-data.sh"), str(recipe), str(folder / "pods")]
         subprocess.run(script, env=environment, check=True, timeout=200)
