@@ -21,16 +21,15 @@ pub fn run(args: &RunArgs, only: Option<&str>, ctx: &Context) -> anyhow::Result<
         folder.root().display()
     );
     let mut worked = false;
-    let stages = stages(&recipe, &folder, resources(args))?;
+    let mut stages = stages(&recipe, &folder, resources(args))?;
+    // `align` and `eval` stand for all stages whose names begin so.
+    stages.retain(|stage| only.is_none_or(|name| stage.name.split('-').next() == Some(name)));
     given_files_exist(&args.recipe, &stages, &folder)?;
     let mut manifest = Manifest::open(folder.root(), &recipe.name)?;
     ctx.progress.line(format!("recipe {} -> {}", args.recipe.display(), folder.root().display()));
     let began = Instant::now();
     for stage in stages {
-        // `align` and `eval` stand for all stages whose names begin so.
-        if only.is_none_or(|name| stage.name.split('-').next() == Some(name)) {
-            worked |= stages::run(stage, &mut manifest, ctx)? == Outcome::Ran;
-        }
+        worked |= stages::run(stage, &mut manifest, ctx)? == Outcome::Ran;
     }
     if only.is_some() {
         return Ok(());
@@ -48,7 +47,7 @@ pub fn run(args: &RunArgs, only: Option<&str>, ctx: &Context) -> anyhow::Result<
     Ok(())
 }
 
-/// Refuses a recipe that names files that are not there, before the first stage and not hours later in the last.
+/// Refuses a recipe that names files that are not there, before the first stage to be run and not hours later in the last.
 fn given_files_exist(recipe: &Path, stages: &[Stage], folder: &RunFolder) -> anyhow::Result<()> {
     for stage in stages {
         let given = stage.inputs.iter().map(|(_, path)| path).filter(|path| !path.starts_with(folder.root()));
