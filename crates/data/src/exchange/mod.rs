@@ -132,4 +132,37 @@ mod tests {
             assert!(hash_range(k, 7).contains(first) && hash_range(k, 7).contains(last));
         }
     }
+
+    record! {
+        /// A row for a document.
+        Note by document {
+            /// The document.
+            document: u64,
+            text: String,
+        }
+    }
+
+    #[test]
+    fn row_groups_of_rows_by_document_end_with_splits() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::at(dir.path()).unwrap();
+        let limits = Limits { memory: 1 << 30, borders: 3 };
+        let mut writer = Writer::new(&folder, limits).unwrap();
+        let rows = |split: usize| (0..40u64).map(move |row| (split as u64) << 32 | row);
+        for document in (0..200).rev().flat_map(rows) {
+            writer.push(Note { document, text: "x".repeat(100) }).unwrap();
+        }
+        writer.finish("notes").unwrap();
+        let groups = merge::group_ranges(folder.open("notes").unwrap().into()).unwrap();
+        // 8,000 rows of 132 bytes, 64 KB a group.
+        assert!((10..=17).contains(&groups.len()), "{}", groups.len());
+        for pair in groups.windows(2) {
+            assert!(pair[0].1 >> 32 < pair[1].0 >> 32, "a split is in one group: {pair:?}");
+        }
+        let read: Vec<Note> = merge(&folder, &["notes".into()], split_range(77), 1 << 20)
+            .unwrap()
+            .map(Result::unwrap)
+            .collect();
+        assert!(read.iter().map(|note| note.document).eq(rows(77)));
+    }
 }

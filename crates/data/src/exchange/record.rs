@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 /// A row. Its order is that of its fields, the first of which is the key by which rows find their reader.
 pub trait Record: Ord + Clone + Send + Sized + 'static {
+    /// Whether the key is the number of a document, so that the readers are its splits; else it is a hash.
+    const BY_DOCUMENT: bool;
     /// What decides who reads the row.
     fn key(&self) -> u64;
     /// Bytes it takes in memory.
@@ -98,9 +100,11 @@ pub fn count(columns: &Columns) -> usize {
     columns.batch.columns().first().map_or(0, |array| array.len())
 }
 
-/// Declares a [`Record`]: a struct whose first field is the `u64` key. An `absorb` may follow the fields.
+/// Declares a [`Record`]: a struct whose first field is the `u64` key: a hash, or with `by document` the number of a
+/// document. An `absorb` may follow the fields.
 macro_rules! record {
-    ($(#[$doc:meta])* $name:ident {
+    (@by document) => { true };
+    ($(#[$doc:meta])* $name:ident $(by $by:ident)? {
         $(#[$first_doc:meta])* $first:ident: u64,
         $($(#[$field_doc:meta])* $field:ident: $kind:ty,)*
     } $(absorb($this:ident, $later:ident) $absorb:block)?) => {
@@ -112,6 +116,7 @@ macro_rules! record {
         }
 
         impl $crate::exchange::Record for $name {
+            const BY_DOCUMENT: bool = false $(|| $crate::exchange::record!(@by $by))?;
             fn key(&self) -> u64 {
                 self.$first
             }

@@ -18,6 +18,8 @@ const GROUP_ROWS: usize = 1 << 16;
 const BATCH_ROWS: usize = 4096;
 /// Bytes of values in rows that become columns together.
 const BATCH_BYTES: usize = 1 << 20;
+/// Bytes of a row group before it ends where a split of documents ends: what a reader reads of a file in vain.
+const SPLIT_BYTES: usize = 64 << 10;
 /// Bytes of a page: what a merge holds of each column of each file.
 const PAGE_BYTES: usize = 64 << 10;
 
@@ -26,7 +28,8 @@ const PAGE_BYTES: usize = 64 << 10;
 pub struct Limits {
     /// Bytes of rows in memory; more are sorted and written to a file of their own first.
     pub memory: usize,
-    /// Row groups end where the key passes one of this many equal parts, so that a reader of a part reads no other.
+    /// Row groups end where a hash passes one of this many equal parts, so that a reader of a part reads no other. (Those of
+    /// rows by document end where a split does, unless they are small.)
     pub borders: usize,
 }
 
@@ -128,6 +131,8 @@ struct Output<'a, W: Write + Send, R: Record> {
     bytes: usize,
     /// Rows of the row group that are written.
     in_group: usize,
+    /// Bytes of all rows of the row group.
+    group_bytes: usize,
     /// First and last key of each row group.
     groups: Vec<(u64, u64)>,
 }
@@ -142,11 +147,25 @@ impl<'a, W: Write + Send, R: Record> Output<'a, W, R> {
             .build();
         let inner = ArrowWriter::try_new(out, R::schema(), Some(properties))
             .map_err(DocumentsError::parquet(path))?;
-        Ok(Self { inner, path, borders, rows: Vec::new(), bytes: 0, in_group: 0, groups: Vec::new() })
+        Ok(Self {
+            inner,
+            path,
+            borders,
+            rows: Vec::new(),
+            bytes: 0,
+            in_group: 0,
+            group_bytes: 0,
+            groups: Vec::new(),
+        })
     }
 
-    fn part(&self, key: u64) -> u64 {
-        ((u128::from(key) * self.borders as u128) >> 64) as u64
+    /// Whether a row group should end between two keys that follow each other.
+    fn is_border(&self, last: u64, next: u64) -> bool {
+        if R::BY_DOCUMENT {
+            return self.group_bytes >= SPLIT_BYTES && last >> 32 != next >> 32;
+        }
+        let part = |key: u64| (u128::from(key) * self.borders as u128) >> 64;
+        part(last) != part(next)
     }
 
     fn push(&mut self, row: R) -> Result<(), DocumentsError> {
@@ -156,10 +175,11 @@ impl<'a, W: Write + Send, R: Record> Output<'a, W, R> {
             .last()
             .filter(|_| self.in_group > 0)
             .map(|g| g.1));
-        if is_over || last.is_some_and(|last| self.part(last) != self.part(row.key())) {
+        if is_over || last.is_some_and(|last| self.is_border(last, row.key())) {
             self.end_group()?;
         }
         self.bytes += row.size();
+        self.group_bytes += row.size();
         self.rows.push(row);
         if self.rows.len() >= BATCH_ROWS || self.bytes >= BATCH_BYTES { self.flush_rows() } else { Ok(()) }
     }
@@ -182,6 +202,7 @@ impl<'a, W: Write + Send, R: Record> Output<'a, W, R> {
     fn end_group(&mut self) -> Result<(), DocumentsError> {
         self.flush_rows()?;
         self.in_group = 0;
+        self.group_bytes = 0;
         self.inner.flush().map_err(DocumentsError::parquet(self.path))
     }
 

@@ -9,7 +9,7 @@ use crate::exchange::record;
 
 record! {
     /// A page that goes because there is a newer capture of its URL.
-    Older {
+    Older by document {
         /// The page.
         document: u64,
         date: String,

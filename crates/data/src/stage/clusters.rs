@@ -15,7 +15,7 @@ const ONE: f32 = 1e6;
 
 record! {
     /// How much a document is like another.
-    Likeness {
+    Likeness by document {
         /// The document.
         document: u64,
         other: u64,
@@ -33,7 +33,7 @@ impl Likeness {
 
 record! {
     /// A document in a cluster.
-    Member {
+    Member by document {
         /// The document.
         document: u64,
         /// The smallest document of the cluster.
@@ -60,7 +60,7 @@ record! {
 
 record! {
     /// What became of a document in a cluster.
-    Fate {
+    Fate by document {
         /// The document.
         document: u64,
         /// Its greatest similarity to another of the cluster, in millionths.

@@ -30,7 +30,7 @@ record! {
 
 record! {
     /// A line that goes, for a split that has it.
-    Frequent {
+    Frequent by document {
         /// The first number of the split's documents.
         split: u64,
         line: u64,

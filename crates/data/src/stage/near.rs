@@ -27,7 +27,7 @@ record! {
 
 record! {
     /// A pair to be compared.
-    Pair {
+    Pair by document {
         /// The document whose text is to be sent.
         sender: u64,
         receiver: u64,
@@ -36,7 +36,7 @@ record! {
 
 record! {
     /// A text to be compared with.
-    Text {
+    Text by document {
         /// The document that it is compared with.
         receiver: u64,
         sender: u64,
