@@ -6,6 +6,7 @@
 
 pub mod address;
 pub mod archive;
+mod batches;
 pub mod classifier;
 pub mod contamination;
 pub mod documents;

@@ -1,16 +1,14 @@
 //! What was dropped, and why: `rejects.parquet` with url, rule, value, threshold, the text that triggered the rule, the
 //! beginning of the document and, for near-duplicates, their cluster.
 
+use crate::batches::Batches;
 use crate::documents::{Columns, DocumentsError, properties};
 use crate::filters::Reason;
 use arrow_array::cast::AsArray;
 use arrow_array::{Array, ArrayRef, Float32Array, RecordBatch, StringArray};
 use arrow_schema::{DataType, Field, Schema};
-use herd_run::atomic::FileError;
 use parquet::arrow::ArrowWriter;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::file::reader::ChunkReader;
-use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -90,12 +88,11 @@ impl<W: Write + Send> Writer<W> {
     }
 }
 
-/// The rejects of a file, in order.
+/// The rejects of a file, or of a folder of files, in order.
 pub fn read(
     path: &Path,
 ) -> Result<impl Iterator<Item = Result<Reject, DocumentsError>> + use<>, DocumentsError> {
-    let file = File::open(path).map_err(FileError::at("read", path))?;
-    read_chunks(file, path)
+    Ok(rejects(Batches::open(path, None)?))
 }
 
 /// The same from anything that Parquet can be read from; `path` is only named in errors.
@@ -103,18 +100,15 @@ pub(crate) fn read_chunks<C: ChunkReader + 'static>(
     chunks: C,
     path: &Path,
 ) -> Result<impl Iterator<Item = Result<Reject, DocumentsError>> + use<C>, DocumentsError> {
-    let builder = ParquetRecordBatchReaderBuilder::try_new(chunks).map_err(DocumentsError::parquet(path))?;
-    let batches = builder.with_batch_size(BATCH_ROWS).build().map_err(DocumentsError::parquet(path))?;
-    let path = path.to_path_buf();
-    Ok(batches.flat_map(move |batch| {
-        let rows = batch
-            .map_err(|e| DocumentsError::parquet(&path)(e.into()))
-            .and_then(|batch| rows_of(&batch, &path));
-        match rows {
-            Ok(rows) => rows.into_iter().map(Ok).collect::<Vec<_>>(),
-            Err(error) => vec![Err(error)],
-        }
-    }))
+    Ok(rejects(Batches::of(chunks, path, None)?))
+}
+
+fn rejects(mut batches: Batches) -> impl Iterator<Item = Result<Reject, DocumentsError>> {
+    std::iter::from_fn(move || {
+        let rows = batches.next()?.and_then(|batch| rows_of(&batch, batches.path()));
+        Some(rows.map_or_else(|error| vec![Err(error)], |rows| rows.into_iter().map(Ok).collect()))
+    })
+    .flatten()
 }
 
 fn rows_of(batch: &RecordBatch, path: &Path) -> Result<Vec<Reject>, DocumentsError> {

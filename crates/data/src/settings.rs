@@ -59,11 +59,14 @@ pub struct Tasks {
     pub split_bytes: u64,
     /// Tasks of a reduction; 0 for one for every four splits, at most 1024.
     pub partitions: usize,
+    /// One file of all documents and one of all rejects. Without it, `documents.parquet` and `rejects.parquet` are folders
+    /// with a file of each split, and no task reads all of them.
+    pub one_file: bool,
 }
 
 impl Default for Tasks {
     fn default() -> Self {
-        Self { split_bytes: 256 << 20, partitions: 0 }
+        Self { split_bytes: 256 << 20, partitions: 0, one_file: true }
     }
 }
 

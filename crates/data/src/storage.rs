@@ -231,6 +231,33 @@ impl Folder {
         }
     }
 
+    /// Moves a file to another folder of the same place, if it is still here: a move that was done is not an error.
+    pub fn move_file(&self, name: &str, to: &Self, new_name: &str) -> Result<(), FileError> {
+        if !self.exists(name)? && to.exists(new_name)? {
+            return Ok(());
+        }
+        match (&self.0, &to.0) {
+            (Place::Local(from), Place::Local(to)) => {
+                let new = to.join(new_name);
+                let parent = new.parent().unwrap_or(to);
+                std::fs::create_dir_all(parent).map_err(FileError::at("create", parent))?;
+                std::fs::rename(from.join(name), &new).map_err(FileError::at("move here", new))
+            }
+            (Place::Remote(remote, from), Place::Remote(_, to)) => {
+                let (old, new) = (child(from, name), child(to, new_name));
+                let moved = remote.runtime.block_on(remote.store.rename(&old, &new));
+                moved.map_err(io_error).map_err(FileError::at("move here", remote.address(&new)))
+            }
+            _ => self.open(name).and_then(|blob| {
+                to.create(new_name, |out| {
+                    let mut reader = Chunks::from(blob).reader();
+                    io::copy(&mut reader, out).map_err(FileError::at("write", to.path(new_name)))
+                })?;
+                self.remove_file(name)
+            }),
+        }
+    }
+
     /// Where a task may put files of its own; they are gone when it ends.
     pub fn scratch(&self) -> Result<tempfile::TempDir, FileError> {
         let parent = match &self.0 {

@@ -1,5 +1,6 @@
 //! Rows of any Parquet or JSON Lines file as JSON objects: what labels, samples and statistics are read from.
 
+use crate::batches::Batches;
 use crate::documents::DocumentsError;
 use arrow_array::cast::AsArray;
 use arrow_array::types::{
@@ -9,16 +10,11 @@ use arrow_array::types::{
 use arrow_array::{Array, ArrayRef};
 use arrow_schema::DataType;
 use herd_run::atomic::FileError;
-use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
-use parquet::file::metadata::RowGroupMetaData;
 use serde_json::{Map, Number, Value};
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-
-const BATCH_ROWS: usize = 256;
 
 /// One row: values by column, in the file's order. What is null or not a number is `null`.
 pub type Row = Map<String, Value>;
@@ -30,41 +26,31 @@ pub struct Rows {
 }
 
 enum Source {
-    Parquet { batches: ParquetRecordBatchReader, rows: std::vec::IntoIter<Row> },
+    Parquet { batches: Batches, rows: std::vec::IntoIter<Row> },
     Lines { lines: std::io::Lines<Box<dyn BufRead + Send>>, number: usize, wanted: Option<Vec<String>> },
 }
 
-/// Opens a file; its name ends in `.parquet`, or it has one JSON object a line. With `columns` only those are read.
+impl Source {
+    fn parquet(batches: Batches) -> Self {
+        Self::Parquet { batches, rows: Vec::new().into_iter() }
+    }
+}
+
+/// Opens a file; its name ends in `.parquet` (it may be a folder of such files), or it has one JSON object a line. With
+/// `columns` only those are read.
 ///
 /// # Errors
 ///
 /// A file that cannot be read; a column that a Parquet file does not have, with those that it has.
 pub fn open(path: &Path, columns: Option<&[String]>) -> Result<Rows, DocumentsError> {
+    if path.extension().is_some_and(|e| e == "parquet") {
+        let batches = Batches::open(path, columns)?;
+        return Ok(Rows { path: path.to_path_buf(), source: Source::parquet(batches) });
+    }
     let file = File::open(path).map_err(FileError::at("read", path))?;
-    let is_parquet = path.extension().is_some_and(|e| e == "parquet");
-    if !is_parquet {
-        let wanted = columns.map(<[String]>::to_vec);
-        let lines = (Box::new(BufReader::new(file)) as Box<dyn BufRead + Send>).lines();
-        let source = Source::Lines { lines, number: 0, wanted };
-        return Ok(Rows { path: path.to_path_buf(), source });
-    }
-    let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(DocumentsError::parquet(path))?;
-    let there: Vec<String> = builder.schema().fields().iter().map(|f| f.name().clone()).collect();
-    for column in columns.unwrap_or_default() {
-        if !there.contains(column) {
-            let problem = format!("is missing; there are {}", there.join(", "));
-            return Err(DocumentsError::column(path, column, problem));
-        }
-    }
-    let builder = match columns {
-        Some(columns) => {
-            let mask = ProjectionMask::columns(builder.parquet_schema(), columns.iter().map(String::as_str));
-            builder.with_projection(mask)
-        }
-        None => builder,
-    };
-    let batches = builder.with_batch_size(BATCH_ROWS).build().map_err(DocumentsError::parquet(path))?;
-    Ok(Rows { path: path.to_path_buf(), source: Source::Parquet { batches, rows: Vec::new().into_iter() } })
+    let wanted = columns.map(<[String]>::to_vec);
+    let lines = (Box::new(BufReader::new(file)) as Box<dyn BufRead + Send>).lines();
+    Ok(Rows { path: path.to_path_buf(), source: Source::Lines { lines, number: 0, wanted } })
 }
 
 /// Rows of JSON Lines; `path` is only named in errors.
@@ -75,16 +61,8 @@ pub(crate) fn lines(reader: Box<dyn BufRead + Send>, path: &Path) -> Rows {
 
 /// Rows of the row groups of a Parquet file that begin in a range of its bytes, with those of `columns` that are there.
 pub(crate) fn open_range(path: &Path, range: Range<u64>, columns: &[&str]) -> Result<Rows, DocumentsError> {
-    let file = File::open(path).map_err(FileError::at("read", path))?;
-    let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(DocumentsError::parquet(path))?;
-    let begins =
-        |group: &RowGroupMetaData| group.columns().iter().map(|c| c.byte_range().0).min().unwrap_or(0);
-    let groups = builder.metadata().row_groups().iter().map(begins).enumerate();
-    let groups: Vec<usize> = groups.filter(|(_, at)| range.contains(at)).map(|(n, _)| n).collect();
-    let mask = ProjectionMask::columns(builder.parquet_schema(), columns.iter().copied());
-    let builder = builder.with_projection(mask).with_row_groups(groups).with_batch_size(BATCH_ROWS);
-    let batches = builder.build().map_err(DocumentsError::parquet(path))?;
-    Ok(Rows { path: path.to_path_buf(), source: Source::Parquet { batches, rows: Vec::new().into_iter() } })
+    let batches = Batches::range(path, range, columns)?;
+    Ok(Rows { path: path.to_path_buf(), source: Source::parquet(batches) })
 }
 
 impl Iterator for Rows {
@@ -98,13 +76,13 @@ impl Iterator for Rows {
                 }
                 let batch = match batches.next()? {
                     Ok(batch) => batch,
-                    Err(error) => return Some(Err(DocumentsError::parquet(&self.path)(error.into()))),
+                    Err(error) => return Some(Err(error)),
                 };
                 let mut made = vec![Row::new(); batch.num_rows()];
                 for (field, column) in batch.schema_ref().fields().iter().zip(batch.columns()) {
                     let Some(values) = values(column) else {
                         let problem = format!("has type {}, not text or number", column.data_type());
-                        return Some(Err(DocumentsError::column(&self.path, field.name(), problem)));
+                        return Some(Err(DocumentsError::column(batches.path(), field.name(), problem)));
                     };
                     for (row, value) in made.iter_mut().zip(values) {
                         row.insert(field.name().clone(), value);

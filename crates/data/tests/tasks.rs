@@ -3,6 +3,7 @@
 
 use herd_data::documents::{self, Document};
 use herd_data::near_duplicates::{jaccard, shingles};
+use herd_data::rejects;
 use herd_data::settings::{NearDuplicates, Tasks};
 use herd_data::{Error, Job, Resources, Settings, Step, run};
 use herd_run::{Context, hash};
@@ -47,7 +48,7 @@ fn cuts_and_memory_do_not_change_a_bit() {
         [(300_000, 7, Resources::default()), (1 << 20, 1, little), (70_000, 3, Resources::default())]
     {
         let dir = tempfile::tempdir().unwrap();
-        let settings = settings(Tasks { split_bytes, partitions });
+        let settings = settings(Tasks { split_bytes, partitions, one_file: true });
         let job = Job::open(&settings, dir.path(), &resources, false, &Context::quiet())
             .map(|job| job.plan().clone());
         let splits = job.unwrap().splits.len();
@@ -60,7 +61,7 @@ fn cuts_and_memory_do_not_change_a_bit() {
 #[test]
 fn tasks_may_be_lost_repeated_and_done_in_any_order() {
     let dir = tempfile::tempdir().unwrap();
-    let settings = settings(Tasks { split_bytes: 1 << 20, partitions: 3 });
+    let settings = settings(Tasks { split_bytes: 1 << 20, partitions: 3, one_file: true });
     let context = Context::quiet();
     let open = || Job::open(&settings, dir.path(), &Resources::default(), false, &context).unwrap();
     let account = |step: Step, k: usize| dir.path().join(format!("work/{step}-{k:05}.json"));
@@ -90,6 +91,44 @@ fn tasks_may_be_lost_repeated_and_done_in_any_order() {
     let left: Vec<_> =
         std::fs::read_dir(dir.path().join("work")).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(left.len(), 2, "{left:?}");
+}
+
+#[test]
+fn files_of_splits_hold_what_one_file_holds() {
+    let dir = tempfile::tempdir().unwrap();
+    let context = Context::quiet();
+    let (one, parts) = (dir.path().join("one"), dir.path().join("parts"));
+    let tasks = Tasks { split_bytes: 1 << 20, partitions: 2, one_file: true };
+    run(&settings(tasks.clone()), &one, &Resources::default(), &context).unwrap();
+    let settings = settings(Tasks { one_file: false, ..tasks });
+    let job = Job::open(&settings, &parts, &Resources::default(), false, &context).unwrap();
+    while let Some(round) = job.next().unwrap() {
+        for k in round.missing {
+            if round.step == Step::Publish {
+                // A publication that died after some files had been moved.
+                let folder = parts.join("documents.parquet");
+                std::fs::create_dir(&folder).unwrap();
+                let moved = parts.join("work/documents-00001.documents.parquet");
+                std::fs::rename(moved, folder.join("part-00001.parquet")).unwrap();
+            }
+            job.task(round.step, k).unwrap();
+        }
+    }
+    let documents = |out: &Path| -> Vec<Document> {
+        documents::read(&out.join("documents.parquet")).unwrap().collect::<Result<_, _>>().unwrap()
+    };
+    assert!(parts.join("documents.parquet").is_dir() && parts.join("rejects.parquet").is_dir());
+    assert_eq!(documents(&parts), documents(&one));
+    let rejects = |out: &Path| -> BTreeSet<String> {
+        let read = rejects::read(&out.join("rejects.parquet")).unwrap();
+        read.map(|reject| format!("{:?}", reject.unwrap())).collect()
+    };
+    assert_eq!(rejects(&parts), rejects(&one));
+    for file in ["funnel.json", "summary.json"] {
+        assert_eq!(std::fs::read(parts.join(file)).unwrap(), std::fs::read(one.join(file)).unwrap());
+    }
+    let left = std::fs::read_dir(parts.join("work")).unwrap().count();
+    assert_eq!(left, 2, "what is published is gone from the work");
 }
 
 #[test]
@@ -130,7 +169,7 @@ fn documents_of_others_are_curated_too() {
     let of = |file: &Path, name: &str| {
         let settings = Settings {
             input: vec![file.display().to_string()],
-            tasks: Tasks { split_bytes: 1 << 20, partitions: 2 },
+            tasks: Tasks { split_bytes: 1 << 20, partitions: 2, one_file: true },
             ..Settings::default()
         };
         let out = dir.path().join(name);

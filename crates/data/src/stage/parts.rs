@@ -94,6 +94,16 @@ impl<'a> Part<'a> {
         }
     }
 
+    /// Puts the file of documents into another folder.
+    pub fn move_documents(&self, to: &Folder, name: &str) -> Result<(), Error> {
+        Ok(self.folder.move_file(&self.documents, to, name)?)
+    }
+
+    /// Puts the file of rejects into another folder.
+    pub fn move_rejects(&self, to: &Folder, name: &str) -> Result<(), Error> {
+        Ok(self.folder.move_file(&self.rejects, to, name)?)
+    }
+
     /// The rejects, in order.
     pub fn rejects(&self) -> Result<impl Iterator<Item = Result<Reject, DocumentsError>> + use<>, Error> {
         let blob = self.folder.open(&self.rejects)?;

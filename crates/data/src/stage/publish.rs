@@ -78,8 +78,12 @@ pub fn publish(job: &Job) -> Result<Account, Error> {
     if summary.responses == 0 {
         return Err(Error::EmptyCrawl { files: files.len(), problem: problem(&summary.damage) });
     }
-    write_rejects(job)?;
-    write_documents(job)?;
+    if job.settings.tasks.one_file {
+        write_rejects(job)?;
+        write_documents(job)?;
+    } else {
+        move_parts(job)?;
+    }
     job.out.write_json("funnel.json", &summary.funnel)?;
     if summary.documents == 0 {
         let rejects = job.out.path("rejects.parquet").display().to_string();
@@ -141,4 +145,20 @@ fn write_documents(job: &Job) -> Result<(), Error> {
         all.finish()?;
         Ok(())
     })
+}
+
+/// Moves the files of all splits into folders named as the one file would be; an empty one has no columns of values and stays.
+fn move_parts(job: &Job) -> Result<(), Error> {
+    let (documents, rejects) = (job.out.join("documents.parquet"), job.out.join("rejects.parquet"));
+    for step in [Step::Pages, Step::Clean, Step::Documents] {
+        for k in 0..step.tasks(&job.plan) {
+            job.ctx.stop.check()?;
+            let part = Part::new(&job.work, step, k);
+            if step == Step::Documents && !job.account(step, k)?.domains.is_empty() {
+                part.move_documents(&documents, &format!("part-{k:05}.parquet"))?;
+            }
+            part.move_rejects(&rejects, &format!("part-{k:05}-{step}.parquet"))?;
+        }
+    }
+    Ok(())
 }
