@@ -2,6 +2,7 @@
 
 use crate::Error;
 use memmap2::Mmap;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -19,6 +20,34 @@ pub enum Value {
     Text(String),
     /// Values of one kind.
     List(Vec<Value>),
+    /// A list of texts.
+    Texts(Texts),
+}
+
+/// Texts one after the other: a vocabulary has up to some 400,000 of them.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Texts {
+    all: String,
+    /// Where each ends.
+    ends: Vec<usize>,
+}
+
+impl Texts {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        let mut start = 0;
+        self.ends.iter().map(move |&end| &self.all[std::mem::replace(&mut start, end)..end])
+    }
 }
 
 /// Where a tensor lies.
@@ -58,6 +87,7 @@ impl std::fmt::Display for Value {
             Value::Flag(b) => write!(f, "{b}"),
             Value::Text(text) => write!(f, "{:?}", text.chars().take(60).collect::<String>()),
             Value::List(values) => write!(f, "a list of {}", values.len()),
+            Value::Texts(texts) => write!(f, "a list of {}", texts.len()),
         }
     }
 }
@@ -215,12 +245,20 @@ impl<'a> Reader<'a> {
         Ok(count)
     }
 
-    fn text(&mut self) -> Result<String, String> {
+    fn text(&mut self) -> Result<Cow<'a, str>, String> {
         let length = self.count(1)?;
         let at = self.at;
         // Vocabularies of old files hold pieces that are no UTF-8 by themselves.
-        Ok(String::from_utf8_lossy(self.take(length).map_err(|e| format!("text at byte {at}: {e}"))?)
-            .into_owned())
+        Ok(String::from_utf8_lossy(self.take(length).map_err(|e| format!("text at byte {at}: {e}"))?))
+    }
+
+    fn texts(&mut self, count: usize) -> Result<Texts, String> {
+        let mut texts = Texts { all: String::new(), ends: Vec::with_capacity(count) };
+        for _ in 0..count {
+            texts.all.push_str(&self.text()?);
+            texts.ends.push(texts.all.len());
+        }
+        Ok(texts)
     }
 
     /// A key or the name of a tensor, which must be fit to be shown.
@@ -230,7 +268,7 @@ impl<'a> Reader<'a> {
         if name.len() > MAX_NAME || name.chars().any(char::is_control) {
             return Err(format!("the name at byte {at} is damaged; fetch the file again"));
         }
-        Ok(name)
+        Ok(name.into_owned())
     }
 
     fn value(&mut self, kind: u32, depth: usize) -> Result<Value, String> {
@@ -243,11 +281,14 @@ impl<'a> Reader<'a> {
             5 => Value::Whole(self.array().map(i32::from_le_bytes)?.into()),
             6 => Value::Number(self.array().map(f32::from_le_bytes)?.into()),
             7 => Value::Flag(self.take(1)?[0] != 0),
-            8 => Value::Text(self.text()?),
+            8 => Value::Text(self.text()?.into_owned()),
             9 if depth < MAX_DEPTH => {
                 let inner = self.u32()?;
                 let each = [1, 1, 2, 2, 4, 4, 4, 1, 8, 12, 8, 8, 8].get(inner as usize).copied().unwrap_or(1);
                 let count = self.count(each)?;
+                if inner == 8 {
+                    return Ok(Value::Texts(self.texts(count)?));
+                }
                 Value::List((0..count).map(|_| self.value(inner, depth + 1)).collect::<Result<_, _>>()?)
             }
             10 => Value::Whole(self.array().map(u64::from_le_bytes)?.into()),

@@ -2,7 +2,7 @@
 
 use super::blocks::BlockType;
 use super::container::Container;
-use super::numbers::Numbers;
+use super::numbers;
 use super::{Piece, Place, config, locate, pieces, tensor};
 use crate::Error;
 use crate::kernels::planes::{BLOCK, Shape};
@@ -108,6 +108,8 @@ fn repack(
     let (_, bytes) = locate(file, &piece.name, piece.shape)?;
     let row_bytes = bytes.len() / rows;
     let panel = shape.panel(columns / BLOCK);
+    // Fills the places of rows that a last panel does not have.
+    let absent = vec![0; row_bytes];
     // A head may be wider than a panel: stretches are whole heads.
     let unit = piece.heads.map_or(LANES, |heads| rows / heads).next_multiple_of(LANES);
     let stretch = (STRETCH / row_bytes).next_multiple_of(unit);
@@ -115,9 +117,11 @@ fn repack(
         out[..shape.matrix(rows, columns)].chunks_mut(stretch / LANES * panel).enumerate().all(|(s, out)| {
             let first = s * stretch;
             let finite = out.par_chunks_mut(panel).enumerate().with_min_len(4).all(|(p, out)| {
-                let lanes = (first + p * LANES..rows).take(LANES);
-                let rows = lanes.map(|row| &bytes[source_row(piece, row) * row_bytes..][..row_bytes]);
-                rows.enumerate().all(|(lane, row)| put_row(kind, shape, row, lane, out))
+                let mut lanes = [absent.as_slice(); LANES];
+                for (lane, row) in lanes.iter_mut().zip(first + p * LANES..rows) {
+                    *lane = &bytes[source_row(piece, row) * row_bytes..][..row_bytes];
+                }
+                put_panel(kind, &lanes, out)
             });
             file.forget(&bytes[first * row_bytes..((first + stretch) * row_bytes).min(bytes.len())]);
             finite
@@ -128,35 +132,55 @@ fn repack(
     Err(file.problem(format!("tensor `{}` has a scale that is NaN or infinite", piece.name)))
 }
 
-/// Puts a row of blocks into its lane of a panel; `false` if a scale is not finite.
-fn put_row(kind: BlockType, shape: Shape, row: &[u8], lane: usize, panel: &mut [u8]) -> bool {
+/// Puts 16 rows of blocks into their panel; `false` if a scale is not finite.
+fn put_panel(kind: BlockType, rows: &[&[u8]; LANES], panel: &mut [u8]) -> bool {
+    // One copy of the code for each format.
+    macro_rules! of_each {
+        ($($format:ident)*) => {
+            match kind {
+                $(BlockType::$format => fill(BlockType::$format, rows, panel),)*
+                BlockType::F32 | BlockType::F16 | BlockType::Bf16 => true,
+            }
+        };
+    }
+    of_each!(Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2K Q3K Q4K Q5K Q6K)
+}
+
+#[inline(always)]
+fn fill(kind: BlockType, rows: &[&[u8]; LANES], panel: &mut [u8]) -> bool {
+    let Some(shape) = Shape::of(kind) else { return true };
     let (weights, size) = kind.block();
-    let blocks = row.len() / size * weights / BLOCK;
-    let (numbers, scales) = panel.split_at_mut(blocks * shape.numbers());
+    let (subs, blocks) = (weights / BLOCK, rows[0].len() / size);
+    let (numbers, scales) = panel.split_at_mut(blocks * subs * shape.numbers());
+    let numbers = numbers.chunks_exact_mut(subs * shape.numbers());
+    let mut words = [[0; 8]; LANES];
     let mut finite = true;
-    for (b, out) in numbers.chunks_exact_mut(shape.numbers()).enumerate() {
-        let block = Numbers::of(kind, row, b);
-        match block.pairs() {
-            Some(pairs) => Shape::put_pairs(pairs, lane, out),
-            None => shape.put_numbers(&block.numbers(), lane, out),
-        }
-        let record = &mut scales[b / shape.record_blocks() * shape.record()..][..shape.record()];
-        let within = b % shape.record_blocks();
-        if within == 0 {
-            let level = block.level();
-            finite &= level.scale.is_finite() && level.min.is_finite();
-            record[lane * 2..][..2].copy_from_slice(&level.scale.to_le_bytes());
+    for (b, (numbers, record)) in numbers.zip(scales.chunks_exact_mut(shape.record())).enumerate() {
+        let block = |lane: usize| &rows[lane][b * size..][..size];
+        for lane in 0..LANES {
+            let (scale, min) = numbers::level(kind, block(lane));
+            finite &= scale.is_finite() && min.is_finite();
+            record[lane * 2..][..2].copy_from_slice(&scale.to_le_bytes());
             if shape.min {
-                record[2 * LANES + lane * 2..][..2].copy_from_slice(&level.min.to_le_bytes());
+                record[2 * LANES + lane * 2..][..2].copy_from_slice(&min.to_le_bytes());
             }
         }
-        if shape.two_levels {
-            let factors = &mut record[shape.scale_head() + within * shape.scale_factors()..];
+        for (sub, numbers) in numbers.chunks_exact_mut(shape.numbers()).enumerate() {
+            for (lane, words) in words.iter_mut().enumerate() {
+                *words = numbers::words(kind, block(lane), sub);
+            }
+            shape.put_words(&words, numbers);
+            if !shape.two_levels {
+                continue;
+            }
+            let factors = &mut record[shape.scale_head() + sub * shape.scale_factors()..];
             for half in 0..shape.scales {
-                let (scale, min) = block.factors(half);
-                factors[half * LANES + lane] = scale as u8;
-                if shape.min {
-                    factors[(shape.scales + half) * LANES + lane] = min as u8;
+                for lane in 0..LANES {
+                    let (scale, min) = numbers::factors(kind, block(lane), 2 * sub + half);
+                    factors[half * LANES + lane] = scale as u8;
+                    if shape.min {
+                        factors[(shape.scales + half) * LANES + lane] = min as u8;
+                    }
                 }
             }
         }

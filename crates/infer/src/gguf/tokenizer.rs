@@ -3,6 +3,7 @@
 use super::container::{Container, Value};
 use crate::Error;
 use herd_tokenizer::{GgufTokenizer, Tokenizer};
+use std::borrow::Cow;
 
 /// Makes the tokenizer from the metadata `tokenizer.*`.
 pub(super) fn read(file: &Container) -> Result<Tokenizer, Error> {
@@ -27,12 +28,10 @@ pub(super) fn read(file: &Container) -> Result<Tokenizer, Error> {
         Some(Value::List(values)) => Ok(values.as_slice()),
         Some(_) => Err(wrong(&key(name), "a list")),
     };
-    let texts = |name: &str| {
-        let of = |value: &Value| match value {
-            Value::Text(text) => Ok(text.clone()),
-            _ => Err(wrong(&key(name), "a list of texts")),
-        };
-        list(name)?.iter().map(of).collect::<Result<Vec<_>, _>>()
+    let texts = |name: &str| match file.metadata.get(&key(name)) {
+        None => Ok(Vec::new()),
+        Some(Value::Texts(texts)) => Ok(texts.iter().map(Cow::Borrowed).collect()),
+        Some(_) => Err(wrong(&key(name), "a list of texts")),
     };
     let scores = |value: &Value| match value {
         Value::Number(score) if score.is_finite() => Ok(*score as f32),

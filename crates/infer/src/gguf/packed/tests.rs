@@ -27,9 +27,14 @@ fn matrices() -> Vec<(BlockType, Planes, Vec<f32>)> {
         let mut arena = MmapMut::map_anon(shape.matrix(ROWS, COLUMNS)).unwrap();
         let panel = shape.panel(COLUMNS / BLOCK);
         let mut floats = vec![0.0; ROWS * COLUMNS];
-        for (r, floats) in floats.chunks_exact_mut(COLUMNS).enumerate() {
-            assert!(put_row(kind, shape, &row(r), r % LANES, &mut arena[r / LANES * panel..][..panel]));
-            kind.dequantise(&row(r), floats);
+        let rows: Vec<Vec<u8>> = (0..ROWS).map(row).collect();
+        let absent = vec![0; rows[0].len()];
+        for (rows, panel) in rows.chunks(LANES).zip(arena.chunks_mut(panel)) {
+            let row = |lane: usize| rows.get(lane).unwrap_or(&absent).as_slice();
+            assert!(put_panel(kind, &std::array::from_fn(row), panel));
+        }
+        for (row, floats) in rows.iter().zip(floats.chunks_exact_mut(COLUMNS)) {
+            kind.dequantise(row, floats);
         }
         all.push((kind, Planes::new(kind, (ROWS, COLUMNS), &Arc::new(arena), 0).unwrap(), floats));
     }
