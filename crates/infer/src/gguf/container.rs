@@ -20,34 +20,13 @@ pub enum Value {
     Text(String),
     /// Values of one kind.
     List(Vec<Value>),
-    /// A list of texts.
-    Texts(Texts),
-}
-
-/// Texts one after the other: a vocabulary has up to some 400,000 of them.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Texts {
-    all: String,
-    /// Where each ends.
-    ends: Vec<usize>,
-}
-
-impl Texts {
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.ends.len()
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.ends.is_empty()
-    }
-
-    /// All of them.
-    pub fn iter(&self) -> impl Iterator<Item = &str> {
-        let mut start = 0;
-        self.ends.iter().map(move |&end| &self.all[std::mem::replace(&mut start, end)..end])
-    }
+    /// A list of texts, which [`Container::texts`] reads: a vocabulary has up to some 400,000 of them.
+    Texts {
+        /// Where the first begins in the file.
+        at: usize,
+        /// How many there are.
+        count: usize,
+    },
 }
 
 /// Where a tensor lies.
@@ -87,7 +66,7 @@ impl std::fmt::Display for Value {
             Value::Flag(b) => write!(f, "{b}"),
             Value::Text(text) => write!(f, "{:?}", text.chars().take(60).collect::<String>()),
             Value::List(values) => write!(f, "a list of {}", values.len()),
-            Value::Texts(texts) => write!(f, "a list of {}", texts.len()),
+            Value::Texts { count, .. } => write!(f, "a list of {count}"),
         }
     }
 }
@@ -125,6 +104,13 @@ impl Container {
     /// The whole file.
     pub(crate) fn all(&self) -> &[u8] {
         &self.map
+    }
+
+    /// The texts of [`Value::Texts`].
+    pub fn texts(&self, at: usize, count: usize) -> impl Iterator<Item = Cow<'_, str>> {
+        let mut reader = Reader { bytes: &self.map, at };
+        // All of them were gone over when the file was opened.
+        (0..count).map_while(move |_| reader.text().ok())
     }
 
     /// `length` bytes of a tensor.
@@ -252,13 +238,14 @@ impl<'a> Reader<'a> {
         Ok(String::from_utf8_lossy(self.take(length).map_err(|e| format!("text at byte {at}: {e}"))?))
     }
 
-    fn texts(&mut self, count: usize) -> Result<Texts, String> {
-        let mut texts = Texts { all: String::new(), ends: Vec::with_capacity(count) };
+    /// Goes over a list of texts without looking into them.
+    fn texts(&mut self, count: usize) -> Result<Value, String> {
+        let at = self.at;
         for _ in 0..count {
-            texts.all.push_str(&self.text()?);
-            texts.ends.push(texts.all.len());
+            let length = self.count(1)?;
+            self.take(length)?;
         }
-        Ok(texts)
+        Ok(Value::Texts { at, count })
     }
 
     /// A key or the name of a tensor, which must be fit to be shown.
@@ -287,7 +274,7 @@ impl<'a> Reader<'a> {
                 let each = [1, 1, 2, 2, 4, 4, 4, 1, 8, 12, 8, 8, 8].get(inner as usize).copied().unwrap_or(1);
                 let count = self.count(each)?;
                 if inner == 8 {
-                    return Ok(Value::Texts(self.texts(count)?));
+                    return self.texts(count);
                 }
                 Value::List((0..count).map(|_| self.value(inner, depth + 1)).collect::<Result<_, _>>()?)
             }

@@ -12,7 +12,7 @@ mod tokenizer;
 use crate::Error;
 use crate::weights::Weights;
 pub use blocks::BlockType;
-pub use container::{Container, TensorEntry, Texts, Value};
+pub use container::{Container, TensorEntry, Value};
 use herd_model::{Layer, Llama, LlamaConfig, RopeScaling, TorchDtype};
 use herd_tensor::{ParamId, Params};
 use herd_tokenizer::Tokenizer;

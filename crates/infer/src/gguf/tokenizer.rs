@@ -3,7 +3,6 @@
 use super::container::{Container, Value};
 use crate::Error;
 use herd_tokenizer::{GgufTokenizer, Tokenizer};
-use std::borrow::Cow;
 
 /// Makes the tokenizer from the metadata `tokenizer.*`.
 pub(super) fn read(file: &Container) -> Result<Tokenizer, Error> {
@@ -30,7 +29,7 @@ pub(super) fn read(file: &Container) -> Result<Tokenizer, Error> {
     };
     let texts = |name: &str| match file.metadata.get(&key(name)) {
         None => Ok(Vec::new()),
-        Some(Value::Texts(texts)) => Ok(texts.iter().map(Cow::Borrowed).collect()),
+        Some(&Value::Texts { at, count }) => Ok(file.texts(at, count).collect()),
         Some(_) => Err(wrong(&key(name), "a list of texts")),
     };
     let scores = |value: &Value| match value {
