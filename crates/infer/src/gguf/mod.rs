@@ -1,6 +1,6 @@
 //! Llama models in GGUF files, the format of llama.cpp.
 //!
-//! All types of [`blocks`] are read; the weights become `f32` in memory. llama.cpp stores the rows of query and key
+//! All types of [`blocks`] are read. llama.cpp stores the rows of query and key
 //! so that neighbouring dimensions are rotated together; they are put back into Hugging Face's order.
 
 mod blocks;
