@@ -329,7 +329,7 @@ impl Weights {
     /// Packs matrices, at least `bytes` if so much is left.
     pub(crate) fn pack(&self, team: &Team, bytes: usize) {
         let layers = self.layers.iter().flat_map(|l| [&l.qkv, &l.output, &l.gate_up, &l.down]);
-        let matrices = [&self.head, &self.embed].into_iter().chain(layers);
+        let matrices = std::iter::once(&self.head).chain(layers);
         let mut packed = 0;
         for part in matrices.flat_map(Matrix::parts) {
             if let Matrix::Planes(planes) = part {

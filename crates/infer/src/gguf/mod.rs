@@ -154,12 +154,6 @@ struct Piece {
     heads: Option<usize>,
 }
 
-impl Piece {
-    fn is_matrix(&self) -> bool {
-        self.shape[0] > 1
-    }
-}
-
 /// Every tensor that the model needs, one at a time.
 fn pieces(c: &LlamaConfig) -> impl Iterator<Item = Piece> + '_ {
     let (hidden, ffn, vocab) = (c.hidden_size, c.intermediate_size, c.vocab_size);

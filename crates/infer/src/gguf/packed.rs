@@ -26,26 +26,34 @@ pub(super) fn weights(file: &Arc<Container>) -> Result<(LlamaConfig, Weights), E
     // All sizes are checked against the file before memory is taken for them.
     for piece in pieces(&config) {
         let (kind, _) = locate(file, &piece.name, piece.shape)?;
-        let shape = Shape::of(kind).filter(|_| piece.is_matrix());
-        planned.push((piece, kind, bytes));
-        bytes += shape.map_or(0, |s| {
-            s.matrix(planned[planned.len() - 1].0.shape[0], planned[planned.len() - 1].0.shape[1])
-        });
+        let [rows, columns] = piece.shape;
+        let room = Shape::of(kind).filter(|_| rows > 1).map_or(0, |shape| shape.matrix(rows, columns));
+        // Rows of an embedding are read one by one: it is never packed, unless it is the output's matrix too.
+        let kept = matches!(piece.place, Place::Embed) && !config.tie_word_embeddings;
+        planned.push((piece, kind, if kept { Err(room) } else { Ok(bytes) }));
+        bytes += if kept { 0 } else { room };
     }
-    let memory = |e: std::io::Error| file.problem(format!("no memory for {bytes} bytes of weights: {e}"));
-    let arena = Arc::new(Arena::new(bytes).map_err(memory)?);
+    let arena = |bytes: usize| {
+        let memory = |e: std::io::Error| file.problem(format!("no memory for {bytes} bytes of weights: {e}"));
+        Arena::new(bytes).map(Arc::new).map_err(memory)
+    };
+    let packed = arena(bytes)?;
     let llama = Llama::new(config);
     let c = &llama.config;
     let mut parts: Vec<(Place, Matrix)> = Vec::new();
     let mut vectors: Vec<(Place, Vec<f32>)> = Vec::new();
-    for (piece, kind, at) in planned {
-        if piece.is_matrix() {
-            parts.push((piece.place, matrix(file, &piece, kind, &arena, at)?));
-        } else {
+    for (piece, kind, place) in planned {
+        if piece.shape[0] == 1 {
             let mut vector = vec![0.0; piece.shape[1]];
             tensor(file, &piece.name, piece.shape, &mut vector)?;
             vectors.push((piece.place, vector));
+            continue;
         }
+        let matrix = match place {
+            Ok(at) => matrix(file, &piece, kind, &packed, at)?,
+            Err(room) => matrix(file, &piece, kind, &arena(room)?, 0)?,
+        };
+        parts.push((piece.place, matrix));
     }
     // Every parameter of the model has its pieces in `pieces`.
     let place = |place: Place| place.id(&llama);
@@ -73,7 +81,7 @@ pub(super) fn weights(file: &Arc<Container>) -> Result<(LlamaConfig, Weights), E
     let embed = stacked(llama.embed);
     let head = if c.tie_word_embeddings { embed.clone() } else { stacked(llama.head()) };
     let mut weights = Weights::new(Sizes::of(c), embed, layers, vector(llama.norm), head, llama.rope.clone());
-    weights.arena = Some(arena);
+    weights.arena = Some(packed);
     Ok((llama.config, weights))
 }
 
