@@ -132,7 +132,7 @@ fn slots_show_what_is_answered_now() {
     };
     assert_eq!(taken().len(), 0);
     let endless =
-        json!({ "prompt": "the cat", "n_predict": 3000, "ignore_eos": true, "stream": true, "seed": 5 });
+        json!({ "prompt": "the cat", "n_predict": 4000, "ignore_eos": true, "stream": true, "seed": 5 });
     let body = endless.to_string();
     let hold = || server.send("POST", "/completion", "Content-Type: application/json\r\n", body.as_bytes());
     let held: Vec<_> = (0..3).map(|_| hold()).collect();
@@ -148,7 +148,7 @@ fn slots_show_what_is_answered_now() {
         assert_eq!(slot["params"]["seed"], 5);
         let next = &slot["next_token"];
         let (drawn, left) = (next["n_decoded"].as_u64().unwrap(), next["n_remain"].as_u64().unwrap());
-        assert_eq!(drawn + left, 3000);
+        assert_eq!(drawn + left, 4000);
     }
     assert_eq!(server.get("/slots?fail_on_no_slot=1").status, 503);
     drop(held);
