@@ -10,6 +10,7 @@ import ctypes
 import datetime
 import json
 import math
+import os
 import pathlib
 import subprocess
 import tempfile
@@ -74,7 +75,8 @@ def main():
     with tempfile.NamedTemporaryFile("w", suffix=".json") as questions:
         json.dump({"windows": windows, "prompts": prompts, "new_tokens": a.new_tokens}, questions)
         questions.flush()
-        program = ROOT / "target/release/examples/accuracy"
+        target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+        program = target / "release/examples/accuracy"
         ask = lambda *more: json.loads(subprocess.check_output([program, a.model, questions.name, *more]))
         ours, floats = ask(), ask("float")
     total = sum(nll(l, t) for w in windows for l, t in zip(peer.logits(w), w[1:]))

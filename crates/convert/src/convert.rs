@@ -132,7 +132,7 @@ pub fn convert(checkpoint: &Checkpoint, out: &Path, target: Target, ctx: &Contex
             let mut described = tokenizer.to_gguf()?;
             // A vocabulary that was padded for the machines it was trained on.
             for id in described.tokens.len()..config.vocab_size {
-                described.tokens.push(format!("[PAD{id}]"));
+                described.tokens.push(format!("[PAD{id}]").into());
                 described.types.push(5);
                 if !described.scores.is_empty() {
                     described.scores.push(0.0);

@@ -4,6 +4,7 @@ use crate::Error;
 use herd_infer::gguf::BlockType;
 use herd_model::LlamaConfig;
 use herd_tokenizer::GgufTokenizer;
+use std::borrow::Cow;
 use std::io::Write;
 
 /// Multiple of which every tensor begins at.
@@ -111,7 +112,7 @@ impl Value {
 pub(crate) fn metadata(
     name: &str,
     c: &LlamaConfig,
-    tokenizer: GgufTokenizer,
+    tokenizer: GgufTokenizer<'_>,
     file_type: u32,
 ) -> Vec<(String, Value)> {
     let mut all: Vec<(String, Value)> = Vec::new();
@@ -146,19 +147,20 @@ pub(crate) fn metadata(
         put("herd.rope_scaling.original_max_position_embeddings", Value::U32(original));
     }
     let mut put = |key: &str, value: Value| all.push((format!("tokenizer.{key}"), value));
+    let texts = |list: Vec<Cow<'_, str>>| Value::Texts(list.into_iter().map(Cow::into_owned).collect());
     // llama.cpp looks for the merges of a byte-level vocabulary even if there are none.
     let merges = !tokenizer.merges.is_empty() || tokenizer.model == "gpt2";
     put("ggml.model", Value::Text(tokenizer.model));
     if let Some(pre) = tokenizer.pre {
         put("ggml.pre", Value::Text(pre));
     }
-    put("ggml.tokens", Value::Texts(tokenizer.tokens));
+    put("ggml.tokens", texts(tokenizer.tokens));
     put("ggml.token_type", Value::Ints(tokenizer.types));
     if !tokenizer.scores.is_empty() {
         put("ggml.scores", Value::Floats(tokenizer.scores));
     }
     if merges {
-        put("ggml.merges", Value::Texts(tokenizer.merges));
+        put("ggml.merges", texts(tokenizer.merges));
     }
     for (key, id) in [
         ("bos", tokenizer.bos),

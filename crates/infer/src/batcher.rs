@@ -5,7 +5,7 @@ use crate::request::{Event, FinishReason, Load, Request};
 use crate::{Error, Generator};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
@@ -175,9 +175,9 @@ impl Worker {
                         Err(_) => return,
                     }
                 } else {
-                    match self.inbox.recv() {
-                        Ok(command) => self.take(command),
-                        Err(_) => return,
+                    match self.wait() {
+                        Some(command) => self.take(command),
+                        None => return,
                     }
                 }
             }
@@ -187,6 +187,18 @@ impl Worker {
             self.drop_cancelled();
             for (job, event) in self.engine.step() {
                 self.deliver(job, event);
+            }
+        }
+    }
+
+    /// The next command; until it comes the model is made ready. `None` if nobody is left to send one.
+    fn wait(&self) -> Option<Command> {
+        loop {
+            match self.inbox.try_recv() {
+                Ok(command) => return Some(command),
+                Err(TryRecvError::Disconnected) => return None,
+                Err(TryRecvError::Empty) if !self.engine.prepare() => return self.inbox.recv().ok(),
+                Err(TryRecvError::Empty) => {}
             }
         }
     }

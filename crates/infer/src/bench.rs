@@ -24,9 +24,9 @@ pub struct Options {
 pub struct Round {
     /// Opening the model and its tokenizer, seconds.
     pub load_s: f64,
-    /// From the beginning to the first token of an answer, seconds.
+    /// From the beginning to the first token of an answer to one request, seconds.
     pub first_token_s: f64,
-    /// Prompt tokens of all requests, a second.
+    /// Prompt tokens of all requests, a second, after that first answer and with the weights packed.
     pub prefill_tokens_per_s: f64,
     /// Answer tokens of all requests after the first of each, a second.
     pub decode_tokens_per_s: f64,
@@ -54,23 +54,33 @@ pub fn run(model: &Path, options: &Options, mut each: impl FnMut(&Round)) -> Res
         };
         let generator = Generator::open(model, settings)?;
         let load_s = begin.elapsed().as_secs_f64();
-        let vocab = generator.config().vocab_size;
-        let mut engine = generator.engine();
         let sampling = Sampling { ignore_end: true, ..Sampling::greedy(options.new_tokens) };
-        for request in 0..options.requests {
-            let token = |i: usize| ((i * 7919 + request * 104_729 + 1) % vocab) as u32;
+        let request = |number: usize, sampling: &Sampling| {
+            let vocab = generator.config().vocab_size;
+            let token = |i: usize| ((i * 7919 + number * 104_729 + 1) % vocab) as u32;
             let prompt = (0..options.prompt_tokens).map(token).collect();
-            engine.submit(Request { prompt, samples: 1, sampling: sampling.clone() })?;
+            Request { prompt, samples: 1, sampling: sampling.clone() }
+        };
+        let mut engine = generator.engine();
+        engine.submit(request(0, &Sampling { max_tokens: 1, ..sampling.clone() }))?;
+        while !engine.idle() {
+            engine.step();
+        }
+        let first_token_s = begin.elapsed().as_secs_f64();
+        // From here on as a server that has been running for a moment, with an empty cache.
+        while engine.prepare() {}
+        let mut engine = generator.engine();
+        for number in 0..options.requests {
+            engine.submit(request(number, &sampling))?;
         }
         let start = Instant::now();
-        let (mut first_token, mut prefilled) = (None, start);
+        let mut prefilled = start;
         let mut waiting = options.requests;
         let mut late_tokens = 0;
         while !engine.idle() {
             for (_, event) in engine.step() {
                 match event {
                     Event::Started { .. } => {
-                        first_token.get_or_insert_with(|| begin.elapsed().as_secs_f64());
                         waiting -= 1;
                         prefilled = Instant::now();
                     }
@@ -84,7 +94,7 @@ pub fn run(model: &Path, options: &Options, mut each: impl FnMut(&Round)) -> Res
         let decoded = late_tokens - options.requests.min(late_tokens);
         each(&Round {
             load_s,
-            first_token_s: first_token.unwrap_or_default(),
+            first_token_s,
             prefill_tokens_per_s: (options.requests * options.prompt_tokens) as f64 / prefill_s,
             decode_tokens_per_s: decoded as f64 / prefilled.elapsed().as_secs_f64(),
             peak_rss_mb: peak_rss_mb(),

@@ -3,9 +3,10 @@
 use crate::request::{Event, Request};
 use crate::sampling::Sampling;
 use crate::{Batcher, Error, Generator};
-use herd_run::Context;
+use herd_run::{Context, Stop};
 use herd_tokenizer::chat::{Message, Role, encode_dialog};
 use std::io::{BufRead, Write};
+use std::ops::ControlFlow;
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
@@ -88,154 +89,162 @@ pub fn chat(
     generator: &Generator,
     options: &ChatOptions,
     mut questions: impl Questions,
-    mut output: impl Write,
+    output: impl Write,
     context: &Context,
 ) -> Result<(), Error> {
     options.sampling.validate()?;
-    let batcher = Batcher::new(generator)?;
-    let mut dialog = Dialog { system: options.system.clone(), turns: Vec::new() };
-    let mut sampling = options.sampling.clone();
+    let mut conversation = Conversation {
+        generator,
+        batcher: Batcher::new(generator)?,
+        sampling: options.sampling.clone(),
+        interactive: options.interactive,
+        system: options.system.clone(),
+        turns: Vec::new(),
+        output,
+        stop: &context.stop,
+    };
     if options.interactive {
-        writeln!(output, "Type a message; /help lists commands.")?;
+        conversation.note("Type a message; /help lists commands.")?;
     }
     loop {
         if options.interactive {
             context.stop.clear();
-            writeln!(output)?;
-            output.flush()?;
+            conversation.note("")?;
+            conversation.output.flush()?;
         }
-        let Some(text) = questions.next()? else { break };
+        let Some(text) = questions.next()? else { return Ok(()) };
         context.stop.check()?;
-        let (command, rest) = text.split_once(char::is_whitespace).unwrap_or((&text, ""));
+        if conversation.hear(&text)?.is_break() {
+            return Ok(());
+        }
+        conversation.output.flush()?;
+    }
+}
+
+/// What was said until now, and with whom.
+struct Conversation<'a, W> {
+    generator: &'a Generator,
+    batcher: Batcher,
+    sampling: Sampling,
+    interactive: bool,
+    system: Option<String>,
+    /// Questions and answers in turn.
+    turns: Vec<Message>,
+    output: W,
+    stop: &'a Stop,
+}
+
+impl<W: Write> Conversation<'_, W> {
+    /// Does what a command says, or answers a question.
+    fn hear(&mut self, text: &str) -> Result<ControlFlow<()>, Error> {
+        let (command, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
         let rest = rest.trim();
         match command {
-            "" => continue,
-            "/quit" | "/exit" => break,
-            "/help" => writeln!(output, "{HELP}")?,
+            "" => {}
+            "/quit" | "/exit" => return Ok(ControlFlow::Break(())),
+            "/help" => self.note(HELP)?,
             "/reset" => {
-                dialog.turns.clear();
-                writeln!(output, "(a new conversation)")?;
+                self.turns.clear();
+                self.note("(a new conversation)")?;
             }
             "/system" if rest.is_empty() => {
-                writeln!(output, "{}", dialog.system.as_deref().unwrap_or("(no system prompt)"))?;
+                let system = self.system.clone();
+                self.note(system.as_deref().unwrap_or("(no system prompt)"))?;
             }
             "/system" => {
-                dialog = Dialog { system: Some(rest.to_string()), turns: Vec::new() };
-                writeln!(output, "(a new conversation with this system prompt)")?;
+                self.system = Some(rest.to_string());
+                self.turns.clear();
+                self.note("(a new conversation with this system prompt)")?;
             }
-            "/save" if rest.is_empty() => writeln!(output, "(where to? /save FILE)")?,
-            "/save" => match herd_run::atomic::write_json(rest.as_ref(), &dialog.messages()) {
-                Ok(()) => writeln!(output, "(saved {rest})")?,
-                Err(error) => writeln!(output, "({error})")?,
+            "/save" if rest.is_empty() => self.note("(where to? /save FILE)")?,
+            "/save" => match herd_run::atomic::write_json(rest.as_ref(), &self.messages()) {
+                Ok(()) => self.note(&format!("(saved {rest})"))?,
+                Err(error) => self.note(&format!("({error})"))?,
             },
-            "/retry" if dialog.turns.len() < 2 => writeln!(output, "(there is no answer yet)")?,
-            "/retry" if sampling.temperature == 0.0 => {
-                writeln!(output, "(at temperature 0 the answer stays the same)")?;
+            "/retry" if self.turns.len() < 2 => self.note("(there is no answer yet)")?,
+            "/retry" if self.sampling.temperature == 0.0 => {
+                self.note("(at temperature 0 the answer stays the same)")?;
             }
             "/retry" => {
-                dialog.turns.pop();
-                sampling.seed = sampling.seed.wrapping_add(1);
-                answer(
-                    generator,
-                    &batcher,
-                    &sampling,
-                    options.interactive,
-                    &mut dialog,
-                    &mut output,
-                    context,
-                )?;
+                self.turns.pop();
+                self.sampling.seed = self.sampling.seed.wrapping_add(1);
+                self.answer()?;
             }
             other if other.starts_with('/') && !other[1..].contains('/') => {
-                writeln!(output, "(no command {other}; /help lists them)")?;
+                self.note(&format!("(no command {other}; /help lists them)"))?;
             }
             _ => {
-                dialog.turns.push(Message::new(Role::User, text.as_str()));
-                answer(
-                    generator,
-                    &batcher,
-                    &sampling,
-                    options.interactive,
-                    &mut dialog,
-                    &mut output,
-                    context,
-                )?;
+                self.turns.push(Message::new(Role::User, text));
+                self.answer()?;
             }
         }
-        output.flush()?;
+        Ok(ControlFlow::Continue(()))
     }
-    Ok(())
-}
 
-struct Dialog {
-    system: Option<String>,
-    turns: Vec<Message>,
-}
+    /// Shows a line that is not the model's.
+    fn note(&mut self, line: &str) -> std::io::Result<()> {
+        writeln!(self.output, "{line}")
+    }
 
-impl Dialog {
     fn messages(&self) -> Vec<Message> {
         let system = self.system.iter().map(|text| Message::new(Role::System, text.as_str()));
         system.chain(self.turns.iter().cloned()).collect()
     }
-}
 
-/// Streams the answer to the last message and keeps it in the dialog.
-fn answer(
-    generator: &Generator,
-    batcher: &Batcher,
-    sampling: &Sampling,
-    interactive: bool,
-    dialog: &mut Dialog,
-    output: &mut impl Write,
-    context: &Context,
-) -> Result<(), Error> {
-    // Room for an answer of a quarter of the context at least; the oldest exchange gives way.
-    let room = generator.context() - sampling.max_tokens.min(generator.context() / 4);
-    let prompt = loop {
-        let prompt = encode_dialog(generator.tokenizer(), &dialog.messages(), true)?.tokens;
-        if prompt.len() < room {
-            break prompt;
-        }
-        if dialog.turns.len() < 3 {
-            dialog.turns.pop();
-            let tokens = prompt.len();
-            writeln!(output, "(that is too long: {tokens} tokens with the system prompt, room for {room})")?;
-            return Ok(());
-        }
-        dialog.turns.drain(..2);
-        writeln!(output, "(the oldest exchange no longer fits and is forgotten)")?;
-    };
-    let request = Request { prompt, samples: 1, sampling: sampling.clone() };
-    let (running, events) = batcher.submit(request)?;
-    let mut said = String::new();
-    loop {
-        if interactive && context.stop.requested() {
-            write!(output, " (stopped)")?;
-            break;
-        }
-        let text = match events.recv_timeout(Duration::from_millis(100)) {
-            Ok(Event::Token { text, .. }) => text,
-            Ok(Event::Started { .. }) => continue,
-            Ok(Event::Finished { text, .. }) => {
-                write!(output, "{text}")?;
-                said.push_str(&text);
+    /// Streams the answer to the last message and keeps it.
+    fn answer(&mut self) -> Result<(), Error> {
+        let Some(prompt) = self.prompt()? else { return Ok(()) };
+        let request = Request { prompt, samples: 1, sampling: self.sampling.clone() };
+        // Dropped at the end, which cancels an answer that was stopped.
+        let (_running, events) = self.batcher.submit(request)?;
+        let mut said = String::new();
+        let mut finished = false;
+        while !finished {
+            if self.interactive && self.stop.requested() {
+                write!(self.output, " (stopped)")?;
                 break;
             }
-            Err(RecvTimeoutError::Timeout) if interactive => continue,
-            Err(RecvTimeoutError::Timeout) => {
-                context.stop.check()?;
-                continue;
+            let text = match events.recv_timeout(Duration::from_millis(100)) {
+                Ok(Event::Started { .. }) | Err(RecvTimeoutError::Timeout) => String::new(),
+                Ok(Event::Token { text, .. }) => text,
+                Ok(Event::Finished { text, .. }) => {
+                    finished = true;
+                    text
+                }
+                Err(RecvTimeoutError::Disconnected) => return Err(Error::Closed),
+            };
+            write!(self.output, "{text}")?;
+            self.output.flush()?;
+            said.push_str(&text);
+            if !self.interactive && !finished {
+                self.stop.check()?;
             }
-            Err(RecvTimeoutError::Disconnected) => return Err(Error::Closed),
-        };
-        write!(output, "{text}")?;
-        output.flush()?;
-        said.push_str(&text);
-        if !interactive {
-            context.stop.check()?;
+        }
+        writeln!(self.output)?;
+        self.turns.push(Message::new(Role::Assistant, said));
+        Ok(())
+    }
+
+    /// The tokens of the dialog with room for an answer of a quarter of the context at least: the oldest exchange gives
+    /// way. `None` if the last message alone is too long; it is taken back.
+    fn prompt(&mut self) -> Result<Option<Vec<u32>>, Error> {
+        let context = self.generator.context();
+        let room = context - self.sampling.max_tokens.min(context / 4);
+        loop {
+            let prompt = encode_dialog(self.generator.tokenizer(), &self.messages(), true)?.tokens;
+            if prompt.len() < room {
+                return Ok(Some(prompt));
+            }
+            if self.turns.len() < 3 {
+                self.turns.pop();
+                let tokens = prompt.len();
+                self.note(&format!(
+                    "(that is too long: {tokens} tokens with the system prompt, room for {room})"
+                ))?;
+                return Ok(None);
+            }
+            self.turns.drain(..2);
+            self.note("(the oldest exchange no longer fits and is forgotten)")?;
         }
     }
-    writeln!(output)?;
-    dialog.turns.push(Message::new(Role::Assistant, said));
-    drop(running);
-    Ok(())
 }

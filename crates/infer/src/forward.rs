@@ -50,6 +50,7 @@ pub(crate) fn hidden(
     spans: &[Span<'_>],
     wanted: &[usize],
 ) -> Vec<f32> {
+    weights.before_pass(team);
     let (sizes, isa, n) = (weights.sizes, weights.isa, tokens.len());
     let mut x = vec![0.0; n * sizes.hidden];
     let rows = SharedOut::new(&mut x);

@@ -2,13 +2,14 @@
 
 use crate::CacheType;
 use crate::cache::CacheShape;
-use crate::kernels::{self, Activations, Isa, Kept, PageShape, Planes, Stored};
+use crate::kernels::{self, Activations, Arena, Isa, Kept, PageShape, Planes, Stored};
 use crate::team::Team;
 use half::{bf16, f16};
 use herd_model::{Llama, LlamaConfig};
 use herd_tensor::{ParamId, Params, RopeTable};
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Rows that [`Matrix::multiply_finely`] takes at a time.
 const FINE_ROWS: usize = 32;
@@ -255,6 +256,10 @@ pub(crate) struct Weights {
     pub rope: RopeTable,
     /// The kernels' instruction set.
     pub isa: Isa,
+    /// Where quantised matrices are packed.
+    pub arena: Option<Arc<Arena>>,
+    /// A pass was computed, so that somebody has got a token.
+    used: AtomicBool,
 }
 
 impl Weights {
@@ -304,6 +309,35 @@ impl Weights {
         head: Matrix,
         rope: RopeTable,
     ) -> Self {
-        Self { sizes, embed, layers, norm, head, rope, isa: Isa::best() }
+        let (isa, used) = (Isa::best(), AtomicBool::new(false));
+        Self { sizes, embed, layers, norm, head, rope, isa, arena: None, used }
+    }
+
+    /// To be called before each pass: all but the first pack a quarter of the quantised weights, until all are packed.
+    pub(crate) fn before_pass(&self, team: &Team) {
+        if self.is_packed() || !self.used.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        self.pack(team, self.arena.as_ref().map_or(0, |arena| arena.len() / 4));
+    }
+
+    /// Whether all that can be packed is.
+    pub(crate) fn is_packed(&self) -> bool {
+        self.arena.as_ref().is_none_or(|arena| arena.left() == 0)
+    }
+
+    /// Packs matrices, at least `bytes` if so much is left.
+    pub(crate) fn pack(&self, team: &Team, bytes: usize) {
+        let layers = self.layers.iter().flat_map(|l| [&l.qkv, &l.output, &l.gate_up, &l.down]);
+        let matrices = std::iter::once(&self.head).chain(layers);
+        let mut packed = 0;
+        for part in matrices.flat_map(Matrix::parts) {
+            if let Matrix::Planes(planes) = part {
+                packed += planes.pack(team);
+            }
+            if packed >= bytes {
+                return;
+            }
+        }
     }
 }

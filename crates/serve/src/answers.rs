@@ -4,6 +4,7 @@ use crate::metrics::Metrics;
 use crate::reply::ApiError;
 use crate::sampling::random_bits;
 use crate::server::App;
+use crate::slots::Seat;
 use axum::body::{Body, Bytes};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -74,15 +75,26 @@ impl Answers {
         for request in requests {
             let (first, sender) = (choices, sender.clone());
             let (metrics, arrived) = (app.metrics.clone(), Instant::now());
+            let (slots, sampling) = (app.slots.clone(), request.sampling.clone());
+            // One for each sample that is being computed.
+            let mut seats: Vec<Option<Seat>> = (0..request.samples).map(|_| None).collect();
             choices += request.samples;
             usage.prompt += request.prompt.len();
             let sink = move |event: Event| {
                 let index = match &event {
                     Event::Started { .. } => {
                         Metrics::observe_first_token(&metrics, arrived.elapsed());
+                        seats.iter_mut().for_each(|seat| *seat = Some(slots.take(&sampling)));
                         first
                     }
-                    Event::Token { sample, .. } | Event::Finished { sample, .. } => first + sample,
+                    Event::Token { sample, .. } => {
+                        seats[*sample].iter().for_each(Seat::count);
+                        first + sample
+                    }
+                    Event::Finished { sample, .. } => {
+                        seats[*sample] = None;
+                        first + sample
+                    }
                 };
                 sender.send((index, event)).is_ok()
             };

@@ -16,12 +16,15 @@ mod dialog;
 mod embeddings;
 mod fields;
 mod form;
+mod infill;
 mod metrics;
 mod native;
 mod prompts;
 mod reply;
+mod rerank;
 mod sampling;
 mod server;
+mod slots;
 mod tools;
 mod turn;
 

@@ -21,6 +21,8 @@ use std::time::Instant;
 
 /// The names that llama-server has for fields that OpenAI calls otherwise.
 const NAMES: [(&str, &str); 2] = [("n_predict", "max_tokens"), ("repeat_penalty", "repetition_penalty")];
+/// Most entries of `response_fields`.
+const MAX_RESPONSE_FIELDS: usize = 64;
 /// llama-server's defaults that differ from OpenAI's.
 const DEFAULTS: [(&str, f64); 4] = [("temperature", 0.8), ("top_p", 0.95), ("min_p", 0.05), ("top_k", 40.0)];
 
@@ -29,10 +31,25 @@ pub(crate) async fn completion(State(app): State<Arc<App>>, body: Body) -> Resul
     let value = body::json(body, app.limits.max_body_bytes).await?;
     let fields = Fields::of(&value)?;
     let prompts = prompts(&app, "prompt", fields.required("prompt")?)?;
-    let translated = translated(&value);
+    answer(app, &value, prompts, Vec::new()).await
+}
+
+/// The answers to some prompts, as `value` asks for them; they end before the first of `ends` too.
+pub(crate) async fn answer(
+    app: Arc<App>,
+    value: &Value,
+    prompts: Vec<Vec<u32>>,
+    ends: Vec<u32>,
+) -> Result<Response, ApiError> {
+    let fields = Fields::of(value)?;
+    let translated = translated(value);
     let f = Fields::of(&translated)?;
     let mut sampling = sampling(&f)?;
+    if !sampling.ignore_end {
+        sampling.stop_tokens.extend(ends);
+    }
     sampling.logprobs = fields.whole("n_probs", 0..=20)?.filter(|n| *n > 0).map(|n| n as usize);
+    let wanted = fields.texts("response_fields", MAX_RESPONSE_FIELDS)?;
     if let Some(form) = Form::read(&fields)? {
         sampling.constraint = Some(form.compile(&app).await?);
     }
@@ -54,7 +71,7 @@ pub(crate) async fn completion(State(app): State<Arc<App>>, body: Body) -> Resul
             let record = &mut records[index];
             let (piece, reason) = record.take(event);
             let mut values: Vec<Value> = piece.into_iter().collect();
-            values.extend(reason.map(|reason| record.end(reason, true)));
+            values.extend(reason.map(|reason| chosen(record.end(reason, true), &wanted)));
             (values, reason.is_some())
         };
         return Ok(answers.stream_plain(chunk));
@@ -63,11 +80,21 @@ pub(crate) async fn completion(State(app): State<Arc<App>>, body: Body) -> Resul
     while ends.iter().any(Value::is_null) {
         let (index, event) = answers.next().await?;
         if let (_, Some(reason)) = records[index].take(event) {
-            ends[index] = records[index].end(reason, false);
+            ends[index] = chosen(records[index].end(reason, false), &wanted);
         }
     }
     let whole = if ends.len() == 1 { ends.remove(0) } else { ends.into() };
     Ok(Json(whole).into_response())
+}
+
+/// The fields of an answer that a client wants (`response_fields`), all if it names none: a path such as
+/// `timings/prompt_n` becomes one field of that name, and what is not there is left out.
+fn chosen(whole: Value, wanted: &[String]) -> Value {
+    if wanted.is_empty() {
+        return whole;
+    }
+    let of = |path: &String| Some((path.clone(), whole.pointer(&format!("/{path}"))?.clone()));
+    Value::Object(wanted.iter().filter_map(of).collect())
 }
 
 /// The request with OpenAI's names and llama-server's defaults.
@@ -212,7 +239,8 @@ impl Record {
     }
 }
 
-fn settings(sampling: &Sampling) -> Value {
+/// How answers are drawn, in llama-server's words.
+pub(crate) fn settings(sampling: &Sampling) -> Value {
     json!({
         "temperature": sampling.temperature,
         "top_k": sampling.top_k,

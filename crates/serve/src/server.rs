@@ -6,9 +6,12 @@ use crate::completions::completions;
 use crate::embeddings::embeddings;
 use crate::fields::Fields;
 use crate::form::Compiled;
+use crate::infill::infill;
 use crate::metrics::Metrics;
 use crate::reply::ApiError;
-use crate::{Error, Options, native};
+use crate::rerank::rerank;
+use crate::slots::Slots;
+use crate::{Error, Options, native, slots};
 use axum::body::Body;
 use axum::extract::{MatchedPath, Path, Request, State};
 use axum::http::{StatusCode, header};
@@ -54,6 +57,7 @@ pub(crate) struct App {
     pub name: Arc<str>,
     pub limits: Options,
     pub metrics: Arc<Metrics>,
+    pub slots: Arc<Slots>,
     pub compiled: Compiled,
     pub keys: Vec<String>,
     /// Listens on this machine only, so that only names of this machine can be meant.
@@ -138,6 +142,7 @@ impl Server {
             name: name.into(),
             limits: options.clone(),
             metrics: Arc::default(),
+            slots: Arc::default(),
             compiled: Compiled::default(),
             keys,
             local: options.host.is_loopback(),
@@ -243,6 +248,13 @@ fn api_routes() -> Vec<(&'static str, MethodRouter<Arc<App>>)> {
         ("/tokenize", post(native::tokenize)),
         ("/detokenize", post(native::detokenize)),
         ("/apply-template", post(native::apply_template)),
+        ("/infill", post(infill)),
+        ("/rerank", post(rerank)),
+        ("/reranking", post(rerank)),
+        ("/v1/rerank", post(rerank)),
+        ("/v1/reranking", post(rerank)),
+        ("/slots", get(slots::slots)),
+        ("/slots/{id}", post(slots::action)),
         ("/props", get(native::props)),
     ]
 }

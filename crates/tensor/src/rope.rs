@@ -1,8 +1,11 @@
 //! Rotary position embedding (arXiv 2104.09864) in the half-split layout of Hugging Face's Llama: value `j` of a head is
 //! rotated with value `j + head_dim / 2` by the angle `position * theta^(-2j / head_dim)`.
 
-use rayon::prelude::*;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+
+/// Positions whose angles are computed together. A context has up to 128K of them, of which most runs need few: a model
+/// would take longer to open for them than for its weights.
+const STRETCH: usize = 64;
 
 /// Llama 3.1's change of the RoPE frequencies for contexts beyond the original one (SPEC MODEL-1).
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -37,12 +40,13 @@ impl Llama3Scaling {
 struct TableData {
     head_dim: usize,
     positions: usize,
-    /// `[positions, head_dim / 2]`
-    cos: Vec<f32>,
-    sin: Vec<f32>,
+    /// Angle of one position, for each pair of values.
+    frequencies: Vec<f64>,
+    /// Filled when one of their positions is first asked for: rows of cosines, then of sines, each `[head_dim / 2]`.
+    stretches: Box<[OnceLock<Vec<f32>>]>,
 }
 
-/// Cosines and sines for every position up to a maximum. Cheap to clone.
+/// Cosines and sines for every position up to a maximum, computed where they are needed. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct RopeTable {
     data: Arc<TableData>,
@@ -59,16 +63,8 @@ impl RopeTable {
                 scaling.map_or(plain, |s| s.apply(plain))
             })
             .collect();
-        let (mut cos, mut sin) = (vec![0.0; positions * half], vec![0.0; positions * half]);
-        // Up to 128K positions, so on all threads.
-        let rows = cos.par_chunks_mut(half).zip(sin.par_chunks_mut(half)).enumerate();
-        rows.with_min_len(64).for_each(|(position, (cos, sin))| {
-            for (j, frequency) in frequencies.iter().enumerate() {
-                let (s, c) = (position as f64 * frequency).sin_cos();
-                (cos[j], sin[j]) = (c as f32, s as f32);
-            }
-        });
-        Self { data: Arc::new(TableData { head_dim, positions, cos, sin }) }
+        let stretches = (0..positions.div_ceil(STRETCH)).map(|_| OnceLock::new()).collect();
+        Self { data: Arc::new(TableData { head_dim, positions, frequencies, stretches }) }
     }
 
     /// Width of the heads it rotates.
@@ -81,11 +77,12 @@ impl RopeTable {
         self.data.positions
     }
 
-    /// Cosines and sines of one position, each `[head_dim / 2]`.
+    /// Cosines and sines of one position, each `[head_dim / 2]`. Panics if it is beyond the table.
     pub fn row(&self, position: usize) -> (&[f32], &[f32]) {
         let half = self.data.head_dim / 2;
-        let range = position * half..(position + 1) * half;
-        (&self.data.cos[range.clone()], &self.data.sin[range])
+        let stretch =
+            self.data.stretches[position / STRETCH].get_or_init(|| self.data.stretch(position / STRETCH));
+        stretch[position % STRETCH * 2 * half..][..2 * half].split_at(half)
     }
 
     /// The rotation of a batch whose row `i` is at `positions[i]`. Panics if a position is beyond the table.
@@ -96,6 +93,21 @@ impl RopeTable {
             panic!("rope: row {row} is at position {position}, the table ends at {}", self.data.positions);
         }
         Rope { table: self.clone(), positions: positions.into() }
+    }
+}
+
+impl TableData {
+    fn stretch(&self, index: usize) -> Vec<f32> {
+        let positions = index * STRETCH..((index + 1) * STRETCH).min(self.positions);
+        let mut rows = vec![0.0; positions.len() * self.head_dim];
+        for (position, row) in positions.zip(rows.chunks_exact_mut(self.head_dim)) {
+            let (cos, sin) = row.split_at_mut(self.head_dim / 2);
+            for ((cos, sin), frequency) in cos.iter_mut().zip(sin).zip(&self.frequencies) {
+                let (s, c) = (position as f64 * frequency).sin_cos();
+                (*cos, *sin) = (c as f32, s as f32);
+            }
+        }
+        rows
     }
 }
 

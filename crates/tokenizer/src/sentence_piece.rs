@@ -7,6 +7,7 @@ use crate::hashing::FastMap;
 use crate::vocabulary::{Entry, EntryKind, Strings};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::sync::OnceLock;
 
 /// How a space is written in pieces.
 pub(crate) const SPACE: char = '▁';
@@ -43,7 +44,8 @@ pub(crate) struct SentencePiece {
     /// Characters that are parts of pieces without being one, and the numbers that stand for them meanwhile.
     parts: FastMap<char, u32>,
     byte_ids: [u32; 256],
-    borders: Borders,
+    /// Found when a text is first encoded.
+    borders: OnceLock<Borders>,
     prefix: SpacePrefix,
     /// Whether a piece may hold a space only at its beginning, and nothing merges across.
     split_words: bool,
@@ -113,8 +115,12 @@ impl SentencePiece {
         });
         let output: Vec<Vec<u8>> = output.collect();
         let output = Strings::new(output.iter().map(Vec::as_slice));
-        let borders = Borders::new(text().map(|(_, entry)| entry.bytes.as_slice()));
+        let borders = OnceLock::new();
         Ok(Self { pieces, output, merges, parts, byte_ids, borders, prefix, split_words, source })
+    }
+
+    fn borders(&self) -> &Borders {
+        self.borders.get_or_init(|| Borders::new(self.pieces.texts().map(|(_, bytes)| bytes)))
     }
 
     pub(crate) fn output(&self) -> &Strings {
@@ -191,7 +197,7 @@ impl SentencePiece {
         let bytes = written.as_bytes();
         let mut start = 0;
         while start < bytes.len() {
-            let mut end = self.borders.next(bytes, start, bytes.len());
+            let mut end = self.borders().next(bytes, start, bytes.len());
             if self.split_words {
                 let after = start + written[start..end].chars().next().map_or(1, char::len_utf8);
                 end = written[after..end].find(SPACE).map_or(end, |at| after + at);

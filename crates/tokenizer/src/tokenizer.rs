@@ -90,7 +90,7 @@ impl Tokenizer {
             )));
         }
         let merges = merges(&vocabulary);
-        let bpe = Bpe::new(&entries, vocabulary, merges, crate::bpe::Rules::llama3());
+        let bpe = Bpe::new(vocabulary, merges, crate::bpe::Rules::llama3());
         let added: Vec<AddedToken> =
             (first..).zip(special_names).map(|(id, name)| AddedToken::special(id, name)).collect();
         let id = |name: &str| added.iter().find(|token| token.content == name).map(|token| token.id);
@@ -280,6 +280,15 @@ impl Tokenizer {
     /// The id of a special token by name, such as `<|eot_id|>`.
     pub fn special(&self, name: &str) -> Option<u32> {
         self.0.added.id(name)
+    }
+
+    /// The id of a token, special or not, by what stands in the vocabulary.
+    pub fn token(&self, name: &str) -> Option<u32> {
+        let vocabulary = match &self.0.model {
+            Model::Bytes(bpe) => bpe.vocabulary(),
+            Model::Pieces(pieces) => pieces.pieces(),
+        };
+        self.special(name).or_else(|| vocabulary.id(name.as_bytes()))
     }
 
     /// The special tokens that have a meaning of their own.

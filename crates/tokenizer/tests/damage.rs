@@ -111,14 +111,14 @@ fn gguf_lists_that_contradict_each_other() {
         std::fs::write(&file, golden(name).to_string()).unwrap();
         let whole = Tokenizer::load(&file).unwrap().to_gguf().unwrap();
         use_it(&Tokenizer::from_gguf(&whole).unwrap());
-        type Change = fn(&mut GgufTokenizer, usize);
+        type Change = fn(&mut GgufTokenizer<'_>, usize);
         let changes: [(&str, Change); 10] = [
             ("token_type", |g, _| g.types.truncate(5)),
             ("", |g, n| drop(g.tokens.remove(n % g.tokens.len()))),
             ("", |g, n| g.types[n] = n as i32),
             ("token_type", |g, n| g.types[n] = 99),
-            ("", |g, n| g.tokens[n] = String::new()),
-            ("", |g, n| g.merges.push(format!("x{n}"))),
+            ("", |g, n| g.tokens[n] = "".into()),
+            ("", |g, n| g.merges.push(format!("x{n}").into())),
             ("", |g, _| g.scores.iter_mut().for_each(|s| *s = 0.0)),
             ("bos_token_id", |g, _| g.bos = Some(1 << 30)),
             ("tokenizer.ggml.model", |g, _| g.model = "bert".into()),

@@ -2,6 +2,7 @@
 
 use crate::Error;
 use memmap2::Mmap;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -19,6 +20,13 @@ pub enum Value {
     Text(String),
     /// Values of one kind.
     List(Vec<Value>),
+    /// A list of texts, which [`Container::texts`] reads: a vocabulary has up to some 400,000 of them.
+    Texts {
+        /// Where the first begins in the file.
+        at: usize,
+        /// How many there are.
+        count: usize,
+    },
 }
 
 /// Where a tensor lies.
@@ -58,6 +66,7 @@ impl std::fmt::Display for Value {
             Value::Flag(b) => write!(f, "{b}"),
             Value::Text(text) => write!(f, "{:?}", text.chars().take(60).collect::<String>()),
             Value::List(values) => write!(f, "a list of {}", values.len()),
+            Value::Texts { count, .. } => write!(f, "a list of {count}"),
         }
     }
 }
@@ -95,6 +104,13 @@ impl Container {
     /// The whole file.
     pub(crate) fn all(&self) -> &[u8] {
         &self.map
+    }
+
+    /// The texts of [`Value::Texts`].
+    pub fn texts(&self, at: usize, count: usize) -> impl Iterator<Item = Cow<'_, str>> {
+        let mut reader = Reader { bytes: &self.map, at };
+        // All of them were gone over when the file was opened.
+        (0..count).map_while(move |_| reader.text().ok())
     }
 
     /// `length` bytes of a tensor.
@@ -215,12 +231,21 @@ impl<'a> Reader<'a> {
         Ok(count)
     }
 
-    fn text(&mut self) -> Result<String, String> {
+    fn text(&mut self) -> Result<Cow<'a, str>, String> {
         let length = self.count(1)?;
         let at = self.at;
         // Vocabularies of old files hold pieces that are no UTF-8 by themselves.
-        Ok(String::from_utf8_lossy(self.take(length).map_err(|e| format!("text at byte {at}: {e}"))?)
-            .into_owned())
+        Ok(String::from_utf8_lossy(self.take(length).map_err(|e| format!("text at byte {at}: {e}"))?))
+    }
+
+    /// Goes over a list of texts without looking into them.
+    fn texts(&mut self, count: usize) -> Result<Value, String> {
+        let at = self.at;
+        for _ in 0..count {
+            let length = self.count(1)?;
+            self.take(length)?;
+        }
+        Ok(Value::Texts { at, count })
     }
 
     /// A key or the name of a tensor, which must be fit to be shown.
@@ -230,7 +255,7 @@ impl<'a> Reader<'a> {
         if name.len() > MAX_NAME || name.chars().any(char::is_control) {
             return Err(format!("the name at byte {at} is damaged; fetch the file again"));
         }
-        Ok(name)
+        Ok(name.into_owned())
     }
 
     fn value(&mut self, kind: u32, depth: usize) -> Result<Value, String> {
@@ -243,11 +268,14 @@ impl<'a> Reader<'a> {
             5 => Value::Whole(self.array().map(i32::from_le_bytes)?.into()),
             6 => Value::Number(self.array().map(f32::from_le_bytes)?.into()),
             7 => Value::Flag(self.take(1)?[0] != 0),
-            8 => Value::Text(self.text()?),
+            8 => Value::Text(self.text()?.into_owned()),
             9 if depth < MAX_DEPTH => {
                 let inner = self.u32()?;
                 let each = [1, 1, 2, 2, 4, 4, 4, 1, 8, 12, 8, 8, 8].get(inner as usize).copied().unwrap_or(1);
                 let count = self.count(each)?;
+                if inner == 8 {
+                    return self.texts(count);
+                }
                 Value::List((0..count).map(|_| self.value(inner, depth + 1)).collect::<Result<_, _>>()?)
             }
             10 => Value::Whole(self.array().map(u64::from_le_bytes)?.into()),

@@ -1,6 +1,6 @@
 //! Llama models in GGUF files, the format of llama.cpp.
 //!
-//! All types of [`blocks`] are read; the weights become `f32` in memory. llama.cpp stores the rows of query and key
+//! All types of [`blocks`] are read. llama.cpp stores the rows of query and key
 //! so that neighbouring dimensions are rotated together; they are put back into Hugging Face's order.
 
 mod blocks;
@@ -152,12 +152,6 @@ struct Piece {
     shape: [usize; 2],
     /// Set if the rows of the heads are permuted.
     heads: Option<usize>,
-}
-
-impl Piece {
-    fn is_matrix(&self) -> bool {
-        self.shape[0] > 1
-    }
 }
 
 /// Every tensor that the model needs, one at a time.

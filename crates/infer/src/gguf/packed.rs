@@ -1,21 +1,18 @@
-//! Opens a model with its weights as they are in the file: quantised ones repacked for the kernels, floats in place.
+//! Opens a model with its weights as they are in the file: floats in place, quantised ones repacked for the kernels, now
+//! or later.
 
 use super::blocks::BlockType;
 use super::container::Container;
-use super::numbers::Numbers;
+use super::numbers;
 use super::{Piece, Place, config, locate, pieces, tensor};
 use crate::Error;
 use crate::kernels::planes::{BLOCK, Shape};
-use crate::kernels::{LANES, Planes};
+use crate::kernels::{Arena, LANES, PanelSource, Planes};
 use crate::weights::{HalfSource, Layer, Matrix, Sizes, Weights};
 use herd_model::{Llama, LlamaConfig};
-use memmap2::MmapMut;
 use rayon::prelude::*;
 use std::ops::Range;
 use std::sync::Arc;
-
-/// Bytes of the file that are repacked between two advices to forget them.
-const STRETCH: usize = 4 << 20;
 
 /// The weights of a model of architecture `llama`, without making floats of quantised ones.
 ///
@@ -29,36 +26,34 @@ pub(super) fn weights(file: &Arc<Container>) -> Result<(LlamaConfig, Weights), E
     // All sizes are checked against the file before memory is taken for them.
     for piece in pieces(&config) {
         let (kind, _) = locate(file, &piece.name, piece.shape)?;
-        let shape = Shape::of(kind).filter(|_| piece.is_matrix());
-        planned.push((piece, kind, bytes));
-        bytes += shape.map_or(0, |s| {
-            s.matrix(planned[planned.len() - 1].0.shape[0], planned[planned.len() - 1].0.shape[1])
-        });
+        let [rows, columns] = piece.shape;
+        let room = Shape::of(kind).filter(|_| rows > 1).map_or(0, |shape| shape.matrix(rows, columns));
+        // Rows of an embedding are read one by one: it is never packed, unless it is the output's matrix too.
+        let kept = matches!(piece.place, Place::Embed) && !config.tie_word_embeddings;
+        planned.push((piece, kind, if kept { Err(room) } else { Ok(bytes) }));
+        bytes += if kept { 0 } else { room };
     }
-    let memory = |e: std::io::Error| file.problem(format!("no memory for {bytes} bytes of weights: {e}"));
-    let mut arena = MmapMut::map_anon(bytes.max(1)).map_err(memory)?;
-    for (piece, kind, at) in &planned {
-        if let Some(shape) = Shape::of(*kind).filter(|_| piece.is_matrix()) {
-            repack(file, piece, (*kind, shape), &mut arena[*at..])?;
-        }
-    }
-    // Fewer misses of the address cache, as the system finds time to gather pages. Asked for before the pages are
-    // filled, it would have to clear huge ones first, for which a model waits up to twice as long in a virtual machine.
-    #[cfg(target_os = "linux")]
-    let _ = arena.advise(memmap2::Advice::HugePage);
-    let arena = Arc::new(arena);
+    let arena = |bytes: usize| {
+        let memory = |e: std::io::Error| file.problem(format!("no memory for {bytes} bytes of weights: {e}"));
+        Arena::new(bytes).map(Arc::new).map_err(memory)
+    };
+    let packed = arena(bytes)?;
     let llama = Llama::new(config);
     let c = &llama.config;
     let mut parts: Vec<(Place, Matrix)> = Vec::new();
     let mut vectors: Vec<(Place, Vec<f32>)> = Vec::new();
-    for (piece, kind, at) in planned {
-        if piece.is_matrix() {
-            parts.push((piece.place, matrix(file, &piece, kind, &arena, at)?));
-        } else {
+    for (piece, kind, place) in planned {
+        if piece.shape[0] == 1 {
             let mut vector = vec![0.0; piece.shape[1]];
             tensor(file, &piece.name, piece.shape, &mut vector)?;
             vectors.push((piece.place, vector));
+            continue;
         }
+        let matrix = match place {
+            Ok(at) => matrix(file, &piece, kind, &packed, at)?,
+            Err(room) => matrix(file, &piece, kind, &arena(room)?, 0)?,
+        };
+        parts.push((piece.place, matrix));
     }
     // Every parameter of the model has its pieces in `pieces`.
     let place = |place: Place| place.id(&llama);
@@ -85,101 +80,148 @@ pub(super) fn weights(file: &Arc<Container>) -> Result<(LlamaConfig, Weights), E
     }
     let embed = stacked(llama.embed);
     let head = if c.tie_word_embeddings { embed.clone() } else { stacked(llama.head()) };
-    let weights = Weights::new(Sizes::of(c), embed, layers, vector(llama.norm), head, llama.rope.clone());
+    let mut weights = Weights::new(Sizes::of(c), embed, layers, vector(llama.norm), head, llama.rope.clone());
+    weights.arena = Some(packed);
     Ok((llama.config, weights))
 }
 
-/// The row of the file that becomes row `row`: query and key rows are put back into Hugging Face's order.
-fn source_row(piece: &Piece, row: usize) -> usize {
-    let Some(heads) = piece.heads else { return row };
-    let head = piece.shape[0] / heads;
-    let within = row % head;
-    row - within + within % (head / 2) * 2 + within / (head / 2)
+/// The rows of a quantised matrix where they lie in the file.
+struct FileRows {
+    file: Arc<Container>,
+    /// Bytes of the file.
+    range: Range<usize>,
+    kind: BlockType,
+    rows: usize,
+    row_bytes: usize,
+    /// Rows of a head if they are permuted.
+    head: Option<usize>,
+    /// Stands for rows that a last panel does not have.
+    absent: Vec<u8>,
 }
 
-/// Fills the panels of one matrix.
-fn repack(
-    file: &Container,
-    piece: &Piece,
-    (kind, shape): (BlockType, Shape),
-    out: &mut [u8],
-) -> Result<(), Error> {
-    let [rows, columns] = piece.shape;
-    let (_, bytes) = locate(file, &piece.name, piece.shape)?;
-    let row_bytes = bytes.len() / rows;
-    let panel = shape.panel(columns / BLOCK);
-    // A head may be wider than a panel: stretches are whole heads.
-    let unit = piece.heads.map_or(LANES, |heads| rows / heads).next_multiple_of(LANES);
-    let stretch = (STRETCH / row_bytes).next_multiple_of(unit);
-    let finite =
-        out[..shape.matrix(rows, columns)].chunks_mut(stretch / LANES * panel).enumerate().all(|(s, out)| {
-            let first = s * stretch;
-            let finite = out.par_chunks_mut(panel).enumerate().with_min_len(4).all(|(p, out)| {
-                let lanes = (first + p * LANES..rows).take(LANES);
-                let rows = lanes.map(|row| &bytes[source_row(piece, row) * row_bytes..][..row_bytes]);
-                rows.enumerate().all(|(lane, row)| put_row(kind, shape, row, lane, out))
-            });
-            file.forget(&bytes[first * row_bytes..((first + stretch) * row_bytes).min(bytes.len())]);
-            finite
-        });
-    if finite {
-        return Ok(());
+impl FileRows {
+    /// The row of the file that becomes row `row`: query and key rows are put back into Hugging Face's order.
+    fn source_row(&self, row: usize) -> usize {
+        let Some(head) = self.head else { return row };
+        let within = row % head;
+        row - within + within % (head / 2) * 2 + within / (head / 2)
     }
-    Err(file.problem(format!("tensor `{}` has a scale that is NaN or infinite", piece.name)))
+
+    fn bytes(&self) -> &[u8] {
+        &self.file.all()[self.range.clone()]
+    }
+
+    /// Whether all scales are finite.
+    fn is_finite(&self) -> bool {
+        const BLOCKS: usize = 4096;
+        let (kind, size) = (self.kind, self.kind.block().1);
+        let finite = |block: &[u8]| {
+            let (scale, min) = numbers::level(kind, block);
+            scale.is_finite() && min.is_finite()
+        };
+        self.bytes().par_chunks(size * BLOCKS).all(|blocks| blocks.chunks_exact(size).all(finite))
+    }
 }
 
-/// Puts a row of blocks into its lane of a panel; `false` if a scale is not finite.
-fn put_row(kind: BlockType, shape: Shape, row: &[u8], lane: usize, panel: &mut [u8]) -> bool {
-    let (weights, size) = kind.block();
-    let blocks = row.len() / size * weights / BLOCK;
-    let (numbers, scales) = panel.split_at_mut(blocks * shape.numbers());
-    let mut finite = true;
-    for (b, out) in numbers.chunks_exact_mut(shape.numbers()).enumerate() {
-        let block = Numbers::of(kind, row, b);
-        match block.pairs() {
-            Some(pairs) => Shape::put_pairs(pairs, lane, out),
-            None => shape.put_numbers(&block.numbers(), lane, out),
+impl PanelSource for FileRows {
+    fn fill(&self, panel: usize, out: &mut [u8]) {
+        let bytes = self.bytes();
+        let mut rows = [self.absent.as_slice(); LANES];
+        for (lane, row) in rows.iter_mut().zip(panel * LANES..self.rows) {
+            *lane = &bytes[self.source_row(row) * self.row_bytes..][..self.row_bytes];
         }
-        let record = &mut scales[b / shape.record_blocks() * shape.record()..][..shape.record()];
-        let within = b % shape.record_blocks();
-        if within == 0 {
-            let level = block.level();
-            finite &= level.scale.is_finite() && level.min.is_finite();
-            record[lane * 2..][..2].copy_from_slice(&level.scale.to_le_bytes());
+        fill_panel(self.kind, &rows, out);
+    }
+
+    fn forget(&self) {
+        self.file.forget(self.bytes());
+    }
+}
+
+/// Puts 16 rows of blocks into their panel.
+fn fill_panel(kind: BlockType, rows: &[&[u8]; LANES], panel: &mut [u8]) {
+    // One copy of the code for each format.
+    macro_rules! of_each {
+        ($($format:ident)*) => {
+            match kind {
+                $(BlockType::$format => fill(BlockType::$format, rows, panel),)*
+                BlockType::F32 | BlockType::F16 | BlockType::Bf16 => {}
+            }
+        };
+    }
+    of_each!(Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2K Q3K Q4K Q5K Q6K)
+}
+
+#[inline(always)]
+fn fill(kind: BlockType, rows: &[&[u8]; LANES], panel: &mut [u8]) {
+    let Some(shape) = Shape::of(kind) else { return };
+    let (weights, size) = kind.block();
+    let (subs, blocks) = (weights / BLOCK, rows[0].len() / size);
+    let (numbers, scales) = panel.split_at_mut(blocks * subs * shape.numbers());
+    let numbers = numbers.chunks_exact_mut(subs * shape.numbers());
+    let mut words = [[0; 8]; LANES];
+    for (b, (numbers, record)) in numbers.zip(scales.chunks_exact_mut(shape.record())).enumerate() {
+        let block = |lane: usize| &rows[lane][b * size..][..size];
+        for lane in 0..LANES {
+            let (scale, min) = numbers::level(kind, block(lane));
+            record[lane * 2..][..2].copy_from_slice(&scale.to_le_bytes());
             if shape.min {
-                record[2 * LANES + lane * 2..][..2].copy_from_slice(&level.min.to_le_bytes());
+                record[2 * LANES + lane * 2..][..2].copy_from_slice(&min.to_le_bytes());
             }
         }
-        if shape.two_levels {
-            let factors = &mut record[shape.scale_head() + within * shape.scale_factors()..];
+        for (sub, numbers) in numbers.chunks_exact_mut(shape.numbers()).enumerate() {
+            for (lane, words) in words.iter_mut().enumerate() {
+                *words = numbers::words(kind, block(lane), sub);
+            }
+            shape.put_words(&words, numbers);
+            if !shape.two_levels {
+                continue;
+            }
+            let factors = &mut record[shape.scale_head() + sub * shape.scale_factors()..];
             for half in 0..shape.scales {
-                let (scale, min) = block.factors(half);
-                factors[half * LANES + lane] = scale as u8;
-                if shape.min {
-                    factors[(shape.scales + half) * LANES + lane] = min as u8;
+                for lane in 0..LANES {
+                    let (scale, min) = numbers::factors(kind, block(lane), 2 * sub + half);
+                    factors[half * LANES + lane] = scale as u8;
+                    if shape.min {
+                        factors[(shape.scales + half) * LANES + lane] = min as u8;
+                    }
                 }
             }
         }
     }
-    finite
 }
 
-/// A matrix over what [`repack`] made, or over the floats of the file.
+/// A matrix over the rows or the floats of the file.
 fn matrix(
     file: &Arc<Container>,
     piece: &Piece,
     kind: BlockType,
-    arena: &Arc<MmapMut>,
+    arena: &Arc<Arena>,
     at: usize,
 ) -> Result<Matrix, Error> {
     let [rows, columns] = piece.shape;
+    let (_, bytes) = locate(file, &piece.name, piece.shape)?;
+    let start = bytes.as_ptr().addr() - file.all().as_ptr().addr();
+    let range = start..start + bytes.len();
     if Shape::of(kind).is_some() {
-        let planes = Planes::new(kind, (rows, columns), arena, at);
+        let row_bytes = bytes.len() / rows;
+        let source = FileRows {
+            file: file.clone(),
+            range,
+            kind,
+            rows,
+            row_bytes,
+            head: piece.heads.map(|heads| rows / heads),
+            absent: vec![0; row_bytes],
+        };
+        if !source.is_finite() {
+            return Err(file.problem(format!("tensor `{}` has a scale that is NaN or infinite", piece.name)));
+        }
+        let planes = Planes::new(kind, (rows, columns), Box::new(source), arena, at);
         return planes.map(Matrix::Planes).ok_or_else(|| {
             file.problem(format!("tensor `{}`: rows of {columns} are not whole blocks", piece.name))
         });
     }
-    let (_, bytes) = locate(file, &piece.name, piece.shape)?;
     if kind == BlockType::F32 || piece.heads.is_some() || !bytes.as_ptr().addr().is_multiple_of(2) {
         // Floats that must be put in order are read; the others stay where they are.
         let mut floats = vec![0.0; rows * columns];
@@ -190,8 +232,7 @@ fn matrix(
         let range = 0..floats.len();
         return Ok(Matrix::F32 { source: Arc::new(floats), range, columns });
     }
-    let start = bytes.as_ptr().addr() - file.all().as_ptr().addr();
-    let source = Arc::new(Mapped { file: file.clone(), range: start..start + bytes.len() });
+    let source = Arc::new(Mapped { file: file.clone(), range });
     Ok(Matrix::Halves { source, brain: kind == BlockType::Bf16, columns })
 }
 

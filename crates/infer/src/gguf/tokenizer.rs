@@ -27,12 +27,10 @@ pub(super) fn read(file: &Container) -> Result<Tokenizer, Error> {
         Some(Value::List(values)) => Ok(values.as_slice()),
         Some(_) => Err(wrong(&key(name), "a list")),
     };
-    let texts = |name: &str| {
-        let of = |value: &Value| match value {
-            Value::Text(text) => Ok(text.clone()),
-            _ => Err(wrong(&key(name), "a list of texts")),
-        };
-        list(name)?.iter().map(of).collect::<Result<Vec<_>, _>>()
+    let texts = |name: &str| match file.metadata.get(&key(name)) {
+        None => Ok(Vec::new()),
+        Some(&Value::Texts { at, count }) => Ok(file.texts(at, count).collect()),
+        Some(_) => Err(wrong(&key(name), "a list of texts")),
     };
     let scores = |value: &Value| match value {
         Value::Number(score) if score.is_finite() => Ok(*score as f32),

@@ -2,10 +2,10 @@
 
 use super::planes::{BLOCK, Shape};
 use super::quant::{Product, WORDS, next_group};
+use super::store::{Arena, PanelSource, Store};
 use super::{Isa, LANES, SharedOut, dispatch, quant};
 use crate::gguf::BlockType;
 use crate::team::Team;
-use memmap2::MmapMut;
 use std::sync::Arc;
 
 /// Bytes of weights in one unit of work when one row of activations is multiplied.
@@ -18,24 +18,25 @@ pub(crate) struct Planes {
     shape: Shape,
     pub(crate) rows: usize,
     pub(crate) columns: usize,
-    /// Memory of all matrices of a model.
-    arena: Arc<MmapMut>,
-    at: usize,
+    store: Arc<Store>,
 }
 
 impl Planes {
-    /// The matrix that lies at byte `at` of an arena, `None` if the format is not quantised or it does not lie there.
+    /// The matrix whose panels `source` makes and that may be packed at byte `at` of an arena, `None` if the format is not
+    /// quantised or that is no place for it.
     pub(crate) fn new(
         kind: BlockType,
         (rows, columns): (usize, usize),
-        arena: &Arc<MmapMut>,
+        source: Box<dyn PanelSource>,
+        arena: &Arc<Arena>,
         at: usize,
     ) -> Option<Self> {
         let shape = Shape::of(kind)?;
-        let whole =
-            columns > 0 && columns.is_multiple_of(BLOCK * shape.record_blocks()) && at.is_multiple_of(64);
-        let inside = at.checked_add(shape.matrix(rows, columns))? <= arena.len();
-        (whole && inside).then(|| Self { kind, shape, rows, columns, arena: arena.clone(), at })
+        if columns == 0 || !columns.is_multiple_of(BLOCK * shape.record_blocks()) {
+            return None;
+        }
+        let panels = (rows.div_ceil(LANES), shape.panel(columns / BLOCK));
+        Some(Self { kind, shape, rows, columns, store: Arc::new(Store::new(source, arena, at, panels)?) })
     }
 
     fn blocks(&self) -> usize {
@@ -46,9 +47,9 @@ impl Planes {
         self.rows.div_ceil(LANES)
     }
 
-    fn panel(&self, index: usize) -> &[u8] {
-        let size = self.shape.panel(self.blocks());
-        &self.arena[self.at + index * size..][..size]
+    /// Packs all panels if they are not; how many bytes that were.
+    pub(crate) fn pack(&self, team: &Team) -> usize {
+        self.store.pack(team)
     }
 
     /// Row `index` as floats; zeros if there is no such row.
@@ -56,7 +57,16 @@ impl Planes {
         if index >= self.rows {
             return out.fill(0.0);
         }
-        let (panel, lane) = (self.panel(index / LANES), index % LANES);
+        let (first, lane) = (index / LANES, index % LANES);
+        self.store.with_panels(self.store.begin(1), first..first + 1, |panel| {
+            // SAFETY: one panel begins there.
+            let panel = unsafe { std::slice::from_raw_parts(panel, self.shape.panel(self.blocks())) };
+            self.copy_lane(panel, lane, out);
+        });
+    }
+
+    /// One row of a panel as floats.
+    fn copy_lane(&self, panel: &[u8], lane: usize, out: &mut [f32]) {
         let (numbers, scales) = panel.split_at(self.blocks() * self.shape.numbers());
         let blocks = numbers.chunks_exact(self.shape.numbers());
         for (b, (out, numbers)) in out.chunks_exact_mut(BLOCK).zip(blocks).enumerate() {
@@ -136,33 +146,40 @@ pub(crate) fn multiply(
     // What a unit costs grows with the bytes of the weights and with the rows.
     let each = |p: &Planes| (UNIT_BYTES / (p.shape.panel(p.blocks()) * m.div_ceil(4))).max(1);
     let units_of = |p: &Planes| p.panels().div_ceil(each(p));
+    let access: Vec<_> = parts.iter().map(|p| p.store.begin(m)).collect();
     team.run(parts.iter().map(|p| units_of(p)).sum(), |mut unit| {
         let mut column = 0;
-        for &part in parts {
+        for (&part, &access) in parts.iter().zip(&access) {
             if unit < units_of(part) {
                 let first = unit * each(part);
-                let product = Product {
-                    kind: part.kind,
-                    weights: part.panel(first).as_ptr(),
-                    panels: each(part).min(part.panels() - first),
-                    panel_bytes: part.shape.panel(part.blocks()),
-                    blocks: part.blocks(),
-                    x: x.words.as_ptr(),
-                    m,
-                    out: target.at(column + first * LANES),
-                    stride,
-                    rows: part.rows - first * LANES,
-                };
-                match isa {
-                    // SAFETY: the machine has it, see `dispatch`; shapes were checked above.
-                    #[cfg(target_arch = "x86_64")]
-                    Isa::Amx => unsafe { super::amx::product(product) },
-                    _ => dispatch!(isa, quant::product(product: Product)),
-                }
+                let panels = each(part).min(part.panels() - first);
+                part.store.with_panels(access, first..first + panels, |weights| {
+                    let product = Product {
+                        kind: part.kind,
+                        weights,
+                        panels,
+                        panel_bytes: part.shape.panel(part.blocks()),
+                        blocks: part.blocks(),
+                        x: x.words.as_ptr(),
+                        m,
+                        out: target.at(column + first * LANES),
+                        stride,
+                        rows: part.rows - first * LANES,
+                    };
+                    match isa {
+                        // SAFETY: the machine has it, see `dispatch`; shapes were checked above.
+                        #[cfg(target_arch = "x86_64")]
+                        Isa::Amx => unsafe { super::amx::product(product) },
+                        _ => dispatch!(isa, quant::product(product: Product)),
+                    }
+                });
                 return;
             }
             unit -= units_of(part);
             column += part.rows;
         }
     });
+    for (part, access) in parts.iter().zip(access) {
+        part.store.end(access);
+    }
 }

@@ -13,6 +13,7 @@ mod matrix;
 mod neon;
 pub(crate) mod planes;
 mod quant;
+mod store;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 #[cfg(target_arch = "x86_64")]
@@ -26,6 +27,7 @@ use herd_tensor::isa;
 pub(crate) use lanes::LANES;
 pub(crate) use matrix::{Activations, Planes, left_over, multiply};
 use std::sync::OnceLock;
+pub(crate) use store::{Arena, PanelSource};
 
 /// Instruction set of the kernels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

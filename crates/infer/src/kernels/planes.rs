@@ -138,58 +138,17 @@ impl Shape {
         rows.div_ceil(LANES) * self.panel(columns / BLOCK)
     }
 
-    /// Puts the plane of 4 bits of one row into a block: bytes that hold numbers `i` and `i + 16`.
-    #[inline]
-    pub(crate) fn put_pairs(pairs: &[u8; 16], lane: usize, block: &mut [u8]) {
-        let parts = block.chunks_exact_mut(4 * LANES);
-        for (part, four) in parts.zip(pairs.as_chunks::<4>().0) {
-            part[lane * 4..][..4].copy_from_slice(four);
+    /// Puts the numbers of 16 rows into the planes of a block: for each row the four bytes that it has of each of the
+    /// `bits` parts, in their order.
+    #[inline(always)]
+    pub(crate) fn put_words(self, words: &[[u32; 8]; LANES], block: &mut [u8]) {
+        let parts = block[..self.numbers()].as_chunks_mut::<{ 4 * LANES }>().0;
+        for (parts, first) in parts.chunks_mut(4).zip([0, 4]) {
+            turn(words, first, parts);
         }
     }
 
-    /// Puts the numbers of one row of a block into the planes of the block.
-    pub(crate) fn put_numbers(self, numbers: &[u8; BLOCK], lane: usize, block: &mut [u8]) {
-        let mut put = |part: usize, bytes: [u8; 4]| {
-            block[part * 64 + lane * 4..][..4].copy_from_slice(&bytes);
-        };
-        if self.bits == 8 {
-            numbers.as_chunks::<4>().0.iter().enumerate().for_each(|(j, q)| put(j, *q));
-            return;
-        }
-        let mut part = 0;
-        if self.bits & 4 != 0 {
-            let mut pairs = [0; 16];
-            for (pair, (low, high)) in pairs.iter_mut().zip(numbers[..16].iter().zip(&numbers[16..])) {
-                *pair = low & 15 | high << 4;
-            }
-            Self::put_pairs(&pairs, lane, block);
-            part += 4;
-        }
-        let mut put = |part: usize, bytes: [u8; 4]| {
-            block[part * 64 + lane * 4..][..4].copy_from_slice(&bytes);
-        };
-        if self.bits & 2 != 0 {
-            let above = self.bits & 4;
-            for (half, numbers) in numbers.as_chunks::<16>().0.iter().enumerate() {
-                let mut two = [0; 4];
-                for (j, q) in numbers.as_chunks::<4>().0.iter().enumerate() {
-                    two.iter_mut().zip(q).for_each(|(two, q)| *two |= (q >> above & 3) << (2 * j));
-                }
-                put(part + half, two);
-            }
-            part += 2;
-        }
-        if self.bits & 1 != 0 {
-            let above = self.bits & 6;
-            let mut last = [0; 4];
-            for (j, q) in numbers.as_chunks::<4>().0.iter().enumerate() {
-                last.iter_mut().zip(q).for_each(|(l, q)| *l |= (q >> above & 1) << j);
-            }
-            put(part, last);
-        }
-    }
-
-    /// The numbers of one row of a block, the inverse of [`Shape::put_numbers`].
+    /// The numbers of one row of a block, what [`Shape::put_words`] was given.
     pub(crate) fn numbers_of(self, block: &[u8], lane: usize) -> [u8; BLOCK] {
         std::array::from_fn(|column| {
             let (j, i) = (column / 4, column % 4);
@@ -229,5 +188,41 @@ impl Shape {
             }
         }
         (scale, min)
+    }
+}
+
+/// Words `first..` of all rows, side by side for each word: up to four of them.
+#[cfg(not(target_arch = "x86_64"))]
+#[inline(always)]
+fn turn(words: &[[u32; 8]; LANES], first: usize, parts: &mut [[u8; 4 * LANES]]) {
+    for (part, place) in parts.iter_mut().zip(first..) {
+        for (out, words) in part.as_chunks_mut::<4>().0.iter_mut().zip(words) {
+            *out = words[place].to_le_bytes();
+        }
+    }
+}
+
+/// Words `first..` of all rows, side by side for each word: up to four of them.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn turn(words: &[[u32; 8]; LANES], first: usize, parts: &mut [[u8; 4 * LANES]]) {
+    use std::arch::x86_64::*;
+    for (i, rows) in words.as_chunks::<4>().0.iter().enumerate() {
+        // SAFETY: every x86-64 processor has SSE2; each load is of half a row, each store of a quarter of a part.
+        unsafe {
+            let [a, b, c, d] =
+                rows.each_ref().map(|row| _mm_loadu_si128(row[first..first + 4].as_ptr().cast()));
+            let (ab, cd) = (_mm_unpacklo_epi32(a, b), _mm_unpacklo_epi32(c, d));
+            let (ab_high, cd_high) = (_mm_unpackhi_epi32(a, b), _mm_unpackhi_epi32(c, d));
+            let columns = [
+                _mm_unpacklo_epi64(ab, cd),
+                _mm_unpackhi_epi64(ab, cd),
+                _mm_unpacklo_epi64(ab_high, cd_high),
+                _mm_unpackhi_epi64(ab_high, cd_high),
+            ];
+            for (part, column) in parts.iter_mut().zip(columns) {
+                _mm_storeu_si128(part[i * 16..i * 16 + 16].as_mut_ptr().cast(), column);
+            }
+        }
     }
 }

@@ -4,6 +4,7 @@
 use herd_infer::Generator;
 use herd_run::Context;
 use herd_serve::{Options, Server};
+use herd_tokenizer::Tokenizer;
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -24,7 +25,10 @@ pub struct Running {
 }
 
 pub fn start(options: Options) -> Running {
-    let tokenizer = tiny::tokenizer();
+    start_with(tiny::tokenizer(), options)
+}
+
+pub fn start_with(tokenizer: Tokenizer, options: Options) -> Running {
     let (llama, params) = tiny::model_of_context(&tokenizer, CONTEXT);
     let generator = Generator::new(llama, params, tokenizer, options.generation.clone()).unwrap();
     let options = Options { port: 0, ..options };

@@ -15,6 +15,7 @@ import re
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 
 import jsonschema
@@ -211,6 +212,39 @@ def description():
     jsonschema.validate(answer, {**schemas["ChatResponse"], "components": document["components"]})
 
 
+def native():
+    """What llama-server's clients ask for, against the description of it."""
+
+    def ask(path, body=None):
+        url = str(client.base_url).replace("/v1/", path)
+        data = None if body is None else json.dumps(body).encode()
+        try:
+            with urllib.request.urlopen(urllib.request.Request(url, data, {"Content-Type": "application/json"})) as reply:
+                return reply.status, json.load(reply)
+        except urllib.error.HTTPError as error:
+            return error.code, json.load(error)
+
+    _, document = ask("/openapi.json")
+    schemas = document["components"]["schemas"]
+
+    def check(answer, schema):
+        jsonschema.validate(answer, {**schemas[schema], "components": document["components"]})
+
+    status, answer = ask("/completion", {"prompt": "the cat", "n_predict": 4, "response_fields": ["content", "timings/predicted_n"]})
+    assert (status, answer["timings/predicted_n"], set(answer)) == (200, 4, {"content", "timings/predicted_n"})
+    status, answer = ask("/completion", {"prompt": "the cat", "n_predict": 4})
+    check(answer, "NativeResponse")
+    status, slots = ask("/slots")
+    assert status == 200 and len(slots) == ask("/props")[1]["total_slots"]
+    for slot in slots:
+        check(slot, "Slot")
+    # The small model fills in nothing and ranks nothing.
+    for path, body in [("/infill", {"input_prefix": "a", "input_suffix": "b"}), ("/v1/rerank", {"query": "a", "documents": ["b"]})]:
+        status, answer = ask(path, body)
+        check(answer, "Error")
+        assert (status, answer["error"]["code"]) == (501, "not_supported")
+
+
 def errors():
     assert fails(openai.BadRequestError, temperature=9).param == "temperature"
     assert fails(openai.BadRequestError, messages=[]).param == "messages"
@@ -261,7 +295,7 @@ try:
     model = client.models.list().data[0].id
     for check in [
         models, chat, stream, tools, json_schema, logprobs, parameters, stop, seeds, completions, embeddings, description,
-        errors, crowd, leaves,
+        native, errors, crowd, leaves,
     ]:
         began = time.time()
         check()

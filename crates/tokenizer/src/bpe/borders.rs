@@ -24,11 +24,15 @@ impl Borders {
         let bits = (places / 2).next_power_of_two().clamp(1 << 12, 1 << 20);
         let mut borders = Self { spanned: vec![0; bits / 64], shift: 64 - bits.ilog2() };
         for token in tokens {
-            let starts: Vec<usize> = (0..token.len()).filter(|&i| token[i] & 0xc0 != 0x80).collect();
-            for &at in starts.iter().filter(|&&at| at > 0) {
-                let before = starts.iter().rev().find(|&&start| start < at);
+            // Where the character before begins.
+            let mut before = None;
+            for at in (0..token.len()).filter(|&at| token[at] & 0xc0 != 0x80) {
+                let before = before.replace(at);
+                if at == 0 {
+                    continue;
+                }
                 let left = match before {
-                    Some(&start) => (WHOLE, code_point(&token[start..at]) as u64),
+                    Some(start) => (WHOLE, code_point(&token[start..at]) as u64),
                     None => (PART_BEFORE, u64::from(token[at - 1])),
                 };
                 let end = at + length(token[at]);

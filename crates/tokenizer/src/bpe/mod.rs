@@ -10,9 +10,10 @@ pub(crate) use merge::{Merge, MergeTable, NONE, Scratch};
 pub(crate) use vocabulary::Vocabulary;
 
 use crate::split::{CLASSES, Classes, Split, llama3_piece_ends};
-use crate::vocabulary::{Entry, EntryKind};
 pub(crate) use borders::Borders;
 use cache::{INLINE, KEY_BYTES, Key};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 /// Pieces that are looked up together.
 const BATCH: usize = 256;
@@ -49,30 +50,28 @@ pub(crate) struct Bpe {
     vocabulary: Vocabulary,
     merges: MergeTable,
     rules: Rules,
-    /// Tokens that merging their bytes does not make; only `whole_pieces` gives them. In ascending order.
-    irregular: Vec<u32>,
+    /// Whether merging the bytes of a token makes it; if not, only `whole_pieces` gives it. By id, [`UNKNOWN`] until
+    /// it is first asked for: finding it for all would take as long as all else that a tokenizer begins with.
+    regular: Box<[AtomicU8]>,
     /// Bytes without a token; none in most vocabularies.
     missing: Vec<u8>,
-    borders: Borders,
+    /// Found at the first piece that fits no key.
+    borders: OnceLock<Borders>,
     classes: &'static Classes,
 }
 
+/// States of [`Bpe::regular`].
+const UNKNOWN: u8 = 0;
+const IRREGULAR: u8 = 1;
+const REGULAR: u8 = 2;
+
 impl Bpe {
-    pub(crate) fn new(entries: &[Entry], vocabulary: Vocabulary, merges: Vec<Merge>, rules: Rules) -> Self {
+    pub(crate) fn new(vocabulary: Vocabulary, merges: Vec<Merge>, rules: Rules) -> Self {
         let byte_ids = std::array::from_fn(|byte| vocabulary.id(&[byte as u8]).unwrap_or(merge::NONE));
         let missing = (0..=u8::MAX).filter(|&byte| byte_ids[usize::from(byte)] == merge::NONE).collect();
         let merges = MergeTable::new(merges, byte_ids);
-        let mut scratch = Scratch::default();
-        let mut merged = Vec::new();
-        let text = || (0u32..).zip(entries).filter(|(_, entry)| entry.kind == EntryKind::Text);
-        let irregular = text().filter(|(id, entry)| {
-            merged.clear();
-            merges.encode(&entry.bytes, &mut scratch, &mut merged);
-            merged != [*id]
-        });
-        let irregular = irregular.map(|(id, _)| id).collect();
-        let borders = Borders::new(text().map(|(_, entry)| entry.bytes.as_slice()));
-        Self { vocabulary, merges, rules, irregular, missing, borders, classes: &CLASSES }
+        let regular = (0..vocabulary.len()).map(|_| AtomicU8::new(UNKNOWN)).collect();
+        Self { vocabulary, merges, rules, regular, missing, borders: OnceLock::new(), classes: &CLASSES }
     }
 
     pub(crate) fn vocabulary(&self) -> &Vocabulary {
@@ -85,7 +84,28 @@ impl Bpe {
 
     /// Whether some tokens are found only as whole pieces.
     pub(crate) fn has_irregular(&self) -> bool {
-        !self.irregular.is_empty()
+        let mut scratch = Scratch::default();
+        self.vocabulary.texts().any(|(id, _)| !self.is_regular(id, &mut scratch))
+    }
+
+    /// Whether merging the bytes of a token of text makes it.
+    fn is_regular(&self, id: u32, scratch: &mut Scratch) -> bool {
+        // Threads that ask at once find the same.
+        let state = &self.regular[id as usize];
+        match state.load(Ordering::Relaxed) {
+            UNKNOWN => {
+                let mut merged = Vec::new();
+                self.merges.encode(self.vocabulary.bytes(id), scratch, &mut merged);
+                let regular = merged == [id];
+                state.store(if regular { REGULAR } else { IRREGULAR }, Ordering::Relaxed);
+                regular
+            }
+            known => known == REGULAR,
+        }
+    }
+
+    fn borders(&self) -> &Borders {
+        self.borders.get_or_init(|| Borders::new(self.vocabulary.texts().map(|(_, bytes)| bytes)))
     }
 
     pub(crate) fn rules(&self) -> &Rules {
@@ -178,7 +198,7 @@ impl Bpe {
     ) {
         let from = out.len();
         match self.vocabulary.short_id(key, hash) {
-            Some(id) if self.irregular.binary_search(&id).is_err() => out.push(id),
+            Some(id) if self.is_regular(id, &mut cache.scratch) => out.push(id),
             // As a piece it is this token, as a part of one it is not: the cache cannot tell, so it is not asked.
             Some(id) if whole && self.rules.whole_pieces => return out.push(id),
             Some(_) => return self.merge(piece, &mut cache.scratch, out),
@@ -227,9 +247,10 @@ impl Bpe {
             // What stands on both sides of such a byte may merge: borders say nothing about that.
             return self.merge(&text[start..end], &mut cache.scratch, out);
         }
+        let borders = self.borders();
         let mut from = start;
         while from < end {
-            let to = self.borders.next(text, from, end);
+            let to = borders.next(text, from, end);
             let whole = to - from == end - start;
             let part = &text[from..to];
             if part.len() <= KEY_BYTES {
@@ -241,7 +262,7 @@ impl Bpe {
             } else if !cache.get_long(part, out) {
                 let at = out.len();
                 match self.vocabulary.id(part) {
-                    Some(id) if self.irregular.binary_search(&id).is_err() => out.push(id),
+                    Some(id) if self.is_regular(id, &mut cache.scratch) => out.push(id),
                     Some(id) if whole && self.rules.whole_pieces => {
                         out.push(id);
                         from = to;

@@ -39,6 +39,17 @@ impl Vocabulary {
         Ok(vocabulary)
     }
 
+    /// Number of ids.
+    pub(crate) fn len(&self) -> usize {
+        self.strings.len()
+    }
+
+    /// The tokens of text.
+    pub(crate) fn texts(&self) -> impl Iterator<Item = (u32, &[u8])> + Clone {
+        let all = (0..self.len() as u32).map(|id| (id, self.bytes(id)));
+        all.filter(|&(id, bytes)| self.id(bytes) == Some(id))
+    }
+
     /// What a token decodes to; empty if there is no such token.
     #[inline]
     pub(crate) fn bytes(&self, id: u32) -> &[u8] {

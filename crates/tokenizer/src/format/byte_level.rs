@@ -29,6 +29,13 @@ pub(crate) fn to_text(token: &[u8]) -> String {
 
 /// The bytes of a printable form, or the first character that stands for no byte.
 pub(crate) fn to_bytes(text: &str) -> Result<Vec<u8>, char> {
+    let mut bytes = Vec::with_capacity(text.len());
+    append_bytes(text, &mut bytes)?;
+    Ok(bytes)
+}
+
+/// As [`to_bytes`], behind what `bytes` holds.
+pub(crate) fn append_bytes(text: &str, bytes: &mut Vec<u8>) -> Result<(), char> {
     static BYTES: LazyLock<[Option<u8>; 0x144]> = LazyLock::new(|| {
         let mut bytes = [None; 0x144];
         for byte in 0..=u8::MAX {
@@ -36,7 +43,11 @@ pub(crate) fn to_bytes(text: &str) -> Result<Vec<u8>, char> {
         }
         bytes
     });
-    text.chars().map(|c| BYTES.get(c as usize).copied().flatten().ok_or(c)).collect()
+    let of = &*BYTES;
+    for c in text.chars() {
+        bytes.push(of.get(c as usize).copied().flatten().ok_or(c)?);
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The tokenizer inside a GGUF file, as llama.cpp writes and reads it.
 
-use super::byte_level::{to_bytes, to_text};
+use super::byte_level::{append_bytes, to_bytes, to_text};
 use super::hugging_face::byte_name;
 use crate::added::AddedToken;
 use crate::bpe::{Bpe, Merge, MissingBytes, Rules, Vocabulary};
@@ -9,22 +9,24 @@ use crate::split::{GPT2_PATTERN, Split, Step};
 use crate::tokenizer::{Model, Parts};
 use crate::vocabulary::{Entry, EntryKind};
 use crate::{Error, Tokenizer};
+use std::borrow::Cow;
 
-/// What GGUF's metadata says of a tokenizer (`tokenizer.ggml.*` and `tokenizer.chat_template`).
+/// What GGUF's metadata says of a tokenizer (`tokenizer.ggml.*` and `tokenizer.chat_template`). The long lists may be
+/// those of an open file.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct GgufTokenizer {
+pub struct GgufTokenizer<'a> {
     /// `model`: "gpt2" (byte-level) or "llama" (SentencePiece).
     pub model: String,
     /// `pre`: name of the split rule of a byte-level vocabulary.
     pub pre: Option<String>,
     /// `tokens`
-    pub tokens: Vec<String>,
+    pub tokens: Vec<Cow<'a, str>>,
     /// `scores` of a SentencePiece vocabulary.
     pub scores: Vec<f32>,
     /// `token_type`: 1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte. All normal if empty.
     pub types: Vec<i32>,
     /// `merges`: two tokens with a space between.
-    pub merges: Vec<String>,
+    pub merges: Vec<Cow<'a, str>>,
     /// `bos_token_id`
     pub bos: Option<u32>,
     /// `eos_token_id`
@@ -68,7 +70,7 @@ impl Tokenizer {
     /// # Errors
     /// A kind of tokenizer or a split rule that is not supported, or lists that contradict each other; the message
     /// names the metadata key.
-    pub fn from_gguf(gguf: &GgufTokenizer) -> Result<Self, Error> {
+    pub fn from_gguf(gguf: &GgufTokenizer<'_>) -> Result<Self, Error> {
         parse(gguf).map_err(Error::Vocabulary)
     }
 
@@ -76,12 +78,12 @@ impl Tokenizer {
     ///
     /// # Errors
     /// llama.cpp has no name for the split rule.
-    pub fn to_gguf(&self) -> Result<GgufTokenizer, Error> {
+    pub fn to_gguf(&self) -> Result<GgufTokenizer<'static>, Error> {
         describe(self).map_err(Error::Vocabulary)
     }
 }
 
-fn parse(gguf: &GgufTokenizer) -> Result<Tokenizer, String> {
+fn parse(gguf: &GgufTokenizer<'_>) -> Result<Tokenizer, String> {
     let count = gguf.tokens.len();
     for (key, length) in [("token_type", gguf.types.len()), ("scores", gguf.scores.len())] {
         if length != 0 && length != count {
@@ -127,7 +129,7 @@ fn parse(gguf: &GgufTokenizer) -> Result<Tokenizer, String> {
         };
         if matches!(entry.kind, EntryKind::Special | EntryKind::Added) && !token.is_empty() {
             let special = entry.kind == EntryKind::Special;
-            added.push(AddedToken { special, ..AddedToken::special(id as u32, token.as_str()) });
+            added.push(AddedToken { special, ..AddedToken::special(id as u32, token.as_ref()) });
         }
         entries.push(entry);
     }
@@ -140,7 +142,7 @@ fn parse(gguf: &GgufTokenizer) -> Result<Tokenizer, String> {
         let merges = merges(&gguf.merges, &vocabulary)?;
         let rules = Rules { split: Split::of(steps), whole_pieces, missing: MissingBytes::Dropped };
         let begins = gguf.add_bos.unwrap_or(whole_pieces);
-        (Model::Bytes(Bpe::new(&entries, vocabulary, merges, rules)), begins)
+        (Model::Bytes(Bpe::new(vocabulary, merges, rules)), begins)
     } else {
         if gguf.scores.is_empty() {
             return Err("`tokenizer.ggml.scores` is missing; a \"llama\" vocabulary needs it".into());
@@ -169,29 +171,26 @@ fn parse(gguf: &GgufTokenizer) -> Result<Tokenizer, String> {
     .map_err(|e| e.to_string())
 }
 
-fn merges(list: &[String], vocabulary: &Vocabulary) -> Result<Vec<Merge>, String> {
-    let parse = |(rank, text): (usize, &String)| {
+fn merges(list: &[Cow<'_, str>], vocabulary: &Vocabulary) -> Result<Vec<Merge>, String> {
+    let mut both = Vec::new();
+    let parse = |(rank, text): (usize, &Cow<'_, str>)| {
         let wrong = |what: &str| format!("`tokenizer.ggml.merges`: number {rank}, {text:?}, {what}");
         // The separator is the first space after the first character: a token may not begin with one otherwise.
         let first = text.chars().next().map_or(0, char::len_utf8);
         let at = text[first..].find(' ').ok_or_else(|| wrong("is not two tokens"))? + first;
-        let bytes = |side: &str| to_bytes(side).map_err(|_| wrong("has no byte-level characters"));
-        let (left, right) = (bytes(&text[..at])?, bytes(&text[at + 1..])?);
+        both.clear();
+        let no_bytes = |_| wrong("has no byte-level characters");
+        append_bytes(&text[..at], &mut both).map_err(no_bytes)?;
+        let middle = both.len();
+        append_bytes(&text[at + 1..], &mut both).map_err(no_bytes)?;
         let id = |bytes: &[u8]| vocabulary.id(bytes).ok_or_else(|| wrong("is not in the vocabulary"));
-        let result = id(&[left.as_slice(), right.as_slice()].concat())?;
-        Ok(Merge { left: id(&left)?, right: id(&right)?, result, rank: rank as u32 })
+        let (left, right, result) = (id(&both[..middle])?, id(&both[middle..])?, id(&both)?);
+        Ok(Merge { left, right, result, rank: rank as u32 })
     };
     list.iter().enumerate().map(parse).collect()
 }
 
-fn describe(tokenizer: &Tokenizer) -> Result<GgufTokenizer, String> {
-    if tokenizer.prefix_space() {
-        return Err(
-            "the tokenizer puts a space before texts (`add_prefix_space`), which GGUF cannot say of a \
-                    byte-level one; keep the model in safetensors"
-                .into(),
-        );
-    }
+fn describe(tokenizer: &Tokenizer) -> Result<GgufTokenizer<'static>, String> {
     if tokenizer.prefix_space() {
         return Err(
             "the tokenizer puts a space before texts (`add_prefix_space`), which GGUF cannot say of a \
@@ -213,7 +212,7 @@ fn describe(tokenizer: &Tokenizer) -> Result<GgufTokenizer, String> {
         // llama.cpp wants every name once.
         _ => (format!("[UNUSED_{id}]"), 5),
     };
-    let (tokens, types) = ids.map(token).unzip();
+    let (tokens, types) = ids.map(token).map(|(text, kind)| (Cow::Owned(text), kind)).unzip();
     let mut gguf = GgufTokenizer {
         tokens,
         types,
@@ -228,23 +227,12 @@ fn describe(tokenizer: &Tokenizer) -> Result<GgufTokenizer, String> {
             gguf.model = "gpt2".into();
             gguf.pre = Some(pre_name(bpe)?.into());
             let text = |id: u32| to_text(bpe.vocabulary().bytes(id));
-            gguf.merges = bpe
-                .merges()
-                .ordered()
-                .iter()
-                .map(|m| format!("{} {}", text(m.left), text(m.right)))
-                .collect();
+            let merge = |m: &Merge| format!("{} {}", text(m.left), text(m.right)).into();
+            gguf.merges = bpe.merges().ordered().iter().map(merge).collect();
             gguf.add_space_prefix = Some(false);
         }
         Model::Pieces(pieces) => {
             gguf.model = "llama".into();
-            if pieces.split_words() {
-                return Err(
-                    "the tokenizer lets no piece cross a space (Metaspace with `split`), which GGUF cannot \
-                            say; keep the model in safetensors"
-                        .into(),
-                );
-            }
             if pieces.split_words() && pieces.spans_spaces() {
                 return Err(
                     "the tokenizer lets no piece cross a space (Metaspace with `split`), which GGUF cannot \

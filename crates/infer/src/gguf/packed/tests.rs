@@ -7,8 +7,30 @@ use crate::team::Team;
 const ROWS: usize = 21;
 const COLUMNS: usize = 512;
 
-/// A matrix of every quantised format, made of the random blocks of `golden/make_blocks.py`: repacked, and as floats.
-fn matrices() -> Vec<(BlockType, Planes, Vec<f32>)> {
+/// Rows of blocks, as they lie in a file.
+#[derive(Clone)]
+struct Rows(BlockType, Vec<Vec<u8>>);
+
+impl PanelSource for Rows {
+    fn fill(&self, panel: usize, out: &mut [u8]) {
+        let absent = vec![0; self.1[0].len()];
+        let row = |lane: usize| self.1.get(panel * LANES + lane).unwrap_or(&absent).as_slice();
+        fill_panel(self.0, &std::array::from_fn(row), out);
+    }
+    fn forget(&self) {}
+}
+
+impl Rows {
+    /// A matrix of them that is not packed.
+    fn planes(&self) -> Planes {
+        let shape = Shape::of(self.0).unwrap();
+        let arena = Arc::new(Arena::new(shape.matrix(ROWS, COLUMNS)).unwrap());
+        Planes::new(self.0, (ROWS, COLUMNS), Box::new(self.clone()), &arena, 0).unwrap()
+    }
+}
+
+/// A matrix of every quantised format, made of the random blocks of `golden/make_blocks.py`: its rows, and as floats.
+fn matrices() -> Vec<(BlockType, Rows, Vec<f32>)> {
     let mut rest = include_bytes!("../../../tests/golden/blocks.bin").as_slice();
     let mut all = Vec::new();
     while !rest.is_empty() {
@@ -17,21 +39,21 @@ fn matrices() -> Vec<(BlockType, Planes, Vec<f32>)> {
         let (blocks, after) = body.split_at(bytes);
         rest = &after[count * 4..];
         let kind = BlockType::of(kind as u32).unwrap();
-        let Some(shape) = Shape::of(kind) else { continue };
+        if Shape::of(kind).is_none() {
+            continue;
+        }
         // Each row begins at another block.
         let (weights, size) = kind.block();
         let row = |r: usize| -> Vec<u8> {
             let all = blocks.chunks_exact(size).cycle().skip(r * 5 % 7).take(COLUMNS / weights);
             all.flatten().copied().collect()
         };
-        let mut arena = MmapMut::map_anon(shape.matrix(ROWS, COLUMNS)).unwrap();
-        let panel = shape.panel(COLUMNS / BLOCK);
+        let rows: Vec<Vec<u8>> = (0..ROWS).map(row).collect();
         let mut floats = vec![0.0; ROWS * COLUMNS];
-        for (r, floats) in floats.chunks_exact_mut(COLUMNS).enumerate() {
-            assert!(put_row(kind, shape, &row(r), r % LANES, &mut arena[r / LANES * panel..][..panel]));
-            kind.dequantise(&row(r), floats);
+        for (row, floats) in rows.iter().zip(floats.chunks_exact_mut(COLUMNS)) {
+            kind.dequantise(row, floats);
         }
-        all.push((kind, Planes::new(kind, (ROWS, COLUMNS), &Arc::new(arena), 0).unwrap(), floats));
+        all.push((kind, Rows(kind, rows), floats));
     }
     assert_eq!(all.len(), 10);
     all
@@ -39,18 +61,26 @@ fn matrices() -> Vec<(BlockType, Planes, Vec<f32>)> {
 
 #[test]
 fn repacked_rows_are_the_rows_of_the_file() {
-    for (kind, planes, floats) in matrices() {
-        let mut found = vec![0.0; COLUMNS];
-        for (r, expected) in floats.chunks_exact(COLUMNS).enumerate() {
-            planes.copy_row(r, &mut found);
-            for (i, (found, expected)) in found.iter().zip(expected).enumerate() {
-                let off = (found - expected).abs();
-                assert!(off <= 1e-6 * expected.abs().max(1.0), "{kind:?} row {r} weight {i}");
-            }
-        }
-        planes.copy_row(ROWS, &mut found);
-        assert!(found.iter().all(|x| *x == 0.0), "no such row");
+    for (kind, rows, floats) in matrices() {
+        let planes = rows.planes();
+        rows_are(&planes, kind, &floats);
+        assert_eq!(planes.pack(&Team::new(2)), Shape::of(kind).unwrap().matrix(ROWS, COLUMNS));
+        assert_eq!(planes.pack(&Team::new(2)), 0, "packed already");
+        rows_are(&planes, kind, &floats);
     }
+}
+
+fn rows_are(planes: &Planes, kind: BlockType, floats: &[f32]) {
+    let mut found = vec![0.0; COLUMNS];
+    for (r, expected) in floats.chunks_exact(COLUMNS).enumerate() {
+        planes.copy_row(r, &mut found);
+        for (i, (found, expected)) in found.iter().zip(expected).enumerate() {
+            let off = (found - expected).abs();
+            assert!(off <= 1e-6 * expected.abs().max(1.0), "{kind:?} row {r} weight {i}");
+        }
+    }
+    planes.copy_row(ROWS, &mut found);
+    assert!(found.iter().all(|x| *x == 0.0), "no such row");
 }
 
 /// What a row of activations is after it was made bytes: 32 numbers share the largest of them / 127.
@@ -64,18 +94,22 @@ fn rounded(row: &[f32]) -> Vec<f64> {
 
 #[test]
 fn every_product_agrees_with_f64_and_has_the_same_bits_in_any_batch_on_every_instruction_set() {
-    let m = 53;
+    // Enough to pack a matrix on the way.
+    let m = 85;
     let x: Vec<f32> = (0..m * COLUMNS).map(|i| ((i * i * 31 + i * 7) % 1009) as f32 / 300.0 - 1.6).collect();
-    for (kind, planes, floats) in matrices() {
+    for (kind, rows, floats) in matrices() {
+        let planes = rows.planes();
         // Twice the same matrix side by side, as query and key are.
-        let (parts, stride) = ([&planes, &planes], 2 * ROWS + 3);
-        let product = |isa, threads, x: &[f32]| {
+        let stride = 2 * ROWS + 3;
+        let product_with = |planes: &Planes, isa, threads, x: &[f32]| {
+            let parts = [planes, planes];
             let (team, mut bytes) = (Team::new(threads), Activations::default());
             bytes.quantise(isa, &team, x, COLUMNS);
             let mut out = vec![0f32; x.len() / COLUMNS * stride];
             multiply(isa, &team, &parts, &bytes, &mut out, stride);
             out
         };
+        let product = |isa, threads, x: &[f32]| product_with(&planes, isa, threads, x);
         let reference = product(Isa::Portable, 1, &x);
         for (i, (x, out)) in x.chunks_exact(COLUMNS).zip(reference.chunks_exact(stride)).enumerate() {
             let x = rounded(x);
@@ -90,6 +124,15 @@ fn every_product_agrees_with_f64_and_has_the_same_bits_in_any_batch_on_every_ins
         }
         let bits = |x: &[f32]| x.iter().map(|x| x.to_bits()).collect::<Vec<u32>>();
         for isa in Isa::available() {
+            // Not packed before, and here only if there are many rows.
+            for count in [1, 2, 7, 16, 33, m] {
+                let found = product_with(&rows.planes(), isa, 3, &x[(m - count) * COLUMNS..]);
+                assert_eq!(
+                    bits(&found),
+                    bits(&reference[(m - count) * stride..]),
+                    "{kind:?} {isa:?} {count} rows"
+                );
+            }
             for rows in 1..=m {
                 let found = product(isa, 1 + rows % 3, &x[(m - rows) * COLUMNS..]);
                 assert_eq!(
@@ -105,8 +148,8 @@ fn every_product_agrees_with_f64_and_has_the_same_bits_in_any_batch_on_every_ins
 #[test]
 fn what_is_left_over_makes_activations_of_16_bits() {
     let x: Vec<f32> = (0..3 * COLUMNS).map(|i| ((i * i * 31 + i * 7) % 1009) as f32 / 300.0 - 1.6).collect();
-    for (kind, planes, floats) in matrices() {
-        let matrix = crate::weights::Matrix::Planes(planes);
+    for (kind, rows, floats) in matrices() {
+        let matrix = crate::weights::Matrix::Planes(rows.planes());
         let product = |isa| {
             let mut out = vec![0.0; 3 * ROWS];
             matrix.multiply_finely(isa, &Team::new(2), &x, &mut Activations::default(), &mut out);
@@ -129,7 +172,8 @@ fn what_is_left_over_makes_activations_of_16_bits() {
 
 #[test]
 fn rows_of_zeros_stay_zeros() {
-    let (kind, planes, _) = matrices().remove(0);
+    let (kind, rows, _) = matrices().remove(0);
+    let planes = rows.planes();
     let (team, mut bytes, mut out) = (Team::new(1), Activations::default(), vec![1.0; ROWS]);
     bytes.quantise(Isa::best(), &team, &[0.0; COLUMNS], COLUMNS);
     multiply(Isa::best(), &team, &[&planes], &bytes, &mut out, ROWS);

@@ -144,7 +144,7 @@ fn assemble(mut file: File, companions: Companions) -> Result<Tokenizer, String>
             };
             let merges = byte_merges(&file.model.merges, &vocabulary)?;
             let rules = Rules { split, whole_pieces: file.model.ignore_merges, missing };
-            (Model::Bytes(Bpe::new(&entries, vocabulary, merges, rules)), prefix_space)
+            (Model::Bytes(Bpe::new(vocabulary, merges, rules)), prefix_space)
         }
         Family::Pieces { prefix, split_words } => {
             let id = |rank: usize, text: &str| {
