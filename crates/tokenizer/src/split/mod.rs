@@ -4,6 +4,8 @@ mod classes;
 mod gpt2;
 mod llama3;
 mod pattern;
+#[cfg(target_arch = "x86_64")]
+mod wide;
 mod windows;
 
 pub(crate) use classes::{CLASSES, Classes};
