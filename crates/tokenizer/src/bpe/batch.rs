@@ -14,11 +14,23 @@ pub(super) struct Batch {
     pub(super) keys: [Key; BATCH],
     /// Which pair of slots each key can be in.
     pub(super) places: [u32; BATCH],
+    /// Numbers of the pieces that fit no key, and how many there are.
+    pub(super) long: [u16; BATCH],
+    pub(super) long_count: usize,
+    /// Of each of those, what [`LongPieces::prepare`](super::long_pieces::LongPieces::prepare) gave.
+    pub(super) long_hashes: [Option<u64>; BATCH],
 }
 
 impl Batch {
     pub(super) fn new() -> Box<Self> {
-        Box::new(Self { ends: [0; BATCH], keys: [Key::NONE; BATCH], places: [0; BATCH] })
+        Box::new(Self {
+            ends: [0; BATCH],
+            keys: [Key::NONE; BATCH],
+            places: [0; BATCH],
+            long: [0; BATCH],
+            long_count: 0,
+            long_hashes: [None; BATCH],
+        })
     }
 }
 
@@ -51,6 +63,15 @@ impl Instructions {
             // SAFETY: made only where the instructions are.
             Self::Avx512 => unsafe { super::avx512::make_keys(text, start, count, batch, cache) },
         }
+        let Batch { ends, long, long_count, long_hashes, .. } = batch;
+        let long_hashes = &mut long_hashes[..*long_count];
+        for (&number, hash) in long.iter().zip(&mut *long_hashes) {
+            let begin = if number == 0 { start } else { ends[usize::from(number) - 1] };
+            *hash = cache.long.prepare(&text[begin..ends[usize::from(number)]]);
+        }
+        for hash in long_hashes.iter().flatten() {
+            cache.long.prepare_data(*hash);
+        }
     }
 
     /// Appends the tokens of the pieces `from..count` of a batch up to the first that is not known; its number, or
@@ -73,8 +94,11 @@ impl Instructions {
 }
 
 fn make_keys(text: &[u8], mut start: usize, count: usize, batch: &mut Batch) {
-    let Batch { ends, keys, places } = batch;
-    for ((&end, key), place) in ends[..count].iter().zip(keys).zip(places) {
+    let Batch { ends, keys, places, long, long_count, .. } = batch;
+    *long_count = 0;
+    for (number, ((&end, key), place)) in ends[..count].iter().zip(keys).zip(places).enumerate() {
+        long[*long_count] = number as u16;
+        *long_count += usize::from(end - start > KEY_BYTES);
         *key = if end - start <= KEY_BYTES { key_of(text, start, end) } else { Key::NONE };
         let [a, b, c, _] = key.0;
         let hash = mix(a ^ mix(b ^ c.rotate_left(29).wrapping_mul(0xa076_1d64_78bd_642f)));

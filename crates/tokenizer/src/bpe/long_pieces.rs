@@ -1,4 +1,4 @@
-use crate::hashing::mix;
+use crate::hashing::of_bytes;
 
 /// Longest piece worth remembering, bytes.
 pub(crate) const LONGEST: usize = 256;
@@ -35,10 +35,38 @@ impl LongPieces {
     /// Appends the tokens of a known piece and says whether it was known.
     #[inline]
     pub(crate) fn get(&self, piece: &[u8], out: &mut Vec<u32>) -> bool {
+        piece.len() <= LONGEST && self.get_hashed(piece, of_bytes(piece), out)
+    }
+
+    /// The hash of a piece, if it may be known. Begins to bring near what is known of it.
+    #[inline]
+    pub(super) fn prepare(&self, piece: &[u8]) -> Option<u64> {
         if piece.len() > LONGEST || self.sets.is_empty() {
+            return None;
+        }
+        let hash = of_bytes(piece);
+        fetch(&raw const self.sets[place(hash)]);
+        Some(hash)
+    }
+
+    /// The second step of [`prepare`](Self::prepare).
+    #[inline]
+    pub(super) fn prepare_data(&self, hash: u64) {
+        let Set(slots) = &self.sets[place(hash)];
+        if let Some(slot) = slots.iter().find(|slot| slot.hash == hash as u32)
+            && let Some(data) = self.data.get(slot.at as usize..)
+        {
+            fetch(data.as_ptr());
+            fetch(data.as_ptr().wrapping_add(64));
+        }
+    }
+
+    /// As [`get`](Self::get), with the hash of the piece.
+    #[inline]
+    pub(super) fn get_hashed(&self, piece: &[u8], hash: u64, out: &mut Vec<u32>) -> bool {
+        if self.sets.is_empty() {
             return false;
         }
-        let hash = hash(piece);
         let Set(slots) = &self.sets[place(hash)];
         for slot in slots {
             if slot.hash != hash as u32 || slot.length as usize != piece.len() {
@@ -64,7 +92,7 @@ impl LongPieces {
             self.sets.resize(SETS, Set::default());
             self.data.clear();
         }
-        let hash = hash(piece);
+        let hash = of_bytes(piece);
         let Set(slots) = &mut self.sets[place(hash)];
         slots.rotate_right(1);
         slots[0] = Slot {
@@ -78,34 +106,21 @@ impl LongPieces {
     }
 }
 
+/// Begins to bring the line of an address near.
+#[inline]
+fn fetch<T>(at: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: fetching in advance reads nothing.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(at.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
+
 #[inline]
 fn place(hash: u64) -> usize {
     (hash >> (u64::BITS - SETS.ilog2())) as usize
-}
-
-/// Sixteen bytes at a time, independent of each other, so that the products overlap.
-#[inline]
-fn hash(piece: &[u8]) -> u64 {
-    const KEYS: [u64; 2] = [0xa076_1d64_78bd_642f, 0xe703_7ed1_a0b4_28db];
-    let number = |bytes: &[u8]| bytes.first_chunk().map_or(0, |eight| u64::from_le_bytes(*eight));
-    let fold = |bytes: &[u8], key: u64| {
-        let product = u128::from(number(bytes) ^ key) * u128::from(number(&bytes[8..]) ^ KEYS[1]);
-        product as u64 ^ (product >> 64) as u64
-    };
-    let (mut hash, mut key) = (piece.len() as u64, KEYS[0]);
-    for chunk in piece.chunks_exact(16) {
-        hash ^= fold(chunk, key);
-        key = key.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    }
-    match piece.last_chunk::<16>() {
-        Some(last) => hash ^= fold(last, key),
-        None => {
-            let mut last = [0; 16];
-            last[..piece.len()].copy_from_slice(piece);
-            hash ^= fold(&last, key);
-        }
-    }
-    mix(hash)
 }
 
 #[cfg(test)]

@@ -160,7 +160,7 @@ impl Bpe {
     fn encode_batch(&self, pieces: Pieces, batch: &mut Batch, cache: &mut Cache, out: &mut Vec<u32>) {
         let Pieces { text, start, count, whole } = pieces;
         self.instructions.make_keys(text, start, count, batch, cache);
-        let mut done = 0;
+        let (mut done, mut long) = (0, 0);
         loop {
             done = self.instructions.copy_known(batch, done, count, cache, out);
             if done == count {
@@ -173,8 +173,13 @@ impl Bpe {
                 if self.encode_unknown(piece, whole, cache, out) {
                     cache.insert(batch.keys[done], batch.places[done], &out[from..]);
                 }
-            } else if !cache.long.get(piece, out) && self.encode_long(piece, whole, cache, out) {
-                cache.long.insert(piece, &out[from..]);
+            } else {
+                let hash = batch.long_hashes[long];
+                long += 1;
+                let known = hash.is_some_and(|hash| cache.long.get_hashed(piece, hash, out));
+                if !known && self.encode_long(piece, whole, cache, out) {
+                    cache.long.insert(piece, &out[from..]);
+                }
             }
             done += 1;
         }

@@ -107,9 +107,8 @@ fn letters_end(classes: &Classes, text: &[u8], at: usize) -> usize {
     long_letters_end(classes, text, at)
 }
 
-/// As [`letters_end`], however long the run.
 #[inline(never)]
-pub(super) fn long_letters_end(classes: &Classes, text: &[u8], mut at: usize) -> usize {
+fn long_letters_end(classes: &Classes, text: &[u8], mut at: usize) -> usize {
     loop {
         while let Some(eight) = text.get(at..at + 8).and_then(|bytes| bytes.try_into().ok()) {
             let others = not_letters(u64::from_le_bytes(eight));

@@ -2,17 +2,19 @@
 //! too, so that other alphabets, Chinese and Japanese go 64 bytes at a time as English does.
 
 use super::classes::{Class, Classes};
-use super::llama3::{long_letters_end, piece_end};
+use super::llama3::piece_end;
 use super::windows::{AHEAD, MOST, Masks, beginnings};
 use std::arch::x86_64::*;
 
 /// What a table says of the characters that share some first bytes: bits, so that one instruction tests for each.
 const LETTER: u8 = 1;
 const SYMBOL: u8 = 2;
-/// Rare enough to be left to the rule by hand: numbers and blanks beyond ASCII, characters of four bytes.
+/// Rare enough to be left to the rule by hand: numbers beyond ASCII, most blanks, characters of four bytes.
 const UNKNOWN: u8 = 4;
 /// Another byte has to be looked at.
 const ASK: u8 = 8;
+/// White space of two bytes.
+const BLANK: u8 = 16;
 
 /// Classes by the first, second and third byte of a character; each look-up is of the low six bits of a byte.
 pub(super) struct Tables {
@@ -23,6 +25,10 @@ pub(super) struct Tables {
     /// Which of `blocks` has the third bytes, by the first two (four and six bits).
     third: Box<[u16; 1024]>,
     blocks: Vec<[u8; 64]>,
+    /// Punctuation of Chinese and Japanese and the syllables of Japanese, U+3000 to U+30FF.
+    kana: [[u8; 64]; 4],
+    /// Their wide forms, U+FF00 to U+FF7F.
+    wide_forms: [[u8; 64]; 2],
 }
 
 impl Tables {
@@ -32,6 +38,7 @@ impl Tables {
             _ if code == 0x17f => UNKNOWN,
             Class::Letter => LETTER,
             Class::Other => SYMBOL,
+            Class::Blank if (0x80..0x800).contains(&code) => BLANK,
             Class::Number | Class::Space | Class::Blank | Class::Newline => UNKNOWN,
         };
         let shared = |kinds: &[u8; 64]| if kinds.iter().all(|&k| k == kinds[0]) { kinds[0] } else { ASK };
@@ -40,6 +47,8 @@ impl Tables {
             second: Box::new([[UNKNOWN; 64]; 64]),
             third: Box::new([0; 1024]),
             blocks: Vec::new(),
+            kana: std::array::from_fn(|i| std::array::from_fn(|low| kind(0x3000 + 64 * i + low))),
+            wide_forms: std::array::from_fn(|i| std::array::from_fn(|low| kind(0xff00 + 64 * i + low))),
         };
         // 0xc0 to 0xdf begin two bytes, 0xe0 to 0xef three; what no text has (0xc0, surrogates) may be anything.
         for lead in 0..32 {
@@ -102,8 +111,12 @@ pub(super) fn piece_ends(classes: &Classes, text: &[u8], start: usize, ends: &mu
         // The end of the first piece is not in sight. If it shows nothing but one long run of letters, it goes on with them.
         let last = (masks.known as usize).saturating_sub(1);
         let goes_on = last > 0 && masks.letters >> (last - 1) & 1 != 0;
-        at = if goes_on && masks.newlines == 0 && text[at] != b'\'' {
-            letters_end(classes, text, first_byte(text, at + last))
+        at = if !goes_on || masks.newlines != 0 || text[at] == b'\'' {
+            piece_end(classes, text, at)
+        } else if let Some(end) = region.letters_end(classes, text, start, at + last, seen) {
+            end
+        } else if count > 0 {
+            break;
         } else {
             piece_end(classes, text, at)
         };
@@ -160,7 +173,7 @@ impl Region {
     #[inline]
     fn fill(&mut self, tables: &Tables, text: &[u8]) -> usize {
         let mut blocks = 0;
-        let mut before = (0, 0);
+        let mut before = (0, 0, 0);
         while blocks < BLOCKS
             && let Some(block) = text.get(blocks * BLOCK..).and_then(|rest| rest.first_chunk::<READ>())
         {
@@ -177,10 +190,11 @@ impl Region {
             } = classify(tables, block);
             before.0 = Masks::whole(letters, continuing, before.0);
             before.1 = Masks::whole(symbols, continuing, before.1);
+            before.2 = Masks::whole(blanks, continuing, before.2);
             self.letters[blocks] = before.0;
             self.digits[blocks] = digits;
             self.spaces[blocks] = spaces;
-            self.blanks[blocks] = blanks;
+            self.blanks[blocks] = before.2;
             self.newlines[blocks] = newlines;
             self.symbols[blocks] = before.1;
             self.unknown[blocks] = unknown;
@@ -208,6 +222,37 @@ impl Region {
             apostrophes: of(&self.apostrophes),
             known: of(&self.unknown).trailing_zeros().min(WINDOW - AHEAD + 1),
         }
+    }
+}
+
+impl Region {
+    /// End of `\\p{L}*` from a byte of a letter on, if it is seen before `seen`; the region begins at `start`.
+    fn letters_end(
+        &self,
+        classes: &Classes,
+        text: &[u8],
+        start: usize,
+        from: usize,
+        seen: usize,
+    ) -> Option<usize> {
+        let mut at = from - start;
+        while start + at < seen {
+            let others = !self.letters[at / BLOCK] >> (at % BLOCK);
+            if others == 0 {
+                at = (at / BLOCK + 1) * BLOCK;
+                continue;
+            }
+            at += others.trailing_zeros() as usize;
+            if self.unknown.get(at / BLOCK)? >> (at % BLOCK) & 1 == 0 {
+                break;
+            }
+            let (class, length) = classes.at(text, start + at);
+            if class != Class::Letter {
+                break;
+            }
+            at += length;
+        }
+        (start + at < seen).then_some(start + at)
     }
 }
 
@@ -248,36 +293,6 @@ fn write_places(bits: u64, start: usize, out: &mut [usize; MOST]) -> usize {
         }
     }
     count
-}
-
-/// The first byte of the character that `at` is in.
-#[inline]
-fn first_byte(text: &[u8], mut at: usize) -> usize {
-    while text[at] & 0xc0 == 0x80 {
-        at -= 1;
-    }
-    at
-}
-
-/// End of `\p{L}*` from `at`, where a character begins.
-#[target_feature(enable = "avx512f,avx512bw,avx512vbmi,avx512vbmi2,bmi1,bmi2,lzcnt,popcnt")]
-fn letters_end(classes: &Classes, text: &[u8], mut at: usize) -> usize {
-    while let Some(window) = text[at..].first_chunk::<READ>() {
-        let block = classify(&classes.wide, window);
-        let run = (!Masks::whole(block.letters, block.continuing, 0)).trailing_zeros() as usize;
-        if run == BLOCK {
-            at = first_byte(text, at + BLOCK);
-        } else if block.unknown >> run & 1 != 0 {
-            let (class, length) = classes.at(text, at + run);
-            if class != Class::Letter {
-                return at + run;
-            }
-            at += run + length;
-        } else {
-            return at + run;
-        }
-    }
-    long_letters_end(classes, text, at)
 }
 
 /// One bit for each byte of a block; of characters of several bytes only the first has it.
@@ -334,17 +349,48 @@ fn add_high(tables: &Tables, window: &[u8; READ], bytes: __m512i, high: u64, all
     // SAFETY: 64 bytes stand from each of the first three on.
     let after = |bytes: usize| unsafe { _mm512_loadu_si512(window[bytes..].as_ptr().cast()) };
     let is = |bytes, byte: u8| _mm512_cmpeq_epi8_mask(bytes, _mm512_set1_epi8(byte as i8));
-    let (mut letters, mut symbols, mut unknown) = (0, 0, 0);
+    let (mut letters, mut symbols, mut blanks, mut unknown) = (0, 0, 0, 0);
     // Adds what a table says of some characters, and returns those for which it says that another byte is to be asked.
     let mut add = |kinds, of: u64| {
         let are = |kind: u8| _mm512_mask_test_epi8_mask(of, kinds, _mm512_set1_epi8(kind as i8));
         letters |= are(LETTER);
         symbols |= are(SYMBOL);
+        blanks |= are(BLANK);
         unknown |= are(UNKNOWN);
         are(ASK)
     };
     let first = high & _mm512_cmpge_epu8_mask(bytes, _mm512_set1_epi8(0xc0_u8 as i8));
     let mut ask = add(_mm512_permutexvar_epi8(bytes, table(&tables.first)), first);
+    // What every sentence of Chinese and Japanese has goes without a turn of its own.
+    // Six bits of the third byte and two of the second (0xd8: where the last has a bit, the second, else the first).
+    let kana = ask & is(bytes, 0xe3) & _mm512_cmplt_epu8_mask(after(1), _mm512_set1_epi8(0x84_u8 as i8));
+    if kana != 0 {
+        let place = _mm512_ternarylogic_epi64::<0xd8>(
+            _mm512_slli_epi16::<6>(after(1)),
+            after(2),
+            _mm512_set1_epi8(0x3f),
+        );
+        let half =
+            |i: usize| _mm512_permutex2var_epi8(table(&tables.kana[i]), place, table(&tables.kana[i + 1]));
+        let second = _mm512_test_epi8_mask(after(1), _mm512_set1_epi8(2));
+        add(_mm512_mask_blend_epi8(second, half(0), half(2)), kana);
+        ask &= !kana;
+    }
+    let wide = ask & is(bytes, 0xef) & is(_mm512_and_si512(after(1), _mm512_set1_epi8(!1)), 0xbc);
+    if wide != 0 {
+        let place = _mm512_ternarylogic_epi64::<0xd8>(
+            _mm512_slli_epi16::<6>(after(1)),
+            after(2),
+            _mm512_set1_epi8(0x3f),
+        );
+        let [low, high] = &tables.wide_forms;
+        add(_mm512_permutex2var_epi8(table(low), place, table(high)), wide);
+        ask &= !wide;
+    }
+    // U+4DC0 to U+4DFF are the only characters that begin with 0xe4 and are not Chinese.
+    let chinese = ask & is(bytes, 0xe4);
+    let hexagrams = chinese & is(after(1), 0xb7);
+    ask &= !chinese;
     // One turn for each first byte, then for each pair of first bytes: few, since texts keep to an alphabet.
     let mut ask_third = 0;
     while ask != 0 {
@@ -363,9 +409,10 @@ fn add_high(tables: &Tables, window: &[u8; READ], bytes: __m512i, high: u64, all
         add(_mm512_permutexvar_epi8(after(2), table(&tables.blocks[usize::from(block)])), same);
     }
     all.continuing = high & !first;
-    all.letters |= letters;
+    all.letters |= letters | (chinese & !hexagrams);
     all.symbols |= symbols;
-    all.unknown = unknown;
+    all.blanks |= blanks;
+    all.unknown = unknown | hexagrams;
 }
 
 #[cfg(test)]
@@ -379,13 +426,14 @@ mod tests {
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             ((seed >> 33) % u64::from(below)) as u32
         };
-        const ALPHABETS: [(u32, u32); 18] = [
+        const ALPHABETS: [(u32, u32); 19] = [
             (0x20, 0x5f),
             (0x20, 0x5f),
             (0x09, 5),
             (0x27, 1),
             (0x73, 1),
             (0x80, 0x100),
+            (0xa0, 1),
             (0x17f, 1),
             (0x370, 0x200),
             (0x600, 0x180),
@@ -477,15 +525,17 @@ mod tests {
             let mut window = [b'.'; READ];
             c.encode_utf8(&mut window);
             // SAFETY: the instructions are there.
-            let Block { letters, symbols, unknown, continuing, .. } =
+            let Block { letters, symbols, blanks, unknown, continuing, .. } =
                 unsafe { classify(&CLASSES.wide, &window) };
             let bits = (1 << c.len_utf8()) - 1;
             let expected = match CLASSES.at(&window, 0).0 {
-                Class::Letter => [1, 0, 0],
-                Class::Other => [0, 1, 0],
-                _ => [0, 0, 1],
+                _ if ('\u{4dc0}'..='\u{4dff}').contains(&c) => [0, 0, 0, 1],
+                Class::Letter => [1, 0, 0, 0],
+                Class::Other => [0, 1, 0, 0],
+                Class::Blank if c.len_utf8() == 2 => [0, 0, 1, 0],
+                _ => [0, 0, 0, 1],
             };
-            assert_eq!([letters, symbols, unknown].map(|mask| mask & bits), expected, "{c:?}");
+            assert_eq!([letters, symbols, blanks, unknown].map(|mask| mask & bits), expected, "{c:?}");
             assert_eq!(continuing, bits & !1, "{c:?}");
         }
     }

@@ -113,15 +113,12 @@ pub(super) fn beginnings(window: &[u8], masks: Masks) -> u64 {
     let Masks { letters, digits, spaces, blanks, newlines, symbols, continuing, apostrophes, known } = masks;
     let before = |mask: u64| mask << 1;
     let gaps = spaces | blanks;
-    // A whitespace run with newlines inside is one piece up to the last of them: rare, and not for windows.
-    if gaps & (newlines >> 1) != 0 && gaps & before(newlines) != 0 {
-        return 0;
-    }
     // Symbols go together, with a space before them and newlines after them.
     let symbol = symbols & !before(symbols) & !before(spaces);
     let newline = newlines & !before(newlines | gaps | symbols);
     // Of several blanks in a row the last one begins a piece of its own, for what follows may take it.
-    let gap = gaps & (!before(gaps) | !((gaps | newlines) >> 1));
+    let last = gaps & !(continuing >> 1) & !((gaps | newlines) >> 1);
+    let gap = gaps & (!before(gaps) | (last & !continuing) | (last & continuing) >> 1);
     // One character that is no newline, letter or digit, and begins a piece, takes the letters after it.
     let letter = letters & !before(letters | gaps | Masks::whole(symbol, continuing, 0));
     let mut found = letter | symbol | newline | gap | (digits & !before(digits));
@@ -131,6 +128,20 @@ pub(super) fn beginnings(window: &[u8], masks: Masks) -> u64 {
         let at = fourth.trailing_zeros();
         found |= 1 << at;
         fourth &= !(7 << at);
+    }
+    // A run of whitespace with newlines inside is one piece up to the last of them; those after symbols are not of the run.
+    let mut inside = if gaps & newlines >> 1 == 0 { 0 } else { gaps & before(newlines) };
+    while inside != 0 {
+        let at = inside.trailing_zeros();
+        let run = (gaps | newlines) & !(((gaps | newlines) >> at).wrapping_add(1) << at);
+        let newlines_after = newlines & run & u64::MAX << at;
+        if newlines_after != 0 {
+            let line = (!newlines & ((1 << at) - 1)).leading_zeros();
+            let apart = line < u64::BITS && symbols >> (63 - line) & 1 != 0;
+            let to_last = u64::MAX >> newlines_after.leading_zeros();
+            found &= !(to_last & u64::MAX << at) | u64::from(apart) << at;
+        }
+        inside &= inside - 1;
     }
     // Whitespace that reaches the end of what is known may go on to a newline: then only its beginning is certain.
     let solid = !(gaps | newlines) & ((1u64 << known) - 1);
