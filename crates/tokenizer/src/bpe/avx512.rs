@@ -1,7 +1,7 @@
 //! [`super::batch`] with AVX-512: a key is one masked load, its hash three rounds of AES, and a line of the cache is
 //! compared at once.
 
-use super::batch::{BATCH, Batch};
+use super::batch::{GROUP, Group};
 use super::cache::{COUNT_AT, Cache, ID_BITS, INLINE, KEY_BYTES, PAIRS, SPILL_READ, SPILLED};
 use std::arch::x86_64::*;
 
@@ -17,8 +17,8 @@ pub(super) fn is_supported() -> bool {
 
 /// See [`super::batch::Instructions::make_keys`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,aes,bmi1,bmi2")]
-pub(super) fn make_keys(text: &[u8], mut start: usize, count: usize, batch: &mut Batch, cache: &Cache) {
-    let Batch { ends, keys, places, long, long_count, .. } = batch;
+pub(super) fn make_keys(text: &[u8], mut start: usize, ends: &[usize], group: &mut Group, cache: &Cache) {
+    let Group { keys, places, long, long_count, .. } = group;
     let mut longs = 0;
     let pairs = cache.pairs().as_ptr();
     let ones = _mm256_set1_epi8(-1);
@@ -26,9 +26,9 @@ pub(super) fn make_keys(text: &[u8], mut start: usize, count: usize, batch: &mut
         _mm_set_epi64x(0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344),
         _mm_set_epi64x(0x4528_21e6_38d0_1377_u64 as i64, 0x3f84_d5b5_b547_0917),
     ];
-    for (number, ((&end, key), place)) in ends[..count].iter().zip(keys).zip(places).enumerate() {
+    for (number, ((&end, key), place)) in ends.iter().zip(keys).zip(places).enumerate() {
         let length = end - start;
-        long[longs % BATCH] = number as u16;
+        long[longs % GROUP] = number as u8;
         longs += usize::from(length > KEY_BYTES);
         assert!(end <= text.len());
         let bytes = if length <= KEY_BYTES { _bzhi_u32(u32::MAX, length as u32) } else { 0 };
@@ -51,7 +51,7 @@ pub(super) fn make_keys(text: &[u8], mut start: usize, count: usize, batch: &mut
 /// See [`super::batch::Instructions::copy_known`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,aes,bmi1,bmi2")]
 pub(super) fn copy_known(
-    batch: &Batch,
+    group: &Group,
     from: usize,
     count: usize,
     cache: &Cache,
@@ -62,7 +62,7 @@ pub(super) fn copy_known(
     let mut filled = out.len();
     let mut to = out.as_mut_ptr();
     let mut number = from;
-    for (key, &place) in batch.keys[from..count].iter().zip(&batch.places[from..count]) {
+    for (key, &place) in group.keys[from..count].iter().zip(&group.places[from..count]) {
         let pair = &pairs[place as usize % PAIRS];
         // SAFETY: a key and a pair are as large as the registers.
         let (key, slots) = unsafe {

@@ -4,33 +4,35 @@
 use super::cache::{COUNT_AT, Cache, Found, ID_BITS, INLINE, KEY_BYTES, Key, PAIRS, Pair, SPILLED};
 use crate::hashing::mix;
 
-/// Pieces that are looked up together.
+/// Ends of pieces that are found at once.
 pub(super) const BATCH: usize = 256;
+/// Pieces that are looked up together: few enough that all that is fetched for them stays near until it is used.
+pub(super) const GROUP: usize = 64;
 
 /// The pieces of a batch.
 pub(super) struct Batch {
     /// Where each piece ends in the text.
     pub(super) ends: [usize; BATCH],
-    pub(super) keys: [Key; BATCH],
+    pub(super) group: Group,
+}
+
+/// Some pieces in a row, as they are looked up.
+pub(super) struct Group {
+    pub(super) keys: [Key; GROUP],
     /// Which pair of slots each key can be in.
-    pub(super) places: [u32; BATCH],
+    pub(super) places: [u32; GROUP],
     /// Numbers of the pieces that fit no key, and how many there are.
-    pub(super) long: [u16; BATCH],
+    pub(super) long: [u8; GROUP],
     pub(super) long_count: usize,
     /// Of each of those, what [`LongPieces::prepare`](super::long_pieces::LongPieces::prepare) gave.
-    pub(super) long_hashes: [Option<u64>; BATCH],
+    pub(super) long_hashes: [Option<u64>; GROUP],
 }
 
 impl Batch {
     pub(super) fn new() -> Box<Self> {
-        Box::new(Self {
-            ends: [0; BATCH],
-            keys: [Key::NONE; BATCH],
-            places: [0; BATCH],
-            long: [0; BATCH],
-            long_count: 0,
-            long_hashes: [None; BATCH],
-        })
+        let (keys, places) = ([Key::NONE; GROUP], [0; GROUP]);
+        let group = Group { keys, places, long: [0; GROUP], long_count: 0, long_hashes: [None; GROUP] };
+        Box::new(Self { ends: [0; BATCH], group })
     }
 }
 
@@ -54,16 +56,23 @@ impl Instructions {
         Self::Portable
     }
 
-    /// Makes the keys of the first `count` pieces of a batch, the first of which begins at `start`, and begins to bring
-    /// what `cache` knows of them near. Pieces that fit no key have [`Key::NONE`].
-    pub(super) fn make_keys(self, text: &[u8], start: usize, count: usize, batch: &mut Batch, cache: &Cache) {
+    /// Makes the keys of the pieces with these ends, at most [`GROUP`], the first of which begins at `start`, and begins to
+    /// bring what `cache` knows of them near. Pieces that fit no key have [`Key::NONE`].
+    pub(super) fn make_keys(
+        self,
+        text: &[u8],
+        start: usize,
+        ends: &[usize],
+        group: &mut Group,
+        cache: &Cache,
+    ) {
         match self {
-            Self::Portable => make_keys(text, start, count, batch),
+            Self::Portable => make_keys(text, start, ends, group),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: made only where the instructions are.
-            Self::Avx512 => unsafe { super::avx512::make_keys(text, start, count, batch, cache) },
+            Self::Avx512 => unsafe { super::avx512::make_keys(text, start, ends, group, cache) },
         }
-        let Batch { ends, long, long_count, long_hashes, .. } = batch;
+        let Group { long, long_count, long_hashes, .. } = group;
         let long_hashes = &mut long_hashes[..*long_count];
         for (&number, hash) in long.iter().zip(&mut *long_hashes) {
             let begin = if number == 0 { start } else { ends[usize::from(number) - 1] };
@@ -74,30 +83,30 @@ impl Instructions {
         }
     }
 
-    /// Appends the tokens of the pieces `from..count` of a batch up to the first that is not known; its number, or
+    /// Appends the tokens of the pieces `from..count` of a group up to the first that is not known; its number, or
     /// `count`.
     pub(super) fn copy_known(
         self,
-        batch: &Batch,
+        group: &Group,
         from: usize,
         count: usize,
         cache: &Cache,
         out: &mut Vec<u32>,
     ) -> usize {
         match self {
-            Self::Portable => copy_known(batch, from, count, cache, out),
+            Self::Portable => copy_known(group, from, count, cache, out),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: made only where the instructions are.
-            Self::Avx512 => unsafe { super::avx512::copy_known(batch, from, count, cache, out) },
+            Self::Avx512 => unsafe { super::avx512::copy_known(group, from, count, cache, out) },
         }
     }
 }
 
-fn make_keys(text: &[u8], mut start: usize, count: usize, batch: &mut Batch) {
-    let Batch { ends, keys, places, long, long_count, .. } = batch;
+fn make_keys(text: &[u8], mut start: usize, ends: &[usize], group: &mut Group) {
+    let Group { keys, places, long, long_count, .. } = group;
     *long_count = 0;
-    for (number, ((&end, key), place)) in ends[..count].iter().zip(keys).zip(places).enumerate() {
-        long[*long_count] = number as u16;
+    for (number, ((&end, key), place)) in ends.iter().zip(keys).zip(places).enumerate() {
+        long[*long_count] = number as u8;
         *long_count += usize::from(end - start > KEY_BYTES);
         *key = if end - start <= KEY_BYTES { key_of(text, start, end) } else { Key::NONE };
         let [a, b, c, _] = key.0;
@@ -150,14 +159,14 @@ fn find(Pair(slots): &Pair, key: Key) -> Found {
     if is(slot) { slot.found } else { 0 }
 }
 
-fn copy_known(batch: &Batch, from: usize, count: usize, cache: &Cache, out: &mut Vec<u32>) -> usize {
+fn copy_known(group: &Group, from: usize, count: usize, cache: &Cache, out: &mut Vec<u32>) -> usize {
     let pairs = cache.pairs();
     let mut number = from;
     while number < count {
         out.reserve((count - number) * INLINE);
         let (room, mut filled) = (out.spare_capacity_mut(), 0);
         let mut found = 0;
-        for (&key, &place) in batch.keys[number..count].iter().zip(&batch.places[number..count]) {
+        for (&key, &place) in group.keys[number..count].iter().zip(&group.places[number..count]) {
             found = find(&pairs[place as usize % PAIRS], key);
             if found.wrapping_sub(1 << COUNT_AT) >= 3 << COUNT_AT {
                 break;
@@ -198,19 +207,21 @@ mod tests {
             for round in 0..4000usize {
                 let from = round * 7 % 500;
                 let mut batch = Batch::new();
+                let Batch { ends, group } = &mut *batch;
                 let (mut at, mut count) = (from, 0);
-                while count < BATCH && at < text.len() {
+                while count < GROUP && at < text.len() {
                     at = (at + 1 + (round + count * count) % (KEY_BYTES + 3)).min(text.len());
-                    batch.ends[count] = at;
+                    ends[count] = at;
                     count += 1;
                 }
-                instructions.make_keys(&text, from, count, &mut batch, &cache);
+                instructions.make_keys(&text, from, &ends[..count], group, &cache);
+                let piece = |i: usize| &text[if i == 0 { from } else { ends[i - 1] }..ends[i]];
+                let long = (0..count).filter(|&i| piece(i).len() > KEY_BYTES).map(|i| i as u8);
+                assert!(long.eq(group.long[..group.long_count].iter().copied()));
                 let (mut done, mut out) = (0, Vec::new());
                 loop {
                     let before = out.len();
-                    let next = instructions.copy_known(&batch, done, count, &cache, &mut out);
-                    let piece =
-                        |i: usize| &text[if i == 0 { from } else { batch.ends[i - 1] }..batch.ends[i]];
+                    let next = instructions.copy_known(group, done, count, &cache, &mut out);
                     let expected: Vec<u32> = (done..next).flat_map(|i| known[piece(i)].clone()).collect();
                     assert_eq!(out[before..], expected);
                     if next == count {
@@ -223,7 +234,7 @@ mod tests {
                         if round % 11 == 0 {
                             tokens[0] = 1 << ID_BITS;
                         }
-                        cache.insert(batch.keys[next], batch.places[next], &tokens);
+                        cache.insert(group.keys[next], group.places[next], &tokens);
                         out.extend(&tokens);
                         known.insert(piece(next).to_vec(), tokens);
                     }
@@ -241,13 +252,13 @@ mod tests {
             let text = [0; 100];
             for length in (1..=KEY_BYTES).rev() {
                 let mut batch = Batch::new();
-                batch.ends[0] = length;
-                instructions.make_keys(&text, 0, 1, &mut batch, &cache);
+                let group = &mut batch.group;
+                instructions.make_keys(&text, 0, &[length], group, &cache);
                 let mut out = Vec::new();
-                assert_eq!(instructions.copy_known(&batch, 0, 1, &cache, &mut out), 0, "{length}");
-                cache.insert(batch.keys[0], batch.places[0], &[length as u32]);
+                assert_eq!(instructions.copy_known(group, 0, 1, &cache, &mut out), 0, "{length}");
+                cache.insert(group.keys[0], group.places[0], &[length as u32]);
                 let known = usize::from(length < KEY_BYTES);
-                assert_eq!(instructions.copy_known(&batch, 0, 1, &cache, &mut out), known);
+                assert_eq!(instructions.copy_known(group, 0, 1, &cache, &mut out), known);
                 assert_eq!(out, &[length as u32][..known]);
             }
         }

@@ -15,7 +15,7 @@ pub(crate) use vocabulary::Vocabulary;
 
 use crate::split::{CLASSES, Classes, Split, llama3_piece_ends};
 use crate::vocabulary::{Entry, EntryKind};
-use batch::{BATCH, Batch, Instructions};
+use batch::{BATCH, Batch, GROUP, Instructions};
 pub(crate) use borders::Borders;
 use cache::KEY_BYTES;
 
@@ -158,30 +158,33 @@ impl Bpe {
 
     /// Appends the tokens of the pieces of a batch.
     fn encode_batch(&self, pieces: Pieces, batch: &mut Batch, cache: &mut Cache, out: &mut Vec<u32>) {
-        let Pieces { text, start, count, whole } = pieces;
-        self.instructions.make_keys(text, start, count, batch, cache);
-        let (mut done, mut long) = (0, 0);
-        loop {
-            done = self.instructions.copy_known(batch, done, count, cache, out);
-            if done == count {
-                return;
-            }
-            let begin = if done == 0 { start } else { batch.ends[done - 1] };
-            let piece = &text[begin..batch.ends[done]];
-            let from = out.len();
-            if piece.len() <= KEY_BYTES {
-                if self.encode_unknown(piece, whole, cache, out) {
-                    cache.insert(batch.keys[done], batch.places[done], &out[from..]);
+        let Pieces { text, mut start, count, whole } = pieces;
+        let Batch { ends, group } = batch;
+        for ends in ends[..count].chunks(GROUP) {
+            self.instructions.make_keys(text, start, ends, group, cache);
+            let (mut done, mut long) = (0, 0);
+            loop {
+                done = self.instructions.copy_known(group, done, ends.len(), cache, out);
+                if done == ends.len() {
+                    break;
                 }
-            } else {
-                let hash = batch.long_hashes[long];
-                long += 1;
-                let known = hash.is_some_and(|hash| cache.long.get_hashed(piece, hash, out));
-                if !known && self.encode_long(piece, whole, cache, out) {
-                    cache.long.insert(piece, &out[from..]);
+                let piece = &text[if done == 0 { start } else { ends[done - 1] }..ends[done]];
+                let from = out.len();
+                if piece.len() <= KEY_BYTES {
+                    if self.encode_unknown(piece, whole, cache, out) {
+                        cache.insert(group.keys[done], group.places[done], &out[from..]);
+                    }
+                } else {
+                    let hash = group.long_hashes[long];
+                    long += 1;
+                    let known = hash.is_some_and(|hash| cache.long.get_hashed(piece, hash, out));
+                    if !known && self.encode_long(piece, whole, cache, out) {
+                        cache.long.insert(piece, &out[from..]);
+                    }
                 }
+                done += 1;
             }
-            done += 1;
+            start = ends[ends.len() - 1];
         }
     }
 

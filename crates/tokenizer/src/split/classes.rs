@@ -42,7 +42,7 @@ pub(crate) struct Classes {
     blocks: Vec<[Class; BLOCK]>,
     /// The same for characters of two and three bytes, for look-ups in registers.
     #[cfg(target_arch = "x86_64")]
-    pub(super) wide: super::wide::Tables,
+    pub(super) wide: super::blocks::Tables,
 }
 
 /// The one table, built on first use from the Unicode data of `regex-syntax` (some milliseconds).
@@ -105,7 +105,7 @@ impl Classes {
             index,
             blocks,
             #[cfg(target_arch = "x86_64")]
-            wide: super::wide::Tables::new(|code| flat[code]),
+            wide: super::blocks::Tables::new(|code| flat[code]),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Rules by which a text is cut into pieces before its bytes are merged.
 
+#[cfg(target_arch = "x86_64")]
+mod blocks;
 mod classes;
 mod gpt2;
 mod llama3;

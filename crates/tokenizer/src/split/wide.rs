@@ -1,75 +1,11 @@
 //! The windows of [`super::windows`] with AVX-512 VBMI: characters of two and three bytes are classified in registers
 //! too, so that other alphabets, Chinese and Japanese go 64 bytes at a time as English does.
 
+use super::blocks::{BLOCK, Block, READ, Tables, classify};
 use super::classes::{Class, Classes};
 use super::llama3::piece_end;
 use super::windows::{AHEAD, MOST, Masks, beginnings};
 use std::arch::x86_64::*;
-
-/// What a table says of the characters that share some first bytes: bits, so that one instruction tests for each.
-const LETTER: u8 = 1;
-const SYMBOL: u8 = 2;
-/// Rare enough to be left to the rule by hand: numbers beyond ASCII, most blanks, characters of four bytes.
-const UNKNOWN: u8 = 4;
-/// Another byte has to be looked at.
-const ASK: u8 = 8;
-/// White space of two bytes.
-const BLANK: u8 = 16;
-
-/// Classes by the first, second and third byte of a character; each look-up is of the low six bits of a byte.
-pub(super) struct Tables {
-    /// By the first byte, from 0xc0.
-    first: [u8; 64],
-    /// By the second byte, for each first byte.
-    second: Box<[[u8; 64]; 64]>,
-    /// Which of `blocks` has the third bytes, by the first two (four and six bits).
-    third: Box<[u16; 1024]>,
-    blocks: Vec<[u8; 64]>,
-    /// Punctuation of Chinese and Japanese and the syllables of Japanese, U+3000 to U+30FF.
-    kana: [[u8; 64]; 4],
-    /// Their wide forms, U+FF00 to U+FF7F.
-    wide_forms: [[u8; 64]; 2],
-}
-
-impl Tables {
-    pub(super) fn new(class: impl Fn(usize) -> Class) -> Self {
-        let kind = |code: usize| match class(code) {
-            // U+017F is an `s` to the rule's contractions.
-            _ if code == 0x17f => UNKNOWN,
-            Class::Letter => LETTER,
-            Class::Other => SYMBOL,
-            Class::Blank if (0x80..0x800).contains(&code) => BLANK,
-            Class::Number | Class::Space | Class::Blank | Class::Newline => UNKNOWN,
-        };
-        let shared = |kinds: &[u8; 64]| if kinds.iter().all(|&k| k == kinds[0]) { kinds[0] } else { ASK };
-        let mut tables = Self {
-            first: [UNKNOWN; 64],
-            second: Box::new([[UNKNOWN; 64]; 64]),
-            third: Box::new([0; 1024]),
-            blocks: Vec::new(),
-            kana: std::array::from_fn(|i| std::array::from_fn(|low| kind(0x3000 + 64 * i + low))),
-            wide_forms: std::array::from_fn(|i| std::array::from_fn(|low| kind(0xff00 + 64 * i + low))),
-        };
-        // 0xc0 to 0xdf begin two bytes, 0xe0 to 0xef three; what no text has (0xc0, surrogates) may be anything.
-        for lead in 0..32 {
-            tables.second[lead] = std::array::from_fn(|low| kind(lead << 6 | low));
-            tables.first[lead] = shared(&tables.second[lead]);
-        }
-        for lead in 0..16 {
-            for middle in 0..64 {
-                let block = std::array::from_fn(|low| kind(lead << 12 | middle << 6 | low));
-                let known = tables.blocks.iter().position(|other| *other == block);
-                tables.third[lead << 6 | middle] = known.unwrap_or(tables.blocks.len()) as u16;
-                if known.is_none() {
-                    tables.blocks.push(block);
-                }
-                tables.second[32 + lead][middle] = shared(&block);
-            }
-            tables.first[32 + lead] = shared(&tables.second[32 + lead]);
-        }
-        tables
-    }
-}
 
 /// Whether this processor has the instructions.
 #[inline]
@@ -88,48 +24,90 @@ pub(super) fn is_supported() -> bool {
 pub(super) fn piece_ends(classes: &Classes, text: &[u8], start: usize, ends: &mut [usize]) -> usize {
     let mut region = Region::EMPTY;
     let seen = start + region.fill(&classes.wide, &text[start..]);
-    let (mut at, mut count) = (start, 0);
-    while at < text.len() && count + MOST < ends.len() {
-        if at + BLOCK > seen {
-            // Better go on with a new region, unless the text ends.
-            if count > 0 && text.len() - at >= READ {
-                break;
-            }
-            at = piece_end(classes, text, at);
-            ends[count] = at;
-            count += 1;
-            continue;
+    let scan = Scan { classes, text, start, seen, region: &region };
+    let mut walk = Walk { at: start, count: 0 };
+    if let Some(middle) = region.border((seen - start) / BLOCK).map(|at| start + at) {
+        // A window waits for the one before: two walks wait at the same time.
+        let mut more = [0; HALF];
+        let mut other = Walk { at: middle, count: 0 };
+        while scan.step(&mut walk, ends, middle) & scan.step(&mut other, &mut more, usize::MAX) {}
+        while scan.step(&mut walk, ends, middle) {}
+        if walk.at == middle {
+            while scan.step(&mut other, &mut more, usize::MAX) {}
+            let room = &mut ends[walk.count..];
+            let count = other.count.min(room.len());
+            room[..count].copy_from_slice(&more[..count]);
+            return walk.count + count;
         }
-        let masks = region.window(at - start);
-        let found = beginnings(&text[at..], masks);
-        if found != 0 {
-            let Some(room) = ends[count..].first_chunk_mut::<MOST>() else { break };
-            count += write_places(found, at, room);
-            at += 63 - found.leading_zeros() as usize;
-            continue;
-        }
-        // The end of the first piece is not in sight. If it shows nothing but one long run of letters, it goes on with them.
-        let last = (masks.known as usize).saturating_sub(1);
-        let goes_on = last > 0 && masks.letters >> (last - 1) & 1 != 0;
-        at = if !goes_on || masks.newlines != 0 || text[at] == b'\'' {
-            piece_end(classes, text, at)
-        } else if let Some(end) = region.letters_end(classes, text, start, at + last, seen) {
-            end
-        } else if count > 0 {
-            break;
-        } else {
-            piece_end(classes, text, at)
-        };
-        ends[count] = at;
-        count += 1;
+    } else {
+        while scan.step(&mut walk, ends, usize::MAX) {}
     }
-    count
+    walk.count
 }
 
-/// Bytes that are classified at once.
-const BLOCK: usize = 64;
-/// Bytes that a block reads: the bytes of its last character may stand behind it.
-const READ: usize = BLOCK + 2;
+/// Room for the ends that the second of two walks finds.
+const HALF: usize = 192;
+
+/// What is looked at for pieces.
+struct Scan<'s> {
+    classes: &'s Classes,
+    text: &'s [u8],
+    /// Where the region begins and ends.
+    start: usize,
+    seen: usize,
+    region: &'s Region,
+}
+
+/// How far pieces were found, and how many.
+struct Walk {
+    at: usize,
+    count: usize,
+}
+
+impl Scan<'_> {
+    /// Writes the ends of some pieces, none beyond `limit`, where one ends; false if no more can be found.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vbmi,avx512vbmi2,bmi1,bmi2,lzcnt,popcnt")]
+    #[inline]
+    fn step(&self, walk: &mut Walk, ends: &mut [usize], limit: usize) -> bool {
+        let &Self { classes, text, start, seen, region } = self;
+        let &mut Walk { at, count } = walk;
+        if at >= text.len().min(limit) || count + MOST >= ends.len() {
+            return false;
+        }
+        let end = if at + BLOCK > seen {
+            // Better go on with a new region, unless the text ends.
+            if count > 0 && text.len() - at >= READ {
+                return false;
+            }
+            piece_end(classes, text, at)
+        } else {
+            let masks = region.window(at - start);
+            let found = beginnings(&text[at..], masks) & ((2 << (limit - at).min(62)) - 1);
+            if found != 0 {
+                let Some(room) = ends[count..].first_chunk_mut::<MOST>() else { return false };
+                walk.count += write_places(found, at, room);
+                walk.at += 63 - found.leading_zeros() as usize;
+                return true;
+            }
+            // The end of the first piece is not in sight. If it shows nothing but one long run of letters, it goes on with them.
+            let last = (masks.known as usize).saturating_sub(1);
+            let goes_on = last > 0 && masks.letters >> (last - 1) & 1 != 0;
+            if !goes_on || masks.newlines != 0 || text[at] == b'\'' {
+                piece_end(classes, text, at)
+            } else if let Some(end) = region.letters_end(classes, text, start, at + last, seen) {
+                end
+            } else if count > 0 {
+                return false;
+            } else {
+                piece_end(classes, text, at)
+            }
+        };
+        ends[count] = end;
+        *walk = Walk { at: end, count: count + 1 };
+        true
+    }
+}
+
 /// Blocks of a region.
 const BLOCKS: usize = 17;
 /// Bytes of a window: as many bits as eight bytes hold wherever in their first byte the window begins.
@@ -203,6 +181,16 @@ impl Region {
             blocks += 1;
         }
         blocks * BLOCK
+    }
+
+    /// A place near the middle of the region where a piece certainly ends: after a letter, before anything else.
+    fn border(&self, blocks: usize) -> Option<usize> {
+        (blocks / 2..blocks.saturating_sub(2)).find_map(|block| {
+            let before = block.checked_sub(1).map_or(0, |before| self.letters[before] >> 63);
+            let others = self.spaces[block] | self.blanks[block] | self.newlines[block] | self.symbols[block];
+            let ends = (self.letters[block] << 1 | before) & (others | self.digits[block]);
+            (ends != 0).then(|| block * BLOCK + ends.trailing_zeros() as usize)
+        })
     }
 
     /// The window that begins at a byte of the region.
@@ -293,126 +281,6 @@ fn write_places(bits: u64, start: usize, out: &mut [usize; MOST]) -> usize {
         }
     }
     count
-}
-
-/// One bit for each byte of a block; of characters of several bytes only the first has it.
-struct Block {
-    letters: u64,
-    digits: u64,
-    spaces: u64,
-    blanks: u64,
-    newlines: u64,
-    symbols: u64,
-    /// First bytes of characters that may be anything.
-    unknown: u64,
-    continuing: u64,
-    apostrophes: u64,
-}
-
-#[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
-#[inline]
-fn classify(tables: &Tables, window: &[u8; READ]) -> Block {
-    // SAFETY: 64 bytes are there.
-    let bytes = unsafe { _mm512_loadu_si512(window.as_ptr().cast()) };
-    let is = |byte: u8| _mm512_cmpeq_epi8_mask(bytes, _mm512_set1_epi8(byte as i8));
-    let within = |bytes, first: u8, count: i8| {
-        let from = _mm512_sub_epi8(bytes, _mm512_set1_epi8(first as i8));
-        _mm512_cmplt_epu8_mask(from, _mm512_set1_epi8(count))
-    };
-    let lower = _mm512_or_si512(bytes, _mm512_set1_epi8(0x20));
-    let mut block = Block {
-        letters: within(lower, b'a', 26),
-        digits: within(bytes, b'0', 10),
-        spaces: is(b' '),
-        blanks: is(b'\t') | within(bytes, 0x0b, 2),
-        newlines: is(b'\n') | is(b'\r'),
-        symbols: 0,
-        unknown: 0,
-        continuing: 0,
-        apostrophes: is(b'\''),
-    };
-    let Block { letters, digits, spaces, blanks, newlines, .. } = block;
-    let high = _mm512_movepi8_mask(bytes);
-    block.symbols = !(letters | digits | spaces | blanks | newlines | high);
-    if high != 0 {
-        add_high(tables, window, bytes, high, &mut block);
-    }
-    block
-}
-
-/// What bytes above 0x7f are.
-#[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
-#[inline]
-fn add_high(tables: &Tables, window: &[u8; READ], bytes: __m512i, high: u64, all: &mut Block) {
-    // SAFETY: every table has 64 bytes.
-    let table = |table: &[u8; 64]| unsafe { _mm512_loadu_si512(table.as_ptr().cast()) };
-    // SAFETY: 64 bytes stand from each of the first three on.
-    let after = |bytes: usize| unsafe { _mm512_loadu_si512(window[bytes..].as_ptr().cast()) };
-    let is = |bytes, byte: u8| _mm512_cmpeq_epi8_mask(bytes, _mm512_set1_epi8(byte as i8));
-    let (mut letters, mut symbols, mut blanks, mut unknown) = (0, 0, 0, 0);
-    // Adds what a table says of some characters, and returns those for which it says that another byte is to be asked.
-    let mut add = |kinds, of: u64| {
-        let are = |kind: u8| _mm512_mask_test_epi8_mask(of, kinds, _mm512_set1_epi8(kind as i8));
-        letters |= are(LETTER);
-        symbols |= are(SYMBOL);
-        blanks |= are(BLANK);
-        unknown |= are(UNKNOWN);
-        are(ASK)
-    };
-    let first = high & _mm512_cmpge_epu8_mask(bytes, _mm512_set1_epi8(0xc0_u8 as i8));
-    let mut ask = add(_mm512_permutexvar_epi8(bytes, table(&tables.first)), first);
-    // What every sentence of Chinese and Japanese has goes without a turn of its own.
-    // Six bits of the third byte and two of the second (0xd8: where the last has a bit, the second, else the first).
-    let kana = ask & is(bytes, 0xe3) & _mm512_cmplt_epu8_mask(after(1), _mm512_set1_epi8(0x84_u8 as i8));
-    if kana != 0 {
-        let place = _mm512_ternarylogic_epi64::<0xd8>(
-            _mm512_slli_epi16::<6>(after(1)),
-            after(2),
-            _mm512_set1_epi8(0x3f),
-        );
-        let half =
-            |i: usize| _mm512_permutex2var_epi8(table(&tables.kana[i]), place, table(&tables.kana[i + 1]));
-        let second = _mm512_test_epi8_mask(after(1), _mm512_set1_epi8(2));
-        add(_mm512_mask_blend_epi8(second, half(0), half(2)), kana);
-        ask &= !kana;
-    }
-    let wide = ask & is(bytes, 0xef) & is(_mm512_and_si512(after(1), _mm512_set1_epi8(!1)), 0xbc);
-    if wide != 0 {
-        let place = _mm512_ternarylogic_epi64::<0xd8>(
-            _mm512_slli_epi16::<6>(after(1)),
-            after(2),
-            _mm512_set1_epi8(0x3f),
-        );
-        let [low, high] = &tables.wide_forms;
-        add(_mm512_permutex2var_epi8(table(low), place, table(high)), wide);
-        ask &= !wide;
-    }
-    // U+4DC0 to U+4DFF are the only characters that begin with 0xe4 and are not Chinese.
-    let chinese = ask & is(bytes, 0xe4);
-    let hexagrams = chinese & is(after(1), 0xb7);
-    ask &= !chinese;
-    // One turn for each first byte, then for each pair of first bytes: few, since texts keep to an alphabet.
-    let mut ask_third = 0;
-    while ask != 0 {
-        let lead = window[ask.trailing_zeros() as usize & 63];
-        let same = ask & is(bytes, lead);
-        ask &= !same;
-        let kinds = table(&tables.second[usize::from(lead & 63)]);
-        ask_third |= add(_mm512_permutexvar_epi8(after(1), kinds), same);
-    }
-    while ask_third != 0 {
-        let at = ask_third.trailing_zeros() as usize & 63;
-        let (lead, middle) = (window[at], window[at + 1]);
-        let same = ask_third & is(bytes, lead) & is(after(1), middle);
-        ask_third &= !same;
-        let block = tables.third[usize::from(lead & 15) << 6 | usize::from(middle & 63)];
-        add(_mm512_permutexvar_epi8(after(2), table(&tables.blocks[usize::from(block)])), same);
-    }
-    all.continuing = high & !first;
-    all.letters |= letters | (chinese & !hexagrams);
-    all.symbols |= symbols;
-    all.blanks |= blanks;
-    all.unknown = unknown | hexagrams;
 }
 
 #[cfg(test)]
@@ -513,30 +381,6 @@ mod tests {
                     }
                 }
             }
-        }
-    }
-
-    #[test]
-    fn every_character_of_two_and_three_bytes_has_its_class() {
-        if !is_supported() {
-            return;
-        }
-        for c in ('\u{80}'..='\u{ffff}').filter(|&c| c != '\u{17f}') {
-            let mut window = [b'.'; READ];
-            c.encode_utf8(&mut window);
-            // SAFETY: the instructions are there.
-            let Block { letters, symbols, blanks, unknown, continuing, .. } =
-                unsafe { classify(&CLASSES.wide, &window) };
-            let bits = (1 << c.len_utf8()) - 1;
-            let expected = match CLASSES.at(&window, 0).0 {
-                _ if ('\u{4dc0}'..='\u{4dff}').contains(&c) => [0, 0, 0, 1],
-                Class::Letter => [1, 0, 0, 0],
-                Class::Other => [0, 1, 0, 0],
-                Class::Blank if c.len_utf8() == 2 => [0, 0, 1, 0],
-                _ => [0, 0, 0, 1],
-            };
-            assert_eq!([letters, symbols, blanks, unknown].map(|mask| mask & bits), expected, "{c:?}");
-            assert_eq!(continuing, bits & !1, "{c:?}");
         }
     }
 }
