@@ -9,6 +9,7 @@ with status 1 at the first difference. Needs numpy, tiktoken and tokenizers.
 """
 
 import base64
+import os
 import random
 import subprocess
 import sys
@@ -19,7 +20,7 @@ import numpy as np
 import tiktoken
 from tokenizers import Tokenizer
 
-HERD = Path(__file__).parents[2] / "target/release/herd"
+HERD = os.environ.get("HERD", Path(__file__).parents[2] / "target/release/herd")
 PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"

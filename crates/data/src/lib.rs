@@ -34,6 +34,7 @@ mod stage;
 pub mod stats;
 pub mod storage;
 pub mod table;
+mod texts;
 pub mod tokenizer_stage;
 
 pub use error::Error;

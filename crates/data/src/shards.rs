@@ -4,7 +4,8 @@
 //! Which documents are kept back depends on their ids alone, so it is the same for any tokenizer, any order of
 //! the documents and any number of threads.
 
-use crate::documents::{self, Document, DocumentsError, Domain};
+use crate::documents::{DocumentsError, Domain};
+use crate::texts::{Reader, Text, Texts};
 use herd_run::atomic::{self, FileError};
 use herd_run::{Context, Interrupted, SettingError, hash};
 use herd_tokenizer::Tokenizer;
@@ -45,9 +46,9 @@ pub struct Sampling {
 }
 
 impl Sampling {
-    fn fits(&self, document: &Document) -> bool {
+    fn fits(&self, document: &Text) -> bool {
         self.domain.is_none_or(|domain| domain == document.domain)
-            && self.language.as_ref().is_none_or(|language| *language == document.language)
+            && self.language.as_ref().is_none_or(|language| language == document.language)
     }
 }
 
@@ -151,20 +152,24 @@ pub fn run(
     let summary = atomic::create_folder(out, |folder| {
         let mut shards = Shards::new(folder, &tokenizer);
         let task = ctx.progress.task("shards", Some(split.documents), "documents");
-        for batch in Batches::open(documents)? {
+        // While a batch is tokenised, the next is read and the one before is written.
+        let mut batches = Batches::open(documents)?;
+        let (mut next, mut encoded) = (batches.next().transpose()?, None);
+        while next.is_some() || encoded.is_some() {
             ctx.stop.check()?;
-            let batch = batch?;
-            let encoded: Vec<_> = batch.par_iter().map(|d| encode(&tokenizer, d)).collect();
-            for (document, tokens) in batch.iter().zip(encoded) {
-                if split.is_held_out(document) {
-                    shards.push(document, &tokens, true)?;
-                    continue;
-                }
-                for _ in 0..copies(&settings.sampling, document) {
-                    shards.push(document, &tokens, false)?;
-                }
-            }
-            task.add(batch.len() as u64);
+            let current = next.take();
+            let (read, (tokens, written)) = rayon::join(
+                || if current.is_some() { batches.next().transpose() } else { Ok(None) },
+                || {
+                    rayon::join(
+                        || current.as_deref().map(|batch| encode(&tokenizer, batch)),
+                        || encoded.take().map_or(Ok(0), |batch| write(&mut shards, &split, settings, batch)),
+                    )
+                },
+            );
+            next = read?;
+            task.add(written?);
+            encoded = current.zip(tokens);
         }
         let (index, summary) = shards.finish(tokenizer_hash)?;
         index.save(folder)?;
@@ -180,36 +185,67 @@ pub fn run(
     Ok(summary)
 }
 
-/// `<|begin_of_text|>`, the text, `<|end_of_text|>`.
-fn encode(tokenizer: &Tokenizer, document: &Document) -> Vec<u32> {
-    let mut tokens = vec![tokenizer.specials().bos];
-    tokenizer.encode_into(&document.text, &mut tokens);
-    tokens.push(tokenizer.specials().end_of_text);
-    tokens
+/// A document's tokens.
+struct Encoded {
+    /// `<|begin_of_text|>`, the text, `<|end_of_text|>`.
+    tokens: Vec<u32>,
+    characters: u64,
+}
+
+/// The tokens of the documents of a batch.
+fn encode(tokenizer: &Tokenizer, batch: &[Texts]) -> Vec<Encoded> {
+    let documents: Vec<Text> = batch.iter().flat_map(Texts::iter).collect();
+    let encode = |document: &Text| {
+        let mut tokens = Vec::with_capacity(document.text.len() / 3 + 2);
+        tokens.push(tokenizer.specials().bos);
+        tokenizer.encode_into(document.text, &mut tokens);
+        tokens.push(tokenizer.specials().end_of_text);
+        Encoded { tokens, characters: document.text.chars().count() as u64 }
+    };
+    documents.par_iter().map(encode).collect()
+}
+
+/// Writes a batch; how many documents it has.
+fn write(
+    shards: &mut Shards,
+    split: &Split,
+    settings: &Settings,
+    (batch, encoded): (Vec<Texts>, Vec<Encoded>),
+) -> Result<u64, Error> {
+    for (document, encoded) in batch.iter().flat_map(Texts::iter).zip(&encoded) {
+        if split.is_held_out(&document) {
+            shards.push(&document, encoded, true)?;
+            continue;
+        }
+        for _ in 0..copies(&settings.sampling, &document) {
+            shards.push(&document, encoded, false)?;
+        }
+    }
+    Ok(encoded.len() as u64)
 }
 
 /// Documents in batches of bounded size, in the order of the file.
-pub(crate) struct Batches(documents::Reader);
+pub(crate) struct Batches(Reader);
 
 impl Batches {
     pub(crate) fn open(path: &Path) -> Result<Self, Error> {
-        Ok(Self(documents::read(path)?))
+        Ok(Self(Reader::open(path)?))
     }
 }
 
 impl Iterator for Batches {
-    type Item = Result<Vec<Document>, Error>;
+    type Item = Result<Vec<Texts>, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let mut batch = Vec::new();
         let mut bytes = 0;
         while bytes < BATCH_BYTES
-            && let Some(document) = self.0.next()
+            && let Some(texts) = self.0.next()
         {
-            match document {
-                Ok(document) => {
-                    bytes += document.text.len();
-                    batch.push(document);
+            match texts {
+                Ok(texts) => {
+                    bytes += texts.bytes();
+                    batch.push(texts);
                 }
                 Err(error) => return Some(Err(error.into())),
             }
@@ -228,9 +264,11 @@ struct Split {
 impl Split {
     fn plan(settings: &Settings, path: &Path) -> Result<Self, Error> {
         let mut domains: BTreeMap<Domain, Vec<(u64, u64)>> = BTreeMap::new();
-        for document in documents::read(path)? {
-            let document = document?;
-            domains.entry(document.domain).or_default().push((key(&document.id), document.text.len() as u64));
+        for texts in Reader::open(path)? {
+            for document in texts?.iter() {
+                let entry = (key(document.id), document.text.len() as u64);
+                domains.entry(document.domain).or_default().push(entry);
+            }
         }
         let documents = domains.values().map(|keys| keys.len() as u64).sum();
         if documents == 0 {
@@ -241,8 +279,8 @@ impl Split {
         Ok(Self { documents, limits })
     }
 
-    fn is_held_out(&self, document: &Document) -> bool {
-        self.limits.get(&document.domain).is_some_and(|&limit| key(&document.id) < limit)
+    fn is_held_out(&self, document: &Text) -> bool {
+        self.limits.get(&document.domain).is_some_and(|&limit| key(document.id) < limit)
     }
 }
 
@@ -264,9 +302,9 @@ fn limit(share: f64, mut keys: Vec<(u64, u64)>) -> u64 {
 }
 
 /// How often a document is written; which documents have the fraction of a copy depends on their ids alone.
-fn copies(rules: &[Sampling], document: &Document) -> u64 {
+fn copies(rules: &[Sampling], document: &Text) -> u64 {
     let Some(rule) = rules.iter().find(|rule| rule.fits(document)) else { return 1 };
-    let more = (number("copies", &document.id) as f64 / u64::MAX as f64) < rule.copies.fract();
+    let more = (number("copies", document.id) as f64 / u64::MAX as f64) < rule.copies.fract();
     rule.copies as u64 + more as u64
 }
 
@@ -299,7 +337,7 @@ impl<'a> Shards<'a> {
         Self { folder, tokenizer, domains: BTreeMap::new() }
     }
 
-    fn push(&mut self, document: &Document, tokens: &[u32], held_out: bool) -> Result<(), Error> {
+    fn push(&mut self, document: &Text, encoded: &Encoded, held_out: bool) -> Result<(), Error> {
         let name = document.domain.name();
         let create = |part: &str| {
             TokenShardWriter::create(
@@ -315,9 +353,9 @@ impl<'a> Shards<'a> {
                 characters: 0,
             }),
         };
-        domain.characters += document.text.chars().count() as u64;
+        domain.characters += encoded.characters;
         let shard = if held_out { &mut domain.held_out } else { &mut domain.train };
-        Ok(shard.push(tokens, document.text.len() as u64)?)
+        Ok(shard.push(&encoded.tokens, document.text.len() as u64)?)
     }
 
     fn finish(self, tokenizer_hash: String) -> Result<(ShardIndex, Summary), Error> {

@@ -2,6 +2,7 @@
 //! which the tokenizer itself knows nothing of.
 
 use crate::shards::{Batches, Error};
+use crate::texts::Texts;
 use herd_run::{Context, atomic};
 use herd_tokenizer::train::{Settings, Trainer};
 use rayon::prelude::*;
@@ -27,18 +28,19 @@ pub struct Summary {
 /// or not at all.
 pub fn run(settings: &Settings, documents: &Path, out: &Path, ctx: &Context) -> Result<Summary, Error> {
     let mut trainer = Trainer::new(settings.clone())?;
-    let mut first = Vec::new();
+    let mut first: Vec<Texts> = Vec::new();
     let (mut count, mut bytes) = (0, 0);
     let task = ctx.progress.task("count pieces", None, "documents");
     for batch in Batches::open(documents)? {
         ctx.stop.check()?;
-        let texts: Vec<String> = batch?.into_iter().map(|d| d.text).collect();
-        trainer.feed(&texts);
+        let batch = batch?;
+        let texts = texts_of(&batch);
+        trainer.feed(&texts)?;
         count += texts.len() as u64;
         bytes += texts.iter().map(|t| t.len() as u64).sum::<u64>();
         task.add(texts.len() as u64);
         if first.is_empty() {
-            first = texts;
+            first = batch;
         }
     }
     drop(task);
@@ -48,6 +50,7 @@ pub fn run(settings: &Settings, documents: &Path, out: &Path, ctx: &Context) -> 
     let distinct_pieces = trainer.distinct_pieces() as u64;
     let tokenizer = trainer.finish(ctx)?;
 
+    let first = texts_of(&first);
     let tokens: u64 = first.par_iter().map(|text| tokenizer.encode(text).len() as u64).sum();
     let characters: u64 = first.par_iter().map(|text| text.chars().count() as u64).sum();
     let summary = Summary {
@@ -69,4 +72,8 @@ pub fn run(settings: &Settings, documents: &Path, out: &Path, ctx: &Context) -> 
         Ok::<_, Error>(())
     })?;
     Ok(summary)
+}
+
+fn texts_of(batch: &[Texts]) -> Vec<&str> {
+    batch.iter().flat_map(Texts::iter).map(|document| document.text).collect()
 }

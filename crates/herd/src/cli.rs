@@ -197,6 +197,10 @@ pub enum TokenizerCommand {
         /// Tokens in all, the 256 special ones included.
         #[arg(long, default_value_t = 32_768, value_name = "N")]
         vocab_size: usize,
+        /// Memory that training may take, such as 1GB, besides some 50 MB for the program; counts that do not fit go to
+        /// disk. The result is the same [default: as much as it takes].
+        #[arg(long, value_name = "SIZE", value_parser = super::commands::bytes)]
+        memory: Option<u64>,
         /// Print what was done as one JSON object.
         #[arg(long)]
         json: bool,
@@ -214,6 +218,10 @@ pub enum TokenizerCommand {
         /// Tokens in all, the 256 special ones included.
         #[arg(long, value_name = "N")]
         vocab_size: usize,
+        /// Memory that training may take, such as 1GB, besides some 50 MB for the program; counts that do not fit go to
+        /// disk. The result is the same [default: as much as it takes].
+        #[arg(long, value_name = "SIZE", value_parser = super::commands::bytes)]
+        memory: Option<u64>,
         /// One JSON object a file.
         #[arg(long)]
         json: bool,
@@ -231,6 +239,18 @@ pub enum TokenizerCommand {
         /// Write each file's ids here, as NAME.ids with little-endian 32-bit numbers, to compare them.
         #[arg(long, value_name = "FOLDER")]
         ids: Option<PathBuf>,
+    },
+    /// Tokenise documents (Parquet, as `herd data` writes them) into token shards, as the stage `shards` does.
+    Shards {
+        /// The tokenizer.
+        tokenizer: PathBuf,
+        /// The documents.
+        documents: PathBuf,
+        /// Folder to write; it must not be there yet.
+        out: PathBuf,
+        /// Print what was done as one JSON object: bytes, tokens, documents, threads, seconds (wall time).
+        #[arg(long)]
+        json: bool,
     },
     /// Write a tokenizer as Hugging Face's files.
     Save {

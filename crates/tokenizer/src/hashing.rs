@@ -20,6 +20,31 @@ pub(crate) fn mix(a: u64) -> u64 {
     (product as u64) ^ ((product >> 64) as u64)
 }
 
+/// A hash of some bytes: sixteen at a time, independent of each other, so that the products overlap.
+#[inline]
+pub(crate) fn of_bytes(piece: &[u8]) -> u64 {
+    const KEYS: [u64; 2] = [0xa076_1d64_78bd_642f, 0xe703_7ed1_a0b4_28db];
+    let number = |bytes: &[u8]| bytes.first_chunk().map_or(0, |eight| u64::from_le_bytes(*eight));
+    let fold = |bytes: &[u8], key: u64| {
+        let product = u128::from(number(bytes) ^ key) * u128::from(number(&bytes[8..]) ^ KEYS[1]);
+        product as u64 ^ (product >> 64) as u64
+    };
+    let (mut hash, mut key) = (piece.len() as u64, KEYS[0]);
+    for chunk in piece.chunks_exact(16) {
+        hash ^= fold(chunk, key);
+        key = key.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    }
+    match piece.last_chunk::<16>() {
+        Some(last) => hash ^= fold(last, key),
+        None => {
+            let mut last = [0; 16];
+            last[..piece.len()].copy_from_slice(piece);
+            hash ^= fold(&last, key);
+        }
+    }
+    mix(hash)
+}
+
 impl Hasher for FastHasher {
     #[inline]
     fn write(&mut self, bytes: &[u8]) {

@@ -203,10 +203,10 @@ impl SentencePiece {
                 end = written[after..end].find(SPACE).map_or(end, |at| after + at);
             }
             let part = &bytes[start..end];
-            if !cache.get_long(part, out) {
+            if !cache.long.get(part, out) {
                 let from = out.len();
                 self.merge(&written[start..end], out);
-                cache.insert_long(part, &out[from..]);
+                cache.long.insert(part, &out[from..]);
             }
             start = end;
         }

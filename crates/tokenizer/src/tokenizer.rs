@@ -164,7 +164,7 @@ impl Tokenizer {
             ids
         };
         let parts: Vec<Vec<u32>> = parts(text).into_par_iter().enumerate().map(encode).collect();
-        parts.concat()
+        concat(&parts)
     }
 
     /// Appends the tokens of a plain text to `ids`; see [`encode`](Self::encode).
@@ -365,6 +365,25 @@ pub(crate) struct Llama3Merges<'a> {
     /// By id.
     pub(crate) tokens: Vec<Vec<u8>>,
     pub(crate) merges: &'a MergeTable,
+}
+
+/// The parts one after the other, copied by all threads.
+fn concat(parts: &[Vec<u32>]) -> Vec<u32> {
+    let total = parts.iter().map(Vec::len).sum();
+    let mut all = Vec::with_capacity(total);
+    let mut rest = all.spare_capacity_mut();
+    let mut places = Vec::with_capacity(parts.len());
+    for part in parts {
+        let (place, after) = rest.split_at_mut(part.len());
+        places.push((place, part));
+        rest = after;
+    }
+    places.into_par_iter().for_each(|(place, part)| {
+        place.write_copy_of_slice(part);
+    });
+    // SAFETY: every part was copied to its place, and there are no gaps.
+    unsafe { all.set_len(total) };
+    all
 }
 
 /// Bytes that one thread encodes at a time, about.

@@ -88,7 +88,7 @@ fn an_extended_vocabulary_keeps_its_tokens_and_shortens_other_languages() {
     let german = "die Kühe und das Kälbchen gehen über den Hügel zur Herde\n".repeat(40);
     let base = train(&[&english], &settings(560)).unwrap();
     let mut trainer = Trainer::new(settings(640)).unwrap();
-    trainer.feed(&[&german]);
+    trainer.feed(&[&german]).unwrap();
     let extended = trainer.extend(&base, &Context::quiet()).unwrap();
 
     let text_tokens = base.vocab_size() as u32 - SPECIAL_COUNT as u32;

@@ -1,180 +1,158 @@
+//! Tokens of pieces seen before, of bounded size: short pieces in lines of the processor's cache, longer ones behind a
+//! hash. It never changes a result.
+
 use super::Scratch;
-use crate::hashing::{FastMap, mix};
+use super::batch::Batch;
+use super::long_pieces::LongPieces;
+use memmap2::MmapMut;
 
 /// Longest piece that fits a key, bytes; nearly all words do.
-pub(crate) const KEY_BYTES: usize = 15;
+pub(crate) const KEY_BYTES: usize = 24;
 
-/// The bits that the bytes of a piece fill, by its length.
-const KEPT: [[u64; 2]; 16] = {
-    let mut kept = [[0; 2]; 16];
-    let mut length = 1;
-    while length < 16 {
-        let all = u128::MAX >> (128 - 8 * length);
-        kept[length] = [all as u64, (all >> 64) as u64];
-        length += 1;
-    }
-    kept
-};
-
-/// A short piece as two numbers: its bytes, zeros, and its length in the last byte.
-#[derive(Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Key {
-    low: u64,
-    high: u64,
-}
+/// A short piece as three numbers: its bytes, and after them 0xff, which no text has. The fourth number is all ones,
+/// so that a key is one register. All ones: no piece.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(C, align(32))]
+pub(super) struct Key(pub(super) [u64; 4]);
 
 impl Key {
-    /// The key of no piece.
-    pub(crate) const NONE: Self = Self { low: 0, high: u64::MAX };
-
-    /// The key of `text[start..end]`, at least 1 and at most [`KEY_BYTES`] bytes.
-    #[inline(always)]
-    pub(crate) fn new(text: &[u8], start: usize, end: usize) -> Self {
-        let length = end - start;
-        let bytes = match text.get(start..).and_then(|rest| rest.first_chunk::<16>()) {
-            Some(bytes) => *bytes,
-            None => {
-                let mut bytes = [0; 16];
-                bytes[..length].copy_from_slice(&text[start..end]);
-                bytes
-            }
-        };
-        let [low, high] = bytes.as_chunks::<8>().0 else { unreachable!("sixteen bytes are two times eight") };
-        let [keep_low, keep_high] = KEPT[length % 16];
-        Self {
-            low: u64::from_le_bytes(*low) & keep_low,
-            high: u64::from_le_bytes(*high) & keep_high | (length as u64) << 56,
-        }
-    }
-
-    /// Equality without a branch.
-    #[inline]
-    fn is(self, other: Self) -> bool {
-        (self.low ^ other.low) | (self.high ^ other.high) == 0
-    }
-
-    #[inline]
-    pub(crate) fn hash(self) -> u64 {
-        mix(self.low ^ self.high.rotate_left(23).wrapping_mul(0xa076_1d64_78bd_642f))
-    }
+    pub(super) const NONE: Self = Self([u64::MAX; 4]);
 }
 
-/// Most tokens that are kept beside their key.
-pub(crate) const INLINE: usize = 3;
+/// The tokens of a short piece in one number. From the lowest bit: three tokens of [`ID_BITS`] and how many they are;
+/// or, with [`SPILLED`], where they begin in the spill (32 bits) and how many. 0 is nothing.
+pub(super) type Found = u64;
 
-/// Tokens of a short piece, and in the last place how many; if more than [`INLINE`], the first place says where they
-/// begin in the spill.
-pub(crate) type Found = [u32; INLINE + 1];
+/// Bits of a token beside its key; larger ids are spilled.
+pub(super) const ID_BITS: u32 = 20;
+/// Most tokens beside a key.
+pub(super) const INLINE: usize = 3;
+/// Where the number of tokens beside a key stands.
+pub(super) const COUNT_AT: u32 = 60;
+/// The tokens stand in the spill.
+pub(super) const SPILLED: u64 = 1 << 63;
 
 /// A key and its tokens.
-#[derive(Clone, Copy, Default)]
-struct Slot {
-    key: Key,
-    found: Found,
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(super) struct Slot {
+    pub(super) key: [u64; 3],
+    pub(super) found: Found,
 }
 
-/// Two slots that a key can be in: one cache line.
-#[derive(Clone, Copy, Default)]
-#[repr(align(64))]
-struct Pair([Slot; 2]);
+/// Two slots that a key can be in: one line of the processor's cache.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub(super) struct Pair(pub(super) [Slot; 2]);
 
-/// Slots, a power of two; 4 MB in all.
-const SLOTS: usize = 1 << 17;
+/// Pairs of slots, a power of two; 4 MB in all.
+pub(super) const PAIRS: usize = 1 << 16;
 /// Tokens spilled before everything is forgotten.
 const SPILL: usize = 1 << 20;
-/// Longest piece worth remembering, bytes.
-const LONGEST: usize = 48;
-/// Long pieces remembered before all of them are forgotten.
-const LONG_PIECES: usize = 1 << 14;
+/// Tokens read from the spill at once.
+pub(super) const SPILL_READ: usize = 16;
 
-/// Tokens of short pieces seen before, of bounded size. Owned by one thread at a time; never changes a result.
+/// See the module. Owned by one thread at a time.
 pub(crate) struct Cache {
-    pairs: Vec<Pair>,
+    pairs: Pairs,
+    /// Ends with [`SPILL_READ`] tokens that mean nothing.
     spill: Vec<u32>,
-    /// Pieces that fit no key, up to [`LONGEST`].
-    long: FastMap<Box<[u8]>, Box<[u32]>>,
+    pub(crate) long: LongPieces,
     pub(crate) scratch: Scratch,
+    /// Not in use; kept so that a short text does not make them anew.
+    batches: Vec<Box<Batch>>,
 }
 
 impl Default for Cache {
     fn default() -> Self {
         Self {
-            pairs: vec![Pair::default(); SLOTS / 2],
-            spill: Vec::new(),
-            long: FastMap::default(),
+            pairs: Pairs::new(),
+            spill: vec![0; SPILL_READ],
+            long: LongPieces::default(),
             scratch: Scratch::default(),
+            batches: Vec::new(),
         }
     }
 }
 
 impl Cache {
     #[inline]
-    fn place(hash: u64) -> usize {
-        (hash >> (64 - (SLOTS / 2).ilog2())) as usize
+    pub(super) fn pairs(&self) -> &[Pair; PAIRS] {
+        self.pairs.get()
     }
 
-    /// What is known of a piece.
-    #[inline(always)]
-    pub(crate) fn find(&self, key: Key, hash: u64) -> Option<&Found> {
-        let Pair(slots) = &self.pairs[Self::place(hash)];
-        // Chosen without a branch: which of the two it is, nobody can predict.
-        let slot = &slots[usize::from(slots[1].key.is(key))];
-        slot.key.is(key).then_some(&slot.found)
-    }
-
-    /// The tokens that [`find`](Self::find) found.
     #[inline]
-    pub(crate) fn tokens<'a>(&'a self, found: &'a Found) -> &'a [u32] {
-        match found[INLINE] as usize {
-            count @ ..=INLINE => &found[..count],
-            count => &self.spill[found[0] as usize..][..count],
-        }
+    pub(super) fn spill(&self) -> &[u32] {
+        &self.spill
     }
 
-    /// Appends the tokens of a known piece and says whether it was known.
-    pub(crate) fn get(&self, key: Key, hash: u64, out: &mut Vec<u32>) -> bool {
-        let found = self.find(key, hash);
-        out.extend_from_slice(found.map_or(&[], |found| self.tokens(found)));
-        found.is_some()
+    /// Does something with a batch.
+    pub(super) fn with_batch(&mut self, work: impl FnOnce(&mut Self, &mut Batch)) {
+        let mut batch = self.batches.pop().unwrap_or_else(Batch::new);
+        work(self, &mut batch);
+        self.batches.push(batch);
     }
 
     /// Remembers a piece in place of the one that was remembered longest of two.
-    pub(crate) fn insert(&mut self, key: Key, hash: u64, tokens: &[u32]) {
-        if self.spill.len() > SPILL {
-            self.pairs.fill(Pair::default());
-            self.spill.clear();
-        }
-        let mut found = [0; INLINE + 1];
-        found[INLINE] = tokens.len() as u32;
-        if tokens.len() <= INLINE {
-            found[..tokens.len()].copy_from_slice(tokens);
-        } else {
-            found[0] = self.spill.len() as u32;
-            self.spill.extend_from_slice(tokens);
-        }
-        let Pair(slots) = &mut self.pairs[Self::place(hash)];
-        slots[1] = slots[0];
-        slots[0] = Slot { key, found };
-    }
-
-    /// As [`get`](Self::get), for a piece that fits no key.
-    pub(crate) fn get_long(&self, piece: &[u8], out: &mut Vec<u32>) -> bool {
-        if piece.len() > LONGEST {
-            return false;
-        }
-        let Some(tokens) = self.long.get(piece) else { return false };
-        out.extend_from_slice(tokens);
-        true
-    }
-
-    /// As [`insert`](Self::insert), for a piece that fits no key.
-    pub(crate) fn insert_long(&mut self, piece: &[u8], tokens: &[u32]) {
-        if piece.len() > LONGEST {
+    pub(super) fn insert(&mut self, key: Key, place: u32, tokens: &[u32]) {
+        let [a, b, c, _] = key.0;
+        if a | b | c == 0 {
+            // 24 NUL characters look like an empty slot.
             return;
         }
-        if self.long.len() >= LONG_PIECES {
-            self.long.clear();
+        if self.spill.len() > SPILL {
+            self.pairs = Pairs::new();
+            self.spill.truncate(SPILL_READ);
         }
-        self.long.insert(piece.into(), tokens.into());
+        let fits = tokens.len() <= INLINE && tokens.iter().all(|&id| id < 1 << ID_BITS);
+        let found = if fits {
+            let ids = tokens.iter().rev().fold(0, |ids, &id| ids << ID_BITS | u64::from(id));
+            ids | (tokens.len() as u64) << COUNT_AT
+        } else {
+            let at = self.spill.len() - SPILL_READ;
+            self.spill.truncate(at);
+            self.spill.extend_from_slice(tokens);
+            self.spill.extend_from_slice(&[0; SPILL_READ]);
+            SPILLED | (tokens.len() as u64) << 32 | at as u64
+        };
+        let Pair(slots) = &mut self.pairs.get_mut()[place as usize];
+        slots[1] = slots[0];
+        slots[0] = Slot { key: [a, b, c], found };
+    }
+}
+
+/// The pairs, on large pages where the system has them: they are read at random.
+struct Pairs(MmapMut);
+
+/// Large pages begin at multiples of this.
+const PAGE: usize = 2 << 20;
+const PAIRS_BYTES: usize = PAIRS * size_of::<Pair>();
+
+impl Pairs {
+    /// All empty. A slot of zeros has the key of 24 NUL characters, and no tokens.
+    fn new() -> Self {
+        let map = MmapMut::map_anon(PAIRS_BYTES + PAGE)
+            .unwrap_or_else(|error| panic!("no memory for {PAIRS_BYTES} bytes: {error}"));
+        #[cfg(target_os = "linux")]
+        // Without them it only is slower.
+        let _ = map.advise(memmap2::Advice::HugePage);
+        Self(map)
+    }
+
+    #[inline]
+    fn begin(&self) -> usize {
+        (self.0.as_ptr() as usize).wrapping_neg() % PAGE
+    }
+
+    #[inline]
+    fn get(&self) -> &[Pair; PAIRS] {
+        // SAFETY: the map has PAIRS_BYTES from here on, aligned to a page; every bit pattern is a pair.
+        unsafe { &*self.0.as_ptr().add(self.begin()).cast() }
+    }
+
+    fn get_mut(&mut self) -> &mut [Pair; PAIRS] {
+        let begin = self.begin();
+        // SAFETY: as in `get`.
+        unsafe { &mut *self.0.as_mut_ptr().add(begin).cast() }
     }
 }

@@ -1,7 +1,11 @@
 //! Exact byte-pair encoding.
 
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod batch;
 mod borders;
 mod cache;
+mod long_pieces;
 mod merge;
 mod vocabulary;
 
@@ -10,13 +14,21 @@ pub(crate) use merge::{Merge, MergeTable, NONE, Scratch};
 pub(crate) use vocabulary::Vocabulary;
 
 use crate::split::{CLASSES, Classes, Split, llama3_piece_ends};
+use batch::{BATCH, Batch, GROUP, Instructions};
 pub(crate) use borders::Borders;
-use cache::{INLINE, KEY_BYTES, Key};
+use cache::KEY_BYTES;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-/// Pieces that are looked up together.
-const BATCH: usize = 256;
+/// Pieces of a text whose ends stand in a batch.
+struct Pieces<'t> {
+    text: &'t [u8],
+    /// Where the first begins.
+    start: usize,
+    count: usize,
+    /// Pieces that the split rule gives; else parts of one, between borders.
+    whole: bool,
+}
 
 /// What becomes of bytes that the vocabulary has no token for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +70,7 @@ pub(crate) struct Bpe {
     /// Found at the first piece that fits no key.
     borders: OnceLock<Borders>,
     classes: &'static Classes,
+    instructions: Instructions,
 }
 
 /// States of [`Bpe::regular`].
@@ -71,7 +84,16 @@ impl Bpe {
         let missing = (0..=u8::MAX).filter(|&byte| byte_ids[usize::from(byte)] == merge::NONE).collect();
         let merges = MergeTable::new(merges, byte_ids);
         let regular = (0..vocabulary.len()).map(|_| AtomicU8::new(UNKNOWN)).collect();
-        Self { vocabulary, merges, rules, regular, missing, borders: OnceLock::new(), classes: &CLASSES }
+        Self {
+            vocabulary,
+            merges,
+            rules,
+            regular,
+            missing,
+            borders: OnceLock::new(),
+            classes: &CLASSES,
+            instructions: Instructions::best(),
+        }
     }
 
     pub(crate) fn vocabulary(&self) -> &Vocabulary {
@@ -136,10 +158,6 @@ impl Bpe {
 
     /// Appends the tokens of the pieces of a text; `fill` writes the ends of some pieces, in order, from a place where
     /// one begins, and says how many.
-    ///
-    /// In batches and three steps, so that the processor waits for many places of the cache at once instead of for
-    /// one after the other.
-    #[inline(always)]
     fn encode_pieces(
         &self,
         text: &[u8],
@@ -147,64 +165,98 @@ impl Bpe {
         cache: &mut Cache,
         out: &mut Vec<u32>,
     ) {
-        let mut ends = [0; BATCH];
-        let mut keys = [(Key::default(), 0); BATCH];
-        let mut ids = [0; BATCH * INLINE];
-        let mut start = 0;
-        while start < text.len() {
-            let count = fill(start, &mut ends);
-            let mut at = start;
-            for (key, &end) in keys.iter_mut().zip(&ends[..count]) {
-                key.0 = if end - at <= KEY_BYTES { Key::new(text, at, end) } else { Key::NONE };
-                key.1 = key.0.hash();
-                at = end;
+        cache.with_batch(|cache, batch| {
+            let mut start = 0;
+            while start < text.len() {
+                let count = fill(start, &mut batch.ends);
+                let pieces = Pieces { text, start, count, whole: true };
+                self.encode_batch(pieces, batch, cache, out);
+                start = batch.ends[count - 1];
             }
-            let mut filled = 0;
-            for (&(key, hash), &end) in keys.iter().zip(&ends[..count]) {
-                match cache.find(key, hash) {
-                    // All places are copied, whatever their number: a branch on it would be mispredicted.
-                    Some(found) if found[INLINE] as usize <= INLINE => {
-                        ids[filled..filled + INLINE].copy_from_slice(&found[..INLINE]);
-                        filled += found[INLINE] as usize;
+        });
+    }
+
+    /// Appends the tokens of the pieces of a batch.
+    fn encode_batch(&self, pieces: Pieces, batch: &mut Batch, cache: &mut Cache, out: &mut Vec<u32>) {
+        let Pieces { text, mut start, count, whole } = pieces;
+        let Batch { ends, group } = batch;
+        for ends in ends[..count].chunks(GROUP) {
+            self.instructions.make_keys(text, start, ends, group, cache);
+            let (mut done, mut long) = (0, 0);
+            loop {
+                done = self.instructions.copy_known(group, done, ends.len(), cache, out);
+                if done == ends.len() {
+                    break;
+                }
+                let piece = &text[if done == 0 { start } else { ends[done - 1] }..ends[done]];
+                let from = out.len();
+                if piece.len() <= KEY_BYTES {
+                    if self.encode_unknown(piece, whole, cache, out) {
+                        cache.insert(group.keys[done], group.places[done], &out[from..]);
                     }
-                    found => {
-                        out.extend_from_slice(&ids[..filled]);
-                        filled = 0;
-                        if let Some(found) = found {
-                            out.extend_from_slice(cache.tokens(found));
-                        } else if end - start > KEY_BYTES {
-                            self.encode_long(text, start, end, cache, out);
-                        } else {
-                            self.encode_unknown(&text[start..end], (key, hash), true, cache, out);
-                        }
+                } else {
+                    let hash = group.long_hashes[long];
+                    long += 1;
+                    let known = hash.is_some_and(|hash| cache.long.get_hashed(piece, hash, out));
+                    if !known && self.encode_long(piece, whole, cache, out) {
+                        cache.long.insert(piece, &out[from..]);
                     }
                 }
-                start = end;
+                done += 1;
             }
-            out.extend_from_slice(&ids[..filled]);
+            start = ends[ends.len() - 1];
         }
     }
 
-    /// A piece, or with `whole` false a part of one between borders, that fits a key and is not in the cache.
-    #[cold]
+    /// Appends the tokens of a piece, or with `whole` false of a part of one between borders; whether they may be
+    /// remembered.
     #[inline(never)]
-    fn encode_unknown(
-        &self,
-        piece: &[u8],
-        (key, hash): (Key, u64),
-        whole: bool,
-        cache: &mut Cache,
-        out: &mut Vec<u32>,
-    ) {
-        let from = out.len();
-        match self.vocabulary.short_id(key, hash) {
+    fn encode_unknown(&self, piece: &[u8], whole: bool, cache: &mut Cache, out: &mut Vec<u32>) -> bool {
+        match self.vocabulary.id(piece) {
             Some(id) if self.is_regular(id, &mut cache.scratch) => out.push(id),
             // As a piece it is this token, as a part of one it is not: the cache cannot tell, so it is not asked.
-            Some(id) if whole && self.rules.whole_pieces => return out.push(id),
-            Some(_) => return self.merge(piece, &mut cache.scratch, out),
+            Some(id) if whole && self.rules.whole_pieces => {
+                out.push(id);
+                return false;
+            }
+            Some(_) => {
+                self.merge(piece, &mut cache.scratch, out);
+                return false;
+            }
             None => self.merge(piece, &mut cache.scratch, out),
         }
-        cache.insert(key, hash, &out[from..]);
+        true
+    }
+
+    /// As [`encode_unknown`](Self::encode_unknown) for a piece that fits no key: cut at its borders.
+    #[inline(never)]
+    fn encode_long(&self, piece: &[u8], whole: bool, cache: &mut Cache, out: &mut Vec<u32>) -> bool {
+        let borders = self.borders();
+        // Where a byte has no token, what stands on both sides of it may merge: borders say nothing about that.
+        let first = match self.lacks_tokens_for(piece) {
+            true => piece.len(),
+            false => borders.next(piece, 0, piece.len()),
+        };
+        if first == piece.len() {
+            return self.encode_unknown(piece, whole, cache, out);
+        }
+        cache.with_batch(|cache, batch| {
+            let (mut start, mut end) = (0, first);
+            while start < piece.len() {
+                let (from, mut count) = (start, 0);
+                while count < BATCH && start < piece.len() {
+                    batch.ends[count] = end;
+                    count += 1;
+                    start = end;
+                    if end < piece.len() {
+                        end = borders.next(piece, end, piece.len());
+                    }
+                }
+                let parts = Pieces { text: piece, start: from, count, whole: false };
+                self.encode_batch(parts, batch, cache, out);
+            }
+        });
+        true
     }
 
     /// Appends what merging the bytes of a piece gives.
@@ -239,40 +291,41 @@ impl Bpe {
     fn lacks_tokens_for(&self, piece: &[u8]) -> bool {
         !self.missing.is_empty() && piece.iter().any(|b| self.missing.contains(b))
     }
+}
 
-    /// A piece that fits no key: cut at its borders.
-    #[inline(never)]
-    fn encode_long(&self, text: &[u8], start: usize, end: usize, cache: &mut Cache, out: &mut Vec<u32>) {
-        if self.lacks_tokens_for(&text[start..end]) {
-            // What stands on both sides of such a byte may merge: borders say nothing about that.
-            return self.merge(&text[start..end], &mut cache.scratch, out);
-        }
-        let borders = self.borders();
-        let mut from = start;
-        while from < end {
-            let to = borders.next(text, from, end);
-            let whole = to - from == end - start;
-            let part = &text[from..to];
-            if part.len() <= KEY_BYTES {
-                let key = Key::new(text, from, to);
-                let hash = key.hash();
-                if !cache.get(key, hash, out) {
-                    self.encode_unknown(part, (key, hash), whole, cache, out);
-                }
-            } else if !cache.get_long(part, out) {
-                let at = out.len();
-                match self.vocabulary.id(part) {
-                    Some(id) if self.is_regular(id, &mut cache.scratch) => out.push(id),
-                    Some(id) if whole && self.rules.whole_pieces => {
-                        out.push(id);
-                        from = to;
-                        continue;
-                    }
-                    _ => self.merge(part, &mut cache.scratch, out),
-                }
-                cache.insert_long(part, &out[at..]);
-            }
-            from = to;
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Tokenizer;
+    use crate::train::{Settings, train};
+    use crate::vocabulary::Entry;
+
+    /// Texts of all alphabets, with and without a warm cache: every set of instructions gives the same tokens.
+    #[test]
+    fn tokens_do_not_depend_on_the_instructions() {
+        let corpus = include_str!("../../tests/golden/corpus.txt");
+        let tokenizer = train(&[corpus], &Settings { vocab_size: 2000, ..Settings::default() }).unwrap();
+        let parts = |tokenizer: &Tokenizer| {
+            let merges = tokenizer.llama3_merges().unwrap();
+            let entries: Vec<Entry> = merges.tokens.into_iter().map(Entry::text).collect();
+            let vocabulary = Vocabulary::new(&entries).unwrap();
+            Bpe::new(vocabulary, merges.merges.ordered().to_vec(), Rules::llama3())
+        };
+        let mut portable = parts(&tokenizer);
+        portable.instructions = Instructions::Portable;
+        let best = parts(&tokenizer);
+        let (mut one, mut other) = (Cache::default(), Cache::default());
+        let starts: Vec<usize> = corpus.char_indices().map(|(at, _)| at).collect();
+        for round in 0..3000 {
+            let (from, length) = (starts[round * 7919 % starts.len()], round * 31 % 900);
+            let to = corpus.ceil_char_boundary((from + length).min(corpus.len()));
+            let text = &corpus[from..to];
+            let (mut a, mut b) = (Vec::new(), Vec::new());
+            portable.encode(text, &mut one, &mut a);
+            best.encode(text, &mut other, &mut b);
+            assert_eq!(a, b, "{text:?}");
+            let bytes: Vec<u8> = a.iter().flat_map(|&id| best.vocabulary().bytes(id)).copied().collect();
+            assert_eq!(bytes, text.as_bytes());
         }
     }
 }

@@ -1,6 +1,5 @@
-use super::cache::{KEY_BYTES, Key};
 use crate::Error;
-use crate::hashing::FastMap;
+use crate::hashing::{FastMap, mix};
 use crate::vocabulary::{Entry, EntryKind, Strings};
 
 /// The byte strings of all tokens by id, and from the byte strings of those that are text to the id.
@@ -31,7 +30,7 @@ impl Vocabulary {
                 return Err(Error::Vocabulary(format!("tokens {other} and {id} are both {text:?}")));
             }
             if bytes.len() <= KEY_BYTES {
-                vocabulary.short.insert(Key::new(bytes, 0, bytes.len()), id as u32);
+                vocabulary.short.insert(Key::new(bytes), id as u32);
             } else {
                 vocabulary.long.insert(bytes.as_slice().into(), id as u32);
             }
@@ -60,18 +59,33 @@ impl Vocabulary {
     pub(crate) fn id(&self, bytes: &[u8]) -> Option<u32> {
         match bytes.len() {
             0 => None,
-            1..=KEY_BYTES => {
-                let key = Key::new(bytes, 0, bytes.len());
-                self.short_id(key, key.hash())
-            }
+            1..=KEY_BYTES => self.short.get(Key::new(bytes)),
             _ => self.long.get(bytes).copied(),
         }
     }
+}
 
-    /// The token of a key with its hash.
+/// Longest token that fits a key, bytes; nearly all do.
+const KEY_BYTES: usize = 15;
+
+/// A short token as one number: its bytes, zeros, and its length in the last byte.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+struct Key(u128);
+
+impl Key {
+    /// The key of at least 1 and at most [`KEY_BYTES`] bytes.
     #[inline]
-    pub(crate) fn short_id(&self, key: Key, hash: u64) -> Option<u32> {
-        self.short.get(key, hash)
+    fn new(token: &[u8]) -> Self {
+        let mut bytes = [0; 16];
+        bytes[..token.len()].copy_from_slice(token);
+        bytes[KEY_BYTES] = token.len() as u8;
+        Self(u128::from_le_bytes(bytes))
+    }
+
+    #[inline]
+    fn hash(self) -> u64 {
+        let (low, high) = (self.0 as u64, (self.0 >> 64) as u64);
+        mix(low ^ high.rotate_left(23).wrapping_mul(0xa076_1d64_78bd_642f))
     }
 }
 
@@ -89,9 +103,9 @@ impl ShortTokens {
 
     /// The slot of a key, or the empty one where it belongs.
     #[inline]
-    fn find(&self, key: Key, hash: u64) -> usize {
+    fn find(&self, key: Key) -> usize {
         let mask = self.slots.len() - 1;
-        let mut at = (hash >> self.shift) as usize;
+        let mut at = (key.hash() >> self.shift) as usize;
         while self.slots[at & mask].0 != key && self.slots[at & mask].0 != Key::default() {
             at += 1;
         }
@@ -99,13 +113,13 @@ impl ShortTokens {
     }
 
     fn insert(&mut self, key: Key, id: u32) {
-        let at = self.find(key, key.hash());
+        let at = self.find(key);
         self.slots[at] = (key, id);
     }
 
     #[inline]
-    fn get(&self, key: Key, hash: u64) -> Option<u32> {
-        let (found, id) = self.slots[self.find(key, hash)];
+    fn get(&self, key: Key) -> Option<u32> {
+        let (found, id) = self.slots[self.find(key)];
         (found == key).then_some(id)
     }
 }

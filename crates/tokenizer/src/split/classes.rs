@@ -40,6 +40,9 @@ pub(crate) struct Classes {
     /// Block number of each 256 characters.
     index: Box<[u16; CHARACTERS / BLOCK]>,
     blocks: Vec<[Class; BLOCK]>,
+    /// The same for characters of two and three bytes, for look-ups in registers.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) wide: super::blocks::Tables,
 }
 
 /// The one table, built on first use from the Unicode data of `regex-syntax` (some milliseconds).
@@ -97,7 +100,13 @@ impl Classes {
             });
             *number = at as u16;
         }
-        Self { by_first_byte, index, blocks }
+        Self {
+            by_first_byte,
+            index,
+            blocks,
+            #[cfg(target_arch = "x86_64")]
+            wide: super::blocks::Tables::new(|code| flat[code]),
+        }
     }
 }
 

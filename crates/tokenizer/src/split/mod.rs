@@ -1,9 +1,13 @@
 //! Rules by which a text is cut into pieces before its bytes are merged.
 
+#[cfg(target_arch = "x86_64")]
+mod blocks;
 mod classes;
 mod gpt2;
 mod llama3;
 mod pattern;
+#[cfg(target_arch = "x86_64")]
+mod wide;
 mod windows;
 
 pub(crate) use classes::{CLASSES, Classes};

@@ -1,9 +1,9 @@
-//! The split rule of Llama 3 on 64 bytes of ASCII at once: one bit a byte for each class of characters, and shifts and
-//! masks instead of a branch per character.
+//! The split rule of Llama 3 on 64 bytes at once: one bit a byte for each class of characters, and shifts and masks
+//! instead of a branch per character.
 //!
 //! A window begins where a piece begins. Beginnings are trusted only where the window shows all that the rule looks at:
-//! up to the first byte above 0x7f, and a few bytes before the end. What a window cannot settle (a long piece, other
-//! alphabets, the end of the text) is left to [`piece_end`].
+//! up to the first character that is not known (here those above 0x7f, in `wide` only the rare ones), and a few bytes
+//! before the end. What a window cannot settle (a long piece, the end of the text) is left to [`piece_end`].
 
 use super::classes::Classes;
 use super::llama3::piece_end;
@@ -11,23 +11,37 @@ use super::llama3::piece_end;
 /// Bytes of a window.
 const WINDOW: usize = 64;
 /// Bytes at the end of a window that are only looked at: a contraction reaches three bytes ahead.
-const AHEAD: u32 = 4;
+pub(super) const AHEAD: u32 = 4;
 /// Most pieces of a window.
 pub(crate) const MOST: usize = WINDOW;
 
-/// One bit for each byte of a window, the first lowest.
+/// One bit for each byte of a window, the first lowest. All bytes of a character have its bit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Masks {
-    letters: u64,
-    digits: u64,
-    spaces: u64,
+pub(super) struct Masks {
+    pub(super) letters: u64,
+    /// `0` to `9`
+    pub(super) digits: u64,
+    pub(super) spaces: u64,
     /// ASCII whitespace besides the space and newlines.
-    blanks: u64,
+    pub(super) blanks: u64,
     /// `\r` and `\n`
-    newlines: u64,
-    /// Bytes above 0x7f.
-    high: u64,
-    apostrophes: u64,
+    pub(super) newlines: u64,
+    pub(super) symbols: u64,
+    /// Bytes of a character after its first.
+    pub(super) continuing: u64,
+    pub(super) apostrophes: u64,
+    /// How many bytes from the first are known, and known to be followed by enough others.
+    pub(super) known: u32,
+}
+
+impl Masks {
+    /// A mask with the other bytes of the characters whose first bytes it has; of three bytes at most. `before` is the
+    /// result for the bytes before, where a character may have begun.
+    #[inline(always)]
+    pub(super) fn whole(first: u64, continuing: u64, before: u64) -> u64 {
+        let second = (first << 1 | before >> 63) & continuing;
+        first | second | (second << 1 & continuing)
+    }
 }
 
 /// Writes the ends of the pieces from `start` on, where one begins, until the text or the room for them ends (`ends` has
@@ -35,9 +49,9 @@ struct Masks {
 pub(crate) fn piece_ends(classes: &Classes, text: &[u8], start: usize, ends: &mut [usize]) -> usize {
     #[cfg(target_arch = "x86_64")]
     {
-        if is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("bmi2") {
+        if super::wide::is_supported() {
             // SAFETY: the instructions are there.
-            return unsafe { x86::by_avx512(classes, text, start, ends) };
+            return unsafe { super::wide::piece_ends(classes, text, start, ends) };
         }
         if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("bmi2") {
             // SAFETY: the instructions are there.
@@ -95,22 +109,18 @@ fn ends_of(mut bits: u64, start: usize, ends: &mut [usize]) -> usize {
 
 /// Where pieces begin after the first byte, as far as it can be trusted.
 #[inline(always)]
-fn beginnings(window: &[u8; WINDOW], masks: Masks) -> u64 {
-    let Masks { letters, digits, spaces, blanks, newlines, high, apostrophes } = masks;
+pub(super) fn beginnings(window: &[u8], masks: Masks) -> u64 {
+    let Masks { letters, digits, spaces, blanks, newlines, symbols, continuing, apostrophes, known } = masks;
     let before = |mask: u64| mask << 1;
     let gaps = spaces | blanks;
-    let symbols = !(letters | digits | gaps | newlines | high);
-    // A whitespace run with newlines inside is one piece up to the last of them: rare, and not for windows.
-    if gaps & (newlines >> 1) != 0 && gaps & before(newlines) != 0 {
-        return 0;
-    }
     // Symbols go together, with a space before them and newlines after them.
     let symbol = symbols & !before(symbols) & !before(spaces);
     let newline = newlines & !before(newlines | gaps | symbols);
     // Of several blanks in a row the last one begins a piece of its own, for what follows may take it.
-    let gap = gaps & (!before(gaps) | !((gaps | newlines) >> 1));
+    let last = gaps & !(continuing >> 1) & !((gaps | newlines) >> 1);
+    let gap = gaps & (!before(gaps) | (last & !continuing) | (last & continuing) >> 1);
     // One character that is no newline, letter or digit, and begins a piece, takes the letters after it.
-    let letter = letters & !before(letters | gaps | symbol);
+    let letter = letters & !before(letters | gaps | Masks::whole(symbol, continuing, 0));
     let mut found = letter | symbol | newline | gap | (digits & !before(digits));
     // Digits go in threes: a digit with three before it begins a piece, and the two after it do not.
     let mut fourth = digits & digits << 1 & digits << 2 & digits << 3;
@@ -119,8 +129,21 @@ fn beginnings(window: &[u8; WINDOW], masks: Masks) -> u64 {
         found |= 1 << at;
         fourth &= !(7 << at);
     }
+    // A run of whitespace with newlines inside is one piece up to the last of them; those after symbols are not of the run.
+    let mut inside = if gaps & newlines >> 1 == 0 { 0 } else { gaps & before(newlines) };
+    while inside != 0 {
+        let at = inside.trailing_zeros();
+        let run = (gaps | newlines) & !(((gaps | newlines) >> at).wrapping_add(1) << at);
+        let newlines_after = newlines & run & u64::MAX << at;
+        if newlines_after != 0 {
+            let line = (!newlines & ((1 << at) - 1)).leading_zeros();
+            let apart = line < u64::BITS && symbols >> (63 - line) & 1 != 0;
+            let to_last = u64::MAX >> newlines_after.leading_zeros();
+            found &= !(to_last & u64::MAX << at) | u64::from(apart) << at;
+        }
+        inside &= inside - 1;
+    }
     // Whitespace that reaches the end of what is known may go on to a newline: then only its beginning is certain.
-    let known = high.trailing_zeros().min(WINDOW as u32 - AHEAD + 1);
     let solid = !(gaps | newlines) & ((1u64 << known) - 1);
     let trusted = known.saturating_sub(1).min(u64::BITS - solid.leading_zeros() + 1);
     let trusted = (1u64 << trusted) - 1;
@@ -140,39 +163,12 @@ fn beginnings(window: &[u8; WINDOW], masks: Masks) -> u64 {
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::{Classes, Masks, WINDOW, fill};
+    use super::{AHEAD, Classes, Masks, WINDOW, fill};
     use std::arch::x86_64::*;
-
-    #[target_feature(enable = "avx512f,avx512bw,bmi1,bmi2,lzcnt,popcnt")]
-    pub(super) fn by_avx512(classes: &Classes, text: &[u8], start: usize, ends: &mut [usize]) -> usize {
-        fill(classes, text, start, ends, Some(|window: &[u8; WINDOW]| avx512(window)))
-    }
 
     #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
     pub(super) fn by_avx2(classes: &Classes, text: &[u8], start: usize, ends: &mut [usize]) -> usize {
         fill(classes, text, start, ends, Some(|window: &[u8; WINDOW]| avx2(window)))
-    }
-
-    #[target_feature(enable = "avx512f,avx512bw")]
-    #[inline]
-    pub(super) fn avx512(window: &[u8; WINDOW]) -> Masks {
-        // SAFETY: 64 bytes are there.
-        let bytes = unsafe { _mm512_loadu_si512(window.as_ptr().cast()) };
-        let is = |byte: u8| _mm512_cmpeq_epi8_mask(bytes, _mm512_set1_epi8(byte as i8));
-        let within = |bytes, first: u8, count: i8| {
-            let from = _mm512_sub_epi8(bytes, _mm512_set1_epi8(first as i8));
-            _mm512_cmplt_epu8_mask(from, _mm512_set1_epi8(count))
-        };
-        let lower = _mm512_or_si512(bytes, _mm512_set1_epi8(0x20));
-        Masks {
-            letters: within(lower, b'a', 26),
-            digits: within(bytes, b'0', 10),
-            spaces: is(b' '),
-            blanks: is(b'\t') | within(bytes, 0x0b, 2),
-            newlines: is(b'\n') | is(b'\r'),
-            high: _mm512_movepi8_mask(bytes),
-            apostrophes: is(b'\''),
-        }
     }
 
     #[target_feature(enable = "avx2")]
@@ -194,15 +190,14 @@ mod x86 {
                 _mm256_cmpeq_epi8(_mm256_min_epu8(from, _mm256_set1_epi8((last - first) as i8)), from)
             })
         };
-        Masks {
-            letters: within(b'a', b'z', 0x20),
-            digits: within(b'0', b'9', 0),
-            spaces: is(b' '),
-            blanks: is(b'\t') | within(0x0b, 0x0c, 0),
-            newlines: is(b'\n') | is(b'\r'),
-            high: join(halves[0], halves[1]),
-            apostrophes: is(b'\''),
-        }
+        let (letters, digits) = (within(b'a', b'z', 0x20), within(b'0', b'9', 0));
+        let (spaces, blanks) = (is(b' '), is(b'\t') | within(0x0b, 0x0c, 0));
+        let newlines = is(b'\n') | is(b'\r');
+        let high = join(halves[0], halves[1]);
+        let symbols = !(letters | digits | spaces | blanks | newlines | high);
+        let apostrophes = is(b'\'');
+        let known = high.trailing_zeros().min(WINDOW as u32 - AHEAD + 1);
+        Masks { letters, digits, spaces, blanks, newlines, symbols, continuing: 0, apostrophes, known }
     }
 }
 
@@ -269,13 +264,11 @@ mod tests {
     #[test]
     #[cfg(target_arch = "x86_64")]
     fn windows_settle_most_of_english() {
-        if is_x86_feature_detected!("avx512bw") {
+        if is_x86_feature_detected!("avx2") {
             let window = b"The herd isn't far: 1234567 cows, (one calf)  and a dog...\n\nStay";
             let window = window.first_chunk().unwrap();
             // SAFETY: the instructions are there.
-            let masks = unsafe { x86::avx512(window) };
-            // SAFETY: as above.
-            assert_eq!(masks, unsafe { x86::avx2(window) });
+            let masks = unsafe { x86::avx2(window) };
             let mut ends = [0; MOST];
             let count = ends_of(beginnings(window, masks), 0, &mut ends);
             let pieces = ends[..count].iter().scan(0, |start, &end| {

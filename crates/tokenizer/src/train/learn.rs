@@ -19,25 +19,23 @@ struct Occurrences {
 }
 
 /// The distinct words of the text as token ids, all in one buffer; merging shortens them in place.
-struct Words {
+pub(super) struct Words {
     ids: Vec<u32>,
     /// Start in `ids`, length, and times the word occurs.
     spans: Vec<(usize, u32, u64)>,
 }
 
-/// Learns at most `wanted` merges from words and their counts. The pair with the highest count is next; of pairs
+/// Learns at most `wanted` merges from words. The pair with the highest count is next; of pairs
 /// with equal counts the one with the lower ids, as Hugging Face's trainer does.
 ///
-/// Merge `k` makes token `first + k`; `split` appends the tokens that a word consists of before any of them.
+/// Merge `k` makes token `first + k`.
 pub(super) fn learn(
-    counts: FastMap<Box<[u8]>, u64>,
-    split: impl FnMut(&[u8], &mut Vec<u32>),
+    mut words: Words,
     first: u32,
     wanted: usize,
     min_frequency: u64,
     ctx: &Context,
 ) -> Result<Vec<Pair>, Error> {
-    let mut words = Words::new(counts, split);
     let mut pairs = words.pairs();
     let mut heap: BinaryHeap<(u64, Reverse<Pair>)> =
         pairs.iter().map(|(&pair, found)| (found.count, Reverse(pair))).collect();
@@ -80,14 +78,16 @@ pub(super) fn learn(
 }
 
 impl Words {
-    fn new(counts: FastMap<Box<[u8]>, u64>, mut split: impl FnMut(&[u8], &mut Vec<u32>)) -> Self {
-        let mut words = Self { ids: Vec::new(), spans: Vec::new() };
-        for (piece, count) in counts.into_iter().filter(|(piece, _)| piece.len() > 1) {
-            let start = words.ids.len();
-            split(&piece, &mut words.ids);
-            words.spans.push((start, (words.ids.len() - start) as u32, count));
-        }
-        words
+    /// Room for words of so many tokens in all.
+    pub(super) fn with_capacity(words: usize, tokens: usize) -> Self {
+        Self { ids: Vec::with_capacity(tokens), spans: Vec::with_capacity(words) }
+    }
+
+    /// Adds a word that occurs `count` times; `split` appends the tokens that it consists of.
+    pub(super) fn push(&mut self, count: u64, split: impl FnOnce(&mut Vec<u32>)) {
+        let start = self.ids.len();
+        split(&mut self.ids);
+        self.spans.push((start, (self.ids.len() - start) as u32, count));
     }
 
     fn pairs(&self) -> FastMap<Pair, Occurrences> {
@@ -117,6 +117,10 @@ impl Words {
                 && let Some(found) = pairs.get_mut(&lost)
             {
                 found.count -= count;
+                if found.count == 0 {
+                    // It never comes back: every pair to come has a new token.
+                    pairs.remove(&lost);
+                }
             }
         };
         // First the pairs that go, while the word still shows them ...

@@ -1,16 +1,20 @@
 //! Training: exact byte-pair encoding, the same merges as Hugging Face's `BpeTrainer` (ties included), for any
 //! number of threads.
 
+mod counter;
+mod counts;
 mod learn;
+mod runs;
 
 use crate::bpe::{Merge, Scratch};
 use crate::chat::TemplateKind;
 use crate::format::byte_order;
 use crate::hashing::FastMap;
-use crate::{Error, SPECIAL_COUNT, Tokenizer, pieces, special_names};
+use crate::{Error, SPECIAL_COUNT, Tokenizer, special_names};
+use counter::{Counter, Limit};
 use herd_run::{Context, SettingError};
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+use std::path::Path;
 
 /// What a tokenizer is trained with.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -57,7 +61,7 @@ impl Settings {
 /// Learns a tokenizer from texts; the short form of [`Trainer`].
 pub fn train<T: AsRef<str> + Sync>(texts: &[T], settings: &Settings) -> Result<Tokenizer, Error> {
     let mut trainer = Trainer::new(settings.clone())?;
-    trainer.feed(texts);
+    trainer.feed(texts)?;
     trainer.finish(&Context::quiet())
 }
 
@@ -65,45 +69,65 @@ pub fn train<T: AsRef<str> + Sync>(texts: &[T], settings: &Settings) -> Result<T
 /// pieces, not with the length of the text.
 pub struct Trainer {
     settings: Settings,
-    counts: FastMap<Box<[u8]>, u64>,
+    counter: Counter,
 }
 
+/// Least memory of [`Trainer::bounded`], bytes.
+pub const LEAST_MEMORY: u64 = 16 << 20;
+
 impl Trainer {
-    /// A trainer that has seen nothing.
+    /// A trainer that has seen nothing, and takes the memory that it needs.
     pub fn new(settings: Settings) -> Result<Self, Error> {
         settings.validate()?;
-        Ok(Self { settings, counts: FastMap::default() })
+        Ok(Self { settings, counter: Counter::new(None) })
+    }
+
+    /// As [`new`](Self::new), with at most about `memory` bytes: counts that do not fit are written to a folder inside
+    /// `scratch` and merged from there. The result is the same, bit for bit.
+    ///
+    /// # Errors
+    /// Less memory than [`LEAST_MEMORY`].
+    pub fn bounded(settings: Settings, memory: u64, scratch: &Path) -> Result<Self, Error> {
+        settings.validate()?;
+        if memory < LEAST_MEMORY {
+            let problem = format!("{memory} bytes are too little; allow at least {LEAST_MEMORY}");
+            return Err(SettingError::new("memory", problem).into());
+        }
+        Ok(Self { settings, counter: Counter::new(Some(Limit::of(memory, scratch))) })
     }
 
     /// Counts the pieces of some texts, in parallel. Call it batch by batch for a corpus larger than memory.
-    pub fn feed<T: AsRef<str> + Sync>(&mut self, texts: &[T]) {
-        let counts = texts
-            .par_iter()
-            .fold(FastMap::<Box<[u8]>, u64>::default, |mut counts, text| {
-                for piece in pieces(text.as_ref()) {
-                    match counts.get_mut(piece.as_bytes()) {
-                        Some(count) => *count += 1,
-                        None => {
-                            counts.insert(piece.as_bytes().into(), 1);
-                        }
-                    }
-                }
-                counts
-            })
-            .reduce(FastMap::default, merge_counts);
-        self.counts = merge_counts(std::mem::take(&mut self.counts), counts);
+    ///
+    /// # Errors
+    /// Counts cannot be written to the folder for them.
+    pub fn feed<T: AsRef<str> + Sync>(&mut self, texts: &[T]) -> Result<(), Error> {
+        self.counter.count(texts)
     }
 
-    /// How many distinct pieces were counted.
+    /// The same of the lines of a text, each a text by itself, as Hugging Face's trainer reads files.
+    ///
+    /// # Errors
+    /// As [`feed`](Self::feed).
+    pub fn feed_lines(&mut self, text: &str) -> Result<(), Error> {
+        self.counter.count_lines(text)
+    }
+
+    /// How many distinct pieces were counted; those that were written to disk are counted again for each time.
     pub fn distinct_pieces(&self) -> usize {
-        self.counts.len()
+        self.counter.distinct()
+    }
+
+    /// How often counts were written to disk.
+    pub fn spills(&self) -> usize {
+        self.counter.spills()
     }
 
     /// Learns the merges. The vocabulary is smaller than asked for if the text has no more pairs that occur
     /// `min_frequency` times.
     ///
     /// # Errors
-    /// [`Error::Interrupted`] if the user asked to stop.
+    /// [`Error::Interrupted`] if the user asked to stop; [`Error::Setting`] if the distinct pieces do not fit into the
+    /// memory allowed, before anything is learned.
     pub fn finish(self, ctx: &Context) -> Result<Tokenizer, Error> {
         let mut bytes: Vec<u8> = byte_order().collect();
         let mut byte_ids = [0; 256];
@@ -111,10 +135,10 @@ impl Trainer {
             byte_ids[usize::from(byte)] = id as u32;
         }
         let wanted = self.settings.vocab_size - SMALLEST;
-        let split = |piece: &[u8], ids: &mut Vec<u32>| {
+        let words = self.counter.words(|piece, ids| {
             ids.extend(piece.iter().map(|&byte| byte_ids[usize::from(byte)]));
-        };
-        let pairs = learn::learn(self.counts, split, 256, wanted, self.settings.min_frequency, ctx)?;
+        })?;
+        let pairs = learn::learn(words, 256, wanted, self.settings.min_frequency, ctx)?;
 
         let mut tokens: Vec<Vec<u8>> = bytes.drain(..).map(|byte| vec![byte]).collect();
         let mut merges = Vec::with_capacity(pairs.len());
@@ -148,9 +172,9 @@ impl Trainer {
             return Err(SettingError::new("vocab_size", problem).into());
         };
         let mut scratch = Scratch::default();
-        let split = |piece: &[u8], ids: &mut Vec<u32>| base.merges.encode(piece, &mut scratch, ids);
+        let words = self.counter.words(|piece, ids| base.merges.encode(piece, &mut scratch, ids))?;
         let first = tokens.len() as u32;
-        let pairs = learn::learn(self.counts, split, first, wanted, self.settings.min_frequency, ctx)?;
+        let pairs = learn::learn(words, first, wanted, self.settings.min_frequency, ctx)?;
         append(pairs, &mut tokens, &mut merges);
         let template = self.settings.chat_template.text().to_string();
         Tokenizer::llama3(tokens, |_| merges, special_names(), Some(template))
@@ -174,12 +198,4 @@ fn append(pairs: Vec<(u32, u32)>, tokens: &mut Vec<Vec<u8>>, merges: &mut Vec<Me
         learned.push(result);
         merges.push(Merge { left, right, result, rank });
     }
-}
-
-fn merge_counts(a: FastMap<Box<[u8]>, u64>, b: FastMap<Box<[u8]>, u64>) -> FastMap<Box<[u8]>, u64> {
-    let (mut into, from) = if a.len() >= b.len() { (a, b) } else { (b, a) };
-    for (piece, count) in from {
-        *into.entry(piece).or_default() += count;
-    }
-    into
 }

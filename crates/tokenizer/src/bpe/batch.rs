@@ -1,0 +1,266 @@
+//! Looking pieces up by the batch, in two steps, so that the processor waits for many places of the cache at once
+//! instead of for one after the other: first the keys and places of all, then their tokens.
+
+use super::cache::{COUNT_AT, Cache, Found, ID_BITS, INLINE, KEY_BYTES, Key, PAIRS, Pair, SPILLED};
+use crate::hashing::mix;
+
+/// Ends of pieces that are found at once.
+pub(super) const BATCH: usize = 256;
+/// Pieces that are looked up together: few enough that all that is fetched for them stays near until it is used.
+pub(super) const GROUP: usize = 64;
+
+/// The pieces of a batch.
+pub(super) struct Batch {
+    /// Where each piece ends in the text.
+    pub(super) ends: [usize; BATCH],
+    pub(super) group: Group,
+}
+
+/// Some pieces in a row, as they are looked up.
+pub(super) struct Group {
+    pub(super) keys: [Key; GROUP],
+    /// Which pair of slots each key can be in.
+    pub(super) places: [u32; GROUP],
+    /// Numbers of the pieces that fit no key, and how many there are.
+    pub(super) long: [u8; GROUP],
+    pub(super) long_count: usize,
+    /// Of each of those, what [`LongPieces::prepare`](super::long_pieces::LongPieces::prepare) gave.
+    pub(super) long_hashes: [Option<u64>; GROUP],
+}
+
+impl Batch {
+    pub(super) fn new() -> Box<Self> {
+        let (keys, places) = ([Key::NONE; GROUP], [0; GROUP]);
+        let group = Group { keys, places, long: [0; GROUP], long_count: 0, long_hashes: [None; GROUP] };
+        Box::new(Self { ends: [0; BATCH], group })
+    }
+}
+
+/// Which instructions look pieces up. Each hashes in its own way, so a cache belongs to one of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Instructions {
+    /// Those that every processor has.
+    Portable,
+    /// AVX-512 and AES.
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+}
+
+impl Instructions {
+    /// The fastest of this processor.
+    pub(crate) fn best() -> Self {
+        #[cfg(target_arch = "x86_64")]
+        if super::avx512::is_supported() {
+            return Self::Avx512;
+        }
+        Self::Portable
+    }
+
+    /// Makes the keys of the pieces with these ends, at most [`GROUP`], the first of which begins at `start`, and begins to
+    /// bring what `cache` knows of them near. Pieces that fit no key have [`Key::NONE`].
+    pub(super) fn make_keys(
+        self,
+        text: &[u8],
+        start: usize,
+        ends: &[usize],
+        group: &mut Group,
+        cache: &Cache,
+    ) {
+        match self {
+            Self::Portable => make_keys(text, start, ends, group),
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: made only where the instructions are.
+            Self::Avx512 => unsafe { super::avx512::make_keys(text, start, ends, group, cache) },
+        }
+        let Group { long, long_count, long_hashes, .. } = group;
+        let long_hashes = &mut long_hashes[..*long_count];
+        for (&number, hash) in long.iter().zip(&mut *long_hashes) {
+            let begin = if number == 0 { start } else { ends[usize::from(number) - 1] };
+            *hash = cache.long.prepare(&text[begin..ends[usize::from(number)]]);
+        }
+        for hash in long_hashes.iter().flatten() {
+            cache.long.prepare_data(*hash);
+        }
+    }
+
+    /// Appends the tokens of the pieces `from..count` of a group up to the first that is not known; its number, or
+    /// `count`.
+    pub(super) fn copy_known(
+        self,
+        group: &Group,
+        from: usize,
+        count: usize,
+        cache: &Cache,
+        out: &mut Vec<u32>,
+    ) -> usize {
+        match self {
+            Self::Portable => copy_known(group, from, count, cache, out),
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: made only where the instructions are.
+            Self::Avx512 => unsafe { super::avx512::copy_known(group, from, count, cache, out) },
+        }
+    }
+}
+
+fn make_keys(text: &[u8], mut start: usize, ends: &[usize], group: &mut Group) {
+    let Group { keys, places, long, long_count, .. } = group;
+    *long_count = 0;
+    for (number, ((&end, key), place)) in ends.iter().zip(keys).zip(places).enumerate() {
+        long[*long_count] = number as u8;
+        *long_count += usize::from(end - start > KEY_BYTES);
+        *key = if end - start <= KEY_BYTES { key_of(text, start, end) } else { Key::NONE };
+        let [a, b, c, _] = key.0;
+        let hash = mix(a ^ mix(b ^ c.rotate_left(29).wrapping_mul(0xa076_1d64_78bd_642f)));
+        *place = (hash >> (u64::BITS - PAIRS.ilog2())) as u32;
+        start = end;
+    }
+}
+
+/// The bytes of a key that its piece does not fill, by the length of the piece.
+const PADDING: [[u64; 3]; KEY_BYTES + 1] = {
+    let mut padding = [[0; 3]; KEY_BYTES + 1];
+    let mut length = 0;
+    while length <= KEY_BYTES {
+        let mut byte = length;
+        while byte < KEY_BYTES {
+            padding[length][byte / 8] |= 0xff << (byte % 8 * 8);
+            byte += 1;
+        }
+        length += 1;
+    }
+    padding
+};
+
+/// The key of `text[start..end]`, which fits one.
+#[inline(always)]
+fn key_of(text: &[u8], start: usize, end: usize) -> Key {
+    let bytes = match text.get(start..).and_then(|rest| rest.first_chunk::<KEY_BYTES>()) {
+        Some(bytes) => *bytes,
+        None => {
+            let mut bytes = [0; KEY_BYTES];
+            bytes[..end - start].copy_from_slice(&text[start..end]);
+            bytes
+        }
+    };
+    let mut key = Key::NONE;
+    let padding = &PADDING[end - start];
+    for ((number, eight), pad) in key.0.iter_mut().zip(bytes.as_chunks::<8>().0).zip(padding) {
+        *number = u64::from_le_bytes(*eight) | pad;
+    }
+    key
+}
+
+/// What a pair of slots knows of a key; 0 if nothing. Without a branch: which of the two it is, nobody can predict.
+#[inline(always)]
+fn find(Pair(slots): &Pair, key: Key) -> Found {
+    let [a, b, c, _] = key.0;
+    let is = |slot: &super::cache::Slot| ((slot.key[0] ^ a) | (slot.key[1] ^ b) | (slot.key[2] ^ c)) == 0;
+    let slot = &slots[usize::from(is(&slots[1]))];
+    if is(slot) { slot.found } else { 0 }
+}
+
+fn copy_known(group: &Group, from: usize, count: usize, cache: &Cache, out: &mut Vec<u32>) -> usize {
+    let pairs = cache.pairs();
+    let mut number = from;
+    while number < count {
+        out.reserve((count - number) * INLINE);
+        let (room, mut filled) = (out.spare_capacity_mut(), 0);
+        let mut found = 0;
+        for (&key, &place) in group.keys[number..count].iter().zip(&group.places[number..count]) {
+            found = find(&pairs[place as usize % PAIRS], key);
+            if found.wrapping_sub(1 << COUNT_AT) >= 3 << COUNT_AT {
+                break;
+            }
+            // All places are written, whatever their number: a branch on it would be mispredicted.
+            for (i, id) in room[filled..filled + INLINE].iter_mut().enumerate() {
+                id.write((found >> (ID_BITS * i as u32)) as u32 % (1 << ID_BITS));
+            }
+            filled += (found >> COUNT_AT) as usize;
+            number += 1;
+        }
+        // SAFETY: this many were written.
+        unsafe { out.set_len(out.len() + filled) };
+        if number < count {
+            if found & SPILLED == 0 {
+                return number;
+            }
+            let (at, length) = (found as u32 as usize, (found >> 32) as usize & 0x7fff_ffff);
+            out.extend_from_slice(&cache.spill()[at..at + length]);
+            number += 1;
+        }
+    }
+    count
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Pieces of all lengths at all distances from the end of a text, some of them known: both ways append the same.
+    #[test]
+    fn known_pieces_have_their_tokens_and_others_none() {
+        let text: Vec<u8> =
+            (0u32..600).map(|i| b"abcde fgh\0\xc3\xa9"[(i * i + i / 7) as usize % 12]).collect();
+        for instructions in [Instructions::Portable, Instructions::best()] {
+            let mut cache = Cache::default();
+            let mut known = std::collections::HashMap::<Vec<u8>, Vec<u32>>::new();
+            for round in 0..4000usize {
+                let from = round * 7 % 500;
+                let mut batch = Batch::new();
+                let Batch { ends, group } = &mut *batch;
+                let (mut at, mut count) = (from, 0);
+                while count < GROUP && at < text.len() {
+                    at = (at + 1 + (round + count * count) % (KEY_BYTES + 3)).min(text.len());
+                    ends[count] = at;
+                    count += 1;
+                }
+                instructions.make_keys(&text, from, &ends[..count], group, &cache);
+                let piece = |i: usize| &text[if i == 0 { from } else { ends[i - 1] }..ends[i]];
+                let long = (0..count).filter(|&i| piece(i).len() > KEY_BYTES).map(|i| i as u8);
+                assert!(long.eq(group.long[..group.long_count].iter().copied()));
+                let (mut done, mut out) = (0, Vec::new());
+                loop {
+                    let before = out.len();
+                    let next = instructions.copy_known(group, done, count, &cache, &mut out);
+                    let expected: Vec<u32> = (done..next).flat_map(|i| known[piece(i)].clone()).collect();
+                    assert_eq!(out[before..], expected);
+                    if next == count {
+                        break;
+                    }
+                    if piece(next).len() <= KEY_BYTES {
+                        let mut tokens: Vec<u32> =
+                            piece(next).iter().map(|&b| u32::from(b) + round as u32).collect();
+                        tokens.truncate(1 + round % 30);
+                        if round % 11 == 0 {
+                            tokens[0] = 1 << ID_BITS;
+                        }
+                        cache.insert(group.keys[next], group.places[next], &tokens);
+                        out.extend(&tokens);
+                        known.insert(piece(next).to_vec(), tokens);
+                    }
+                    done = next + 1;
+                }
+            }
+        }
+    }
+
+    /// A key stands for its piece alone: NUL at its end is not padding, and an empty slot is no piece of NULs.
+    #[test]
+    fn pieces_of_nul_are_told_apart() {
+        for instructions in [Instructions::Portable, Instructions::best()] {
+            let mut cache = Cache::default();
+            let text = [0; 100];
+            for length in (1..=KEY_BYTES).rev() {
+                let mut batch = Batch::new();
+                let group = &mut batch.group;
+                instructions.make_keys(&text, 0, &[length], group, &cache);
+                let mut out = Vec::new();
+                assert_eq!(instructions.copy_known(group, 0, 1, &cache, &mut out), 0, "{length}");
+                cache.insert(group.keys[0], group.places[0], &[length as u32]);
+                let known = usize::from(length < KEY_BYTES);
+                assert_eq!(instructions.copy_known(group, 0, 1, &cache, &mut out), known);
+                assert_eq!(out, &[length as u32][..known]);
+            }
+        }
+    }
+}

@@ -1,0 +1,145 @@
+use crate::hashing::of_bytes;
+
+/// Longest piece worth remembering, bytes.
+pub(crate) const LONGEST: usize = 256;
+/// Pieces remembered together, a power of two; 1 MB of slots.
+const SETS: usize = 1 << 14;
+/// Bytes of pieces and tokens before everything is forgotten.
+const BYTES: usize = 8 << 20;
+
+/// Where a piece stands, with its tokens after it. Nothing if its length is 0.
+#[derive(Clone, Copy, Default)]
+struct Slot {
+    hash: u32,
+    at: u32,
+    /// Of the piece, bytes.
+    length: u32,
+    /// Tokens.
+    count: u32,
+}
+
+/// Four slots that a piece can be in: one line of the processor's cache.
+#[derive(Clone, Copy, Default)]
+#[repr(align(64))]
+struct Set([Slot; 4]);
+
+/// Tokens of pieces that fit no key, such as the clauses of Chinese and Japanese. Empty until the first is remembered.
+#[derive(Default)]
+pub(crate) struct LongPieces {
+    sets: Vec<Set>,
+    /// Pieces and tokens, the latter as little-endian numbers of four bytes.
+    data: Vec<u8>,
+}
+
+impl LongPieces {
+    /// Appends the tokens of a known piece and says whether it was known.
+    #[inline]
+    pub(crate) fn get(&self, piece: &[u8], out: &mut Vec<u32>) -> bool {
+        piece.len() <= LONGEST && self.get_hashed(piece, of_bytes(piece), out)
+    }
+
+    /// The hash of a piece, if it may be known. Begins to bring near what is known of it.
+    #[inline]
+    pub(super) fn prepare(&self, piece: &[u8]) -> Option<u64> {
+        if piece.len() > LONGEST || self.sets.is_empty() {
+            return None;
+        }
+        let hash = of_bytes(piece);
+        fetch(&raw const self.sets[place(hash)]);
+        Some(hash)
+    }
+
+    /// The second step of [`prepare`](Self::prepare).
+    #[inline]
+    pub(super) fn prepare_data(&self, hash: u64) {
+        let Set(slots) = &self.sets[place(hash)];
+        if let Some(slot) = slots.iter().find(|slot| slot.hash == hash as u32)
+            && let Some(data) = self.data.get(slot.at as usize..)
+        {
+            fetch(data.as_ptr());
+            fetch(data.as_ptr().wrapping_add(64));
+        }
+    }
+
+    /// As [`get`](Self::get), with the hash of the piece.
+    #[inline]
+    pub(super) fn get_hashed(&self, piece: &[u8], hash: u64, out: &mut Vec<u32>) -> bool {
+        if self.sets.is_empty() {
+            return false;
+        }
+        let Set(slots) = &self.sets[place(hash)];
+        for slot in slots {
+            if slot.hash != hash as u32 || slot.length as usize != piece.len() {
+                continue;
+            }
+            let (found, tokens) = self.data[slot.at as usize..].split_at(piece.len());
+            if found == piece {
+                let tokens = &tokens.as_chunks::<4>().0[..slot.count as usize];
+                out.extend(tokens.iter().map(|&bytes| u32::from_le_bytes(bytes)));
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Remembers a piece in place of the one of four that was remembered longest.
+    pub(crate) fn insert(&mut self, piece: &[u8], tokens: &[u32]) {
+        if piece.is_empty() || piece.len() > LONGEST {
+            return;
+        }
+        if self.sets.is_empty() || self.data.len() > BYTES {
+            self.sets.clear();
+            self.sets.resize(SETS, Set::default());
+            self.data.clear();
+        }
+        let hash = of_bytes(piece);
+        let Set(slots) = &mut self.sets[place(hash)];
+        slots.rotate_right(1);
+        slots[0] = Slot {
+            hash: hash as u32,
+            at: self.data.len() as u32,
+            length: piece.len() as u32,
+            count: tokens.len() as u32,
+        };
+        self.data.extend_from_slice(piece);
+        self.data.extend(tokens.iter().flat_map(|id| id.to_le_bytes()));
+    }
+}
+
+/// Begins to bring the line of an address near.
+#[inline]
+fn fetch<T>(at: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: fetching in advance reads nothing.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(at.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
+
+#[inline]
+fn place(hash: u64) -> usize {
+    (hash >> (u64::BITS - SETS.ilog2())) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_piece_has_its_own_tokens_and_the_memory_is_bounded() {
+        let mut known = LongPieces::default();
+        let mut out = Vec::new();
+        assert!(!known.get(b"piece", &mut out));
+        for round in 0u32..100_000 {
+            let piece = format!("{round}{}", "long piece ".repeat(round as usize % 24));
+            known.insert(piece.as_bytes(), &[round, round + 1]);
+            out.clear();
+            assert_eq!(known.get(piece.as_bytes(), &mut out), piece.len() <= LONGEST);
+            assert!(out.is_empty() || out == [round, round + 1]);
+            assert!(!known.get(format!("{piece}?").as_bytes(), &mut out));
+        }
+        assert!(known.data.len() <= BYTES + LONGEST + 8);
+    }
+}
