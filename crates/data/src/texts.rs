@@ -2,7 +2,7 @@
 
 use crate::batches::Batches;
 use crate::documents::{Columns, DocumentsError, Domain};
-use arrow_array::{Array, RecordBatch, StringArray};
+use arrow_array::{RecordBatch, StringArray};
 use std::path::Path;
 
 /// The columns.
