@@ -29,8 +29,15 @@ TORCH = "2.15.0"
 VENV = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "herd-bench/venv"
 PAUSE = 0.3  # seconds between turns: threads of OpenMP spin for a while after their work
 AGREE = 1e-3  # relative difference of losses
-LARGE = ["W3", "W4"]
-HALVED = "moments in bf16"
+# Where the state of the optimizer is most of the memory, what else Herd can do about it.
+VARIANTS = {
+    "W3": {
+        "moments in bf16": ["--moments", "bf16"],
+        "blocks computed again": ["--recompute"],
+        "both": ["--moments", "bf16", "--recompute"],
+    },
+    "W4": {"moments in bf16": ["--moments", "bf16"]},
+}
 
 # PyTorch's time is measured with huge pages, with which it is 5% faster, its memory without, with which it needs less.
 TORCH_ENV = {"THP_MEM_ALLOC_ENABLE": "1"}
@@ -107,8 +114,8 @@ def players(case, args, python):
     threads = ["--threads", args.threads]
     ours = [args.herd, "bench", "train", workload, "--json", "--interactive", *threads]
     yield "herd", ours, env
-    if workload in LARGE:  # where the state of the optimizer is most of the memory
-        yield f"herd, {HALVED}", [*ours, "--moments", "bf16"], env
+    for variant, options in VARIANTS.get(workload, {}).items():
+        yield f"herd, {variant}", [*ours, *options], env
     peer = [python, HERE / "peer.py", workload, "--interactive", *threads]
     for mode in args.modes.split(","):
         # FlexAttention has no backward pass on a CPU. That leaves a dense mask, and one call for each document, which
@@ -121,9 +128,10 @@ def players(case, args, python):
 
 def peak(player, args):
     """Peak memory of a step in a process of its own, without what compiling the first took."""
-    player.step()
-    player.tell("reset")
-    mb = player.step()["peak_rss_mb"]
+    with Around(args.around, [player.process]):
+        player.step()
+        player.tell("reset")
+        mb = player.step()["peak_rss_mb"]
     player.end()
     return mb
 
@@ -141,8 +149,9 @@ def measure(case, args, python, keep):
             steady = peak(Player(name, command, env), args)
             env = env | TORCH_ENV
         player = Player(name, command, env)
-        for _ in range(args.warm_up):
-            player.step()
+        with Around(args.around, [player.process]):
+            for _ in range(args.warm_up):
+                player.step()
         player.steady = steady
         everyone.append(player)
         print(f"{case} {name}: ready, {player.rows[-1]['seconds']:.2f} s a step", file=sys.stderr)

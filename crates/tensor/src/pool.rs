@@ -122,6 +122,31 @@ pub fn trim() {
     drop(idle);
 }
 
+/// Makes sure that each thread of the current rayon pool finds idle blocks for one buffer of each of these lengths. To be
+/// called before tasks that take them: how many tasks run at once is chance, what a step asks of the system is not.
+pub(crate) fn prepare(lengths: &[usize]) {
+    let threads = rayon::current_num_threads();
+    let classes: Vec<usize> =
+        lengths.iter().map(|len| size_class(*len)).filter(|class| *class > SMALL).collect();
+    let missing: Vec<usize> = {
+        let mut state = lock();
+        let mut missing = Vec::new();
+        for (at, class) in classes.iter().enumerate().filter(|(at, class)| !classes[..*at].contains(class)) {
+            let wanted = threads * classes[at..].iter().filter(|other| *other == class).count();
+            let idle = state.idle.get(class).map_or(0, Vec::len);
+            missing.extend(std::iter::repeat_n(*class, wanted.saturating_sub(idle)));
+        }
+        state.system_requests += missing.len() as u64;
+        missing
+    };
+    let blocks: Vec<Block> = missing.into_iter().map(Block::from_system).collect();
+    let mut state = lock();
+    for block in blocks {
+        state.idle_floats += block.capacity;
+        state.idle.entry(block.capacity).or_default().push(block);
+    }
+}
+
 /// Rounds up so that at most one eighth is wasted and similar sizes share blocks.
 fn size_class(len: usize) -> usize {
     if len <= SMALL {
