@@ -108,20 +108,21 @@ def measure(threads, args, python, binary):
         servers = {name: Server([binary], env) for name in PROGRAMS[:-1]}
         servers["MKL"] = Server([python, __file__, "--serve", threads], {"THP_MEM_ALLOC_ENABLE": "1"})
     rows = []
-    for name, layout, sizes in shapes():
-        seconds = {program: [] for program in servers}
-        with Around(args.around, [server.process for server in servers.values()]):
+    with Around(args.around, [server.process for server in servers.values()]) as around:
+        for name, layout, sizes in shapes():
+            seconds = {program: [] for program in servers}
             for round in range(args.rounds + 1):
                 totals = {}
                 for program, server in servers.items():
                     took, totals[program] = server.ask("herd" if program == "old" else program, layout, sizes)
                     if round > 0:  # the first makes the buffers
                         seconds[program].append(took)
-        for program, total in totals.items():
-            gap = abs(total - totals["herd"]) / max(1.0, abs(total))
-            assert gap < 1e-3, f"{name} {layout} {sizes}: herd {totals['herd']}, {program} {total}"
-        rows.append({"name": name, "layout": layout, "sizes": sizes, "threads": threads, "seconds": seconds})
-        print(threads, name, layout, {p: f"{rate(rows[-1], p):.0f}" for p in servers}, file=sys.stderr)
+            for program, total in totals.items():
+                gap = abs(total - totals["herd"]) / max(1.0, abs(total))
+                assert gap < 1e-3, f"{name} {layout} {sizes}: herd {totals['herd']}, {program} {total}"
+            rows.append({"name": name, "layout": layout, "sizes": sizes, "threads": threads, "seconds": seconds})
+            print(threads, name, layout, {p: f"{rate(rows[-1], p):.0f}" for p in servers}, file=sys.stderr)
+            around.rest()
     for server in servers.values():
         server.end()
     return rows

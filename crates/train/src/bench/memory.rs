@@ -50,7 +50,8 @@ impl Plan {
         };
         // The last state, its norm and the gradient of that.
         let end = n * (3 * d + 1);
-        let loss = Tape::loss_rows(n, vocabulary) * vocabulary;
+        // Chunks of the loss are so few rows that their products pack a panel at a time.
+        let loss = Tape::loss_rows(n, vocabulary) * (vocabulary + d);
         // Walking back through the feed-forward network: its activation computed again, the gradient of that and of
         // the layer's output.
         let walk = once + n * (2 * f + 2 * d);
@@ -63,7 +64,7 @@ impl Plan {
                 MomentType::Bf16 => bytes(touched),
             },
             activations: bytes(kept + end),
-            workspace: bytes(loss.max(walk)) + PACKED,
+            workspace: bytes(loss).max(bytes(walk) + PACKED),
             program: PROGRAM,
         }
     }
