@@ -85,8 +85,10 @@ class Around:
 
     def __enter__(self):
         if self.command:
-            self.around = subprocess.Popen([*self.command, "sh", "-c", "echo $$; exec sleep 3600"], stdout=subprocess.PIPE)
-            self.inside = int(self.around.stdout.readline())
+            # It ends with its standard input, and so with this program, whatever happens.
+            command = [*self.command, "sh", "-c", "echo; exec cat > /dev/null"]
+            self.around = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            self.around.stdout.readline()
             self.since = time.monotonic()
             for process in self.processes:
                 process.send_signal(signal.SIGCONT)
@@ -100,7 +102,7 @@ class Around:
 
     def __exit__(self, *_):
         if self.command:
-            os.kill(self.inside, signal.SIGTERM)
+            self.around.stdin.close()
             self.around.wait()
 
 
