@@ -1,10 +1,12 @@
 """Matrix products of the training workloads: Herd, `gemm`, `matrixmultiply`, and MKL through PyTorch, taking turns.
 
     python3 bench/matmul/compare.py [--rounds 7] [--threads 1 2]
+    python3 bench/matmul/compare.py --old BINARY        # two versions of Herd alone, before and after a change
 
 Shapes are those of W1 and W3 (bench/train), all three layouts. In a round each program makes each product, small ones
 several times, in a process of its own; all outcomes are compared. Prints a Markdown table of GFLOP/s from medians and writes the rows to
-results/DATE.json. `--around CMD` as in bench/train/compare.py, whose virtual environment is used.
+results/DATE.json. `--around CMD` as in bench/train/compare.py, whose virtual environment is used. BINARY is a build of
+the benchmark `matmul_turns` of another commit; such a comparison is printed only, and needs no PyTorch.
 """
 
 import argparse
@@ -100,23 +102,27 @@ class Server:
 
 def measure(threads, args, python, binary):
     env = {"RAYON_NUM_THREADS": str(threads), "MATMUL_NUM_THREADS": str(threads)}
-    servers = {name: Server([binary], env) for name in PROGRAMS[:-1]}
-    servers["MKL"] = Server([python, __file__, "--serve", threads], {"THP_MEM_ALLOC_ENABLE": "1"})
+    if args.old:
+        servers = {"herd": Server([binary], env), "old": Server([args.old], env)}
+    else:
+        servers = {name: Server([binary], env) for name in PROGRAMS[:-1]}
+        servers["MKL"] = Server([python, __file__, "--serve", threads], {"THP_MEM_ALLOC_ENABLE": "1"})
     rows = []
-    for name, layout, sizes in shapes():
-        seconds = {program: [] for program in PROGRAMS}
-        with Around(args.around, [server.process for server in servers.values()]):
+    with Around(args.around, [server.process for server in servers.values()]) as around:
+        for name, layout, sizes in shapes():
+            seconds = {program: [] for program in servers}
             for round in range(args.rounds + 1):
                 totals = {}
-                for program in PROGRAMS:
-                    took, totals[program] = servers[program].ask(program, layout, sizes)
+                for program, server in servers.items():
+                    took, totals[program] = server.ask("herd" if program == "old" else program, layout, sizes)
                     if round > 0:  # the first makes the buffers
                         seconds[program].append(took)
-        for program, total in totals.items():
-            gap = abs(total - totals["herd"]) / max(1.0, abs(total))
-            assert gap < 1e-3, f"{name} {layout} {sizes}: herd {totals['herd']}, {program} {total}"
-        rows.append({"name": name, "layout": layout, "sizes": sizes, "threads": threads, "seconds": seconds})
-        print(threads, name, layout, {p: f"{rate(rows[-1], p):.0f}" for p in PROGRAMS}, file=sys.stderr)
+            for program, total in totals.items():
+                gap = abs(total - totals["herd"]) / max(1.0, abs(total))
+                assert gap < 1e-3, f"{name} {layout} {sizes}: herd {totals['herd']}, {program} {total}"
+            rows.append({"name": name, "layout": layout, "sizes": sizes, "threads": threads, "seconds": seconds})
+            print(threads, name, layout, {p: f"{rate(rows[-1], p):.0f}" for p in servers}, file=sys.stderr)
+            around.rest()
     for server in servers.values():
         server.end()
     return rows
@@ -128,7 +134,6 @@ def rate(row, program):
 
 
 def table(rows):
-    threads = sorted({row["threads"] for row in rows})
     yield "| product | layout | m n k | threads | Herd | gemm | matrixmultiply | MKL | Herd / gemm | Herd / MKL |"
     yield "|---|---|---|---:|---:|---:|---:|---:|---:|---:|"
     for row in rows:
@@ -137,17 +142,21 @@ def table(rows):
         sizes = " ".join(map(str, row["sizes"]))
         cells = [row["name"], row["layout"], sizes, str(row["threads"]), *(f"{r:.0f}" for r in rates), *ratios]
         yield "| " + " | ".join(cells) + " |"
-    yield ""
+
+
+def summary(rows):
+    """Means over all products."""
+    threads = sorted({row["threads"] for row in rows})
     for count in threads:
         own = [row for row in rows if row["threads"] == count]
-        for peer in PROGRAMS[1:]:
+        for peer in [program for program in own[0]["seconds"] if program != "herd"]:
             ratios = [rate(row, "herd") / rate(row, peer) for row in own]
             worst = min(range(len(ratios)), key=ratios.__getitem__)
             where = f"{own[worst]['name']} {own[worst]['layout']}"
             mean = statistics.geometric_mean(ratios)
             yield f"{count} threads, Herd / {peer}: {mean:.2f} (geometric mean), at least {min(ratios):.2f} ({where})  "
     if threads[0] == 1 and len(threads) > 1:
-        for program in PROGRAMS:
+        for program in rows[0]["seconds"]:
             by_threads = [[rate(row, program) for row in rows if row["threads"] == count] for count in threads]
             scaling = [many / one for one, many in zip(by_threads[0], by_threads[-1])]
             mean = statistics.geometric_mean(scaling)
@@ -160,23 +169,26 @@ def main():
     parser.add_argument("--threads", type=int, nargs="+", default=[1, os.cpu_count()])
     parser.add_argument("--venv", type=Path, default=VENV)
     parser.add_argument("--binary", type=Path, help="the benchmark matmul_turns, if it is built already")
+    parser.add_argument("--old", type=Path, help="the same benchmark of another commit, instead of all peers")
     parser.add_argument("--around", help="a command in force while a shape is measured")
     parser.add_argument("--out", type=Path, default=HERE / "results", help="folder for the JSON")
     parser.add_argument("--serve", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.serve:
         return serve_torch(args.serve)
-    python = setup(args.venv)
+    python = None if args.old else setup(args.venv)
     binary = args.binary or build()
     now = datetime.now(timezone.utc)
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout
     about = {"date": now.isoformat(timespec="minutes"), "commit": commit.strip(), "machine": machine(), "torch": TORCH}
     rows = [row for threads in args.threads for row in measure(threads, args, python, binary)]
+    if args.old:
+        return print("\n".join(summary(rows)))
     path = args.out / f"{now:%Y-%m-%d-%H%M}.json"
     path.write_text(json.dumps(about | {"rows": rows}, indent=1) + "\n")
     m = about["machine"]
     print(f"{now:%Y-%m-%d}, {m['cpu']} ({m['isa']}), GFLOP/s, medians of {args.rounds} rounds, PyTorch {TORCH}\n")
-    print("\n".join(table(rows)))
+    print("\n".join([*table(rows), "", *summary(rows)]))
     print(f"\nrows: {path}")
 
 

@@ -6,14 +6,15 @@
 
 Builds Herd, makes a virtual environment with PyTorch outside the repository (--venv), and runs each workload: every
 program lives in a process of its own and waits for its turn; in a round each makes one step. All must report the same
-losses. Prints a Markdown table and writes the rows to results/DATE.json. `--around CMD` runs `CMD sh -c ...` during
-each turn, for machines where something else has to be kept still.
+losses. Prints a Markdown table and writes the rows to results/DATE.json. `--around CMD` runs `CMD sh -c ...` while
+something is measured, some minutes at a stretch, for machines where something else has to be kept still.
 """
 
 import argparse
 import json
 import os
 import platform
+import re
 import shlex
 import signal
 import statistics
@@ -27,6 +28,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 TORCH = "2.15.0"
 VENV = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "herd-bench/venv"
+HOLD = 200  # seconds that the command of --around is in force at a stretch, about
 PAUSE = 0.3  # seconds between turns: threads of OpenMP spin for a while after their work
 AGREE = 1e-3  # relative difference of losses
 LARGE = ["W3", "W4"]
@@ -75,21 +77,32 @@ class Player:
 
 
 class Around:
-    """The command of --around, in force between `with` and its end. It may stop whatever it likes but `processes`."""
+    """The command of --around, in force between `with` and its end. It may stop whatever it likes but `processes`, a
+    list that may grow."""
 
     def __init__(self, command, processes):
         self.command, self.processes = shlex.split(command or ""), processes
 
     def __enter__(self):
         if self.command:
-            self.around = subprocess.Popen([*self.command, "sh", "-c", "echo $$; exec sleep 3600"], stdout=subprocess.PIPE)
-            self.inside = int(self.around.stdout.readline())
+            # It ends with its standard input, and so with this program, whatever happens.
+            command = [*self.command, "sh", "-c", "echo; exec cat > /dev/null"]
+            self.around = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            self.around.stdout.readline()
+            self.since = time.monotonic()
             for process in self.processes:
                 process.send_signal(signal.SIGCONT)
+        return self
+
+    def rest(self):
+        """Lets others have their turn if it has been in force for long."""
+        if self.command and time.monotonic() - self.since > HOLD:
+            self.__exit__()
+            self.__enter__()
 
     def __exit__(self, *_):
         if self.command:
-            os.kill(self.inside, signal.SIGTERM)
+            self.around.stdin.close()
             self.around.wait()
 
 
@@ -114,12 +127,13 @@ def players(case, args, python):
         # FlexAttention has no backward pass on a CPU. That leaves a dense mask, and one call for each document, which
         # wins clearly when compiled.
         ways = {"eager": ["mask", "documents"], "compile": ["documents"]}[mode]
+        ways = [way for way in ways if way in args.ways.split(",")]
         for way in ways if workload == "W2" else [None]:
             name = mode + (f", {way}" if way else "")
             yield name, [*peer, "--mode", mode, *(["--attention", way] if way else [])], env
 
 
-def peak(player, args):
+def peak(player):
     """Peak memory of a step in a process of its own, without what compiling the first took."""
     player.step()
     player.tell("reset")
@@ -134,24 +148,28 @@ def rounds_of(case, args):
 
 def measure(case, args, python, keep):
     """Rows of all programs; `keep` gets those so far after every round."""
-    everyone = []
-    for name, command, env in players(case, args, python):
-        steady = None
-        if not name.startswith("herd"):
-            steady = peak(Player(name, command, env), args)
-            env = env | TORCH_ENV
-        player = Player(name, command, env)
-        for _ in range(args.warm_up):
-            player.step()
-        player.steady = steady
-        everyone.append(player)
-        print(f"{case} {name}: ready, {player.rows[-1]['seconds']:.2f} s a step", file=sys.stderr)
-    for _ in range(rounds_of(case, args)):
-        for player in everyone:
-            with Around(args.around, [player.process]):
+    everyone, processes = [], []
+    with Around(args.around, processes) as around:
+        for name, command, env in players(case, args, python):
+            steady = None
+            if not name.startswith("herd"):
+                steady = peak(Player(name, command, env))
+                env = env | TORCH_ENV
+                around.rest()
+            player = Player(name, command, env)
+            processes.append(player.process)
+            for _ in range(args.warm_up):
                 player.step()
-        print(case, *(f"{p.name} {p.rows[-1]['seconds']:.2f}" for p in everyone), sep="  ", file=sys.stderr)
-        keep(rows(case, everyone, args))
+            player.steady = steady
+            everyone.append(player)
+            print(f"{case} {name}: ready, {player.rows[-1]['seconds']:.2f} s a step", file=sys.stderr)
+            around.rest()
+        for _ in range(rounds_of(case, args)):
+            for player in everyone:
+                player.step()
+            print(case, *(f"{p.name} {p.rows[-1]['seconds']:.2f}" for p in everyone), sep="  ", file=sys.stderr)
+            keep(rows(case, everyone, args))
+            around.rest()
     for player in everyone:
         player.end()
         for ours, theirs in zip(everyone[0].rows, player.rows):
@@ -199,7 +217,9 @@ def table(results):
 def machine():
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
-    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+    value = lambda key: next((line.split(":")[1].strip() for line in lines if re.match(rf"{key}\s*:", line)), None)
+    # The name alone does not tell generations of virtual machines apart.
+    model = f"{value('model name')}, family {value('cpu family')} model {value('model')}" if lines else platform.machine()
     flags = next((line for line in lines if line.startswith("flags")), "")
     best = "AVX-512" if "avx512f" in flags else "AVX2" if "avx2" in flags else platform.machine()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
@@ -212,10 +232,11 @@ def main():
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--warm-up", type=int, default=1, help="steps before the rounds; the first compiles")
     parser.add_argument("--modes", default="eager,compile")
+    parser.add_argument("--ways", default="mask,documents", help="how PyTorch may attend in W2")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--venv", type=Path, default=VENV)
     parser.add_argument("--herd", type=Path, help="the program, if it is built already")
-    parser.add_argument("--around", help="a command in force during each turn")
+    parser.add_argument("--around", help="a command in force while something is measured")
     parser.add_argument("--out", type=Path, default=HERE / "results", help="folder for the JSON")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)

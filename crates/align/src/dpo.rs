@@ -149,7 +149,7 @@ impl Objective for DpoObjective<'_> {
                 gradient[worst.clone()].fill(for_worst as f32);
             }
             let gradient = Tensor::from_slice(&gradient, logprobs.shape());
-            tape.backward_from(&[(logprobs, gradient)], grads);
+            tape.backward_from([(logprobs, gradient)], grads);
             let part = vec![
                 ("loss", outcome.loss),
                 ("preference_loss", outcome.preference),

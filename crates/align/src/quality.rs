@@ -76,7 +76,7 @@ impl Objective for QualityObjective<'_> {
             let scores = tape.linear(&last, self.llama.head());
             let (loss, right, gradient) = logistic(scores.value().as_slice(), &truths, batch.len());
             let gradient = Tensor::from_slice(&gradient, scores.shape());
-            tape.backward_from(&[(scores, gradient)], grads);
+            tape.backward_from([(scores, gradient)], grads);
             add(&mut values, vec![("loss", loss), ("accuracy", right)]);
         }
         values

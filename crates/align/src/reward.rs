@@ -165,7 +165,7 @@ impl Objective for RewardObjective<'_> {
             let outcome = ranking_part(&split(rewards.value().as_slice(), groups), pairs);
             let gradient: Vec<f32> = outcome.gradient.concat().iter().map(|&g| g as f32).collect();
             let gradient = Tensor::from_slice(&gradient, rewards.shape());
-            tape.backward_from(&[(rewards, gradient)], grads);
+            tape.backward_from([(rewards, gradient)], grads);
             let accuracy = outcome.correct / pairs.max(1) as f64;
             add(
                 &mut values,

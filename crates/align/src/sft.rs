@@ -109,7 +109,7 @@ impl Objective for SftObjective<'_> {
             weights.iter_mut().for_each(|w| *w /= tokens.max(1) as f32);
             let mut tape = Tape::new(params);
             let hidden = self.llama.hidden(&mut tape, &batch);
-            let loss = tape.cross_entropy_backward(&hidden, self.llama.head(), &targets, &weights, grads);
+            let loss = tape.cross_entropy_backward(hidden, self.llama.head(), &targets, &weights, grads);
             add(&mut values, vec![("loss", f64::from(loss))]);
         }
         values.push(("learned_tokens", tokens as f64));

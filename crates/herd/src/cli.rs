@@ -307,6 +307,10 @@ pub struct BenchTrainArgs {
     /// What the optimizer's moments are stored as, as `moments` in a recipe.
     #[arg(long, default_value = "f32", value_parser = moments, value_name = "f32|bf16")]
     pub moments: MomentType,
+    /// Compute every block again in the backward pass instead of keeping its insides, as `recompute` in a recipe (W4
+    /// always does).
+    #[arg(long)]
+    pub recompute: bool,
     /// One JSON object a step, and nothing else.
     #[arg(long)]
     pub json: bool,

@@ -36,6 +36,8 @@ fn one_json_line_a_step_the_same_for_any_number_of_threads() {
     assert_eq!(one.iter().map(|row| row.0).collect::<Vec<_>>(), (1..=20).collect::<Vec<_>>());
     assert!((one[0].1 - 1000f64.ln()).abs() < 0.01 && one[19].1 < one[0].1 - 0.5, "{one:?}");
     assert!(one == rows("2") && one == rows("3"), "the last loss depends on every bit of the steps before");
+    let recomputed: Vec<_> = output(&["--json", "--steps", "20", "--recompute"]).lines().map(row).collect();
+    assert!(recomputed == one, "blocks computed again give the same bits");
     let fresh: Vec<_> = output(&["--json", "--steps", "2", "--fresh"]).lines().map(row).collect();
     assert!(fresh[0] == one[0] && fresh[1] != one[1], "{fresh:?}");
 }

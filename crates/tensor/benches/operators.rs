@@ -43,7 +43,7 @@ fn operator(
                 let seed = Tensor::from_vec(vec![1e-3; out.value().len()], out.shape());
                 (tape, out, seed)
             },
-            |(tape, out, seed)| tape.backward_from(&[(out, seed)], &mut grads),
+            |(tape, out, seed)| tape.backward_from([(out, seed)], &mut grads),
             BatchSize::PerIteration,
         );
     });

@@ -77,20 +77,23 @@ pub fn force(isa: Isa) -> Isa {
 pub(crate) const PORTABLE_FMA: bool = cfg!(target_arch = "aarch64");
 
 /// Compiles a generic body once per instruction set and calls the one in use. The body is an `#[inline(always)]`
-/// function with a `const FMA: bool` parameter.
+/// function with a `const FMA: bool` parameter, and a type parameter after it where the function has one.
 macro_rules! by_isa {
-    ($(#[$meta:meta])* $vis:vis fn $name:ident => $body:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)?) => {
+    (
+        $(#[$meta:meta])*
+        $vis:vis fn $name:ident $(<$t:ident: $bound:path>)? => $body:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)?
+    ) => {
         $(#[$meta])*
         #[allow(clippy::too_many_arguments)]
-        $vis fn $name($($arg: $ty),*) $(-> $ret)? {
+        $vis fn $name $(<$t: $bound>)? ($($arg: $ty),*) $(-> $ret)? {
             #[cfg(target_arch = "x86_64")]
             {
                 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
                 #[allow(clippy::too_many_arguments)]
-                fn avx512($($arg: $ty),*) $(-> $ret)? { $body::<true>($($arg),*) }
+                fn avx512 $(<$t: $bound>)? ($($arg: $ty),*) $(-> $ret)? { $body::<true $(, $t)?>($($arg),*) }
                 #[target_feature(enable = "avx2,fma")]
                 #[allow(clippy::too_many_arguments)]
-                fn avx2($($arg: $ty),*) $(-> $ret)? { $body::<true>($($arg),*) }
+                fn avx2 $(<$t: $bound>)? ($($arg: $ty),*) $(-> $ret)? { $body::<true $(, $t)?>($($arg),*) }
                 match $crate::isa::active() {
                     // SAFETY: `active` is never above what this machine has.
                     $crate::isa::Isa::Avx512 => return unsafe { avx512($($arg),*) },
@@ -99,7 +102,7 @@ macro_rules! by_isa {
                     $crate::isa::Isa::Portable | $crate::isa::Isa::Neon => {}
                 }
             }
-            $body::<{ $crate::isa::PORTABLE_FMA }>($($arg),*)
+            $body::<{ $crate::isa::PORTABLE_FMA } $(, $t)?>($($arg),*)
         }
     };
 }

@@ -14,7 +14,7 @@
 //!
 //! let mut tape = Tape::new(&params);
 //! let hidden = tape.embedding(embed, &[3, 1, 4]);
-//! let loss = tape.cross_entropy_backward(&hidden, head, &[1, 4, 1], &[1.0; 3], &mut grads);
+//! let loss = tape.cross_entropy_backward(hidden, head, &[1, 4, 1], &[1.0; 3], &mut grads);
 //! assert!(loss > 0.0 && grads.of(head).iter().any(|g| *g != 0.0));
 //! ```
 //!

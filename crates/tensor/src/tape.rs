@@ -212,23 +212,28 @@ impl<'p> Tape<'p> {
     pub fn backward(self, loss: &Var, grads: &mut Grads) {
         assert_eq!(loss.value.len(), 1, "backward: the loss has shape {:?}, not one value", loss.shape());
         let seed = Tensor::from_slice(&[1.0], loss.shape());
-        self.backward_from(&[(loss.clone(), seed)], grads);
+        self.backward_from([(loss.clone(), seed)], grads);
     }
 
     /// Walks back from given gradients of some variables, adding to `grads`: for losses that are computed outside the
     /// tape. A variable may occur several times.
-    pub fn backward_from(self, seeds: &[(Var, Tensor)], grads: &mut Grads) {
+    pub fn backward_from(self, seeds: impl IntoIterator<Item = (Var, Tensor)>, grads: &mut Grads) {
         self.walk(seeds, grads);
     }
 
-    /// Walks back and returns the gradients of the leaves, by node index.
-    pub(crate) fn walk(mut self, seeds: &[(Var, Tensor)], grads: &mut Grads) -> Vec<Option<Tensor>> {
+    /// Walks back and returns the gradients of the leaves, by node index. The seeds are given up at once: neither the
+    /// value of an output nor a second hold on its gradient lasts until the end.
+    pub(crate) fn walk(
+        mut self,
+        seeds: impl IntoIterator<Item = (Var, Tensor)>,
+        grads: &mut Grads,
+    ) -> Vec<Option<Tensor>> {
         assert!(self.recording, "backward: this tape does not record (made by no_grad)");
         let adjoints = vec![None; self.nodes.len()];
         let mut flow = Flow { params: self.params, grads, adjoints };
         for (var, seed) in seeds {
             assert_eq!(var.shape(), seed.shape(), "backward: shapes of a variable and its gradient differ");
-            flow.give(self.slot(var), seed.clone());
+            flow.give(self.slot(&var), seed);
         }
         while let Some(node) = self.nodes.pop() {
             let Some(operator) = node else { continue };
@@ -272,7 +277,7 @@ impl<'p, F: Fn(&mut Tape<'p>, &[Var]) -> Var> Backward for Recomputed<'p, F> {
         let leaves: Vec<Var> = self.values.into_iter().map(|value| tape.leaf(value)).collect();
         let output = (self.block)(&mut tape, &leaves);
         drop(leaves);
-        let adjoints = tape.walk(&[(output, grad)], flow.grads);
+        let adjoints = tape.walk([(output, grad)], flow.grads);
         for (slot, adjoint) in self.slots.iter().zip(adjoints) {
             if let Some(adjoint) = adjoint {
                 flow.give(*slot, adjoint);

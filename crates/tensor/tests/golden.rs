@@ -57,7 +57,7 @@ fn a_layer_matches_pytorch() {
         let logprobs = tape.token_logprobs(&hidden, model.head, &tokens[1..]);
         assert_close("logprobs", logprobs.value().as_slice(), &golden.exact("logprobs"), 1e-5);
         let mut grads = Grads::new(&params);
-        let loss = tape.cross_entropy_backward(&hidden, model.head, &tokens[1..], &weights, &mut grads);
+        let loss = tape.cross_entropy_backward(hidden, model.head, &tokens[1..], &weights, &mut grads);
         assert_close("loss", &[loss], &golden.exact("loss"), 1e-5);
         for spec in &specs {
             let grad = grads.of(params.id(&spec.name).unwrap());

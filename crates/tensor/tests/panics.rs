@@ -65,7 +65,7 @@ fn a_tape_that_does_not_record_cannot_walk_back_nor_mix() {
     let x = quiet.embedding(p[0], &[1]);
     let mut grads = Grads::new(&params);
     let seed = Tensor::zeros(x.shape());
-    assert!(message(|| quiet.backward_from(&[(x.clone(), seed)], &mut grads)).contains("does not record"));
+    assert!(message(|| quiet.backward_from([(x.clone(), seed)], &mut grads)).contains("does not record"));
     let mut first = Tape::new(&params);
     let y = first.embedding(p[0], &[1]);
     assert!(message(|| drop(Tape::new(&params).rms_norm(&y, p[2], 1e-5))).contains("another tape"));

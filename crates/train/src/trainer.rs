@@ -67,7 +67,7 @@ impl Trainer {
             let weights = vec![weight; micro.targets.len()];
             let head = self.llama.head();
             let value = f64::from(tape.cross_entropy_backward(
-                &hidden,
+                hidden,
                 head,
                 &micro.targets,
                 &weights,

@@ -128,6 +128,16 @@ fn stopped_anywhere_and_continued_with_other_threads_the_bits_are_the_same() {
 }
 
 #[test]
+fn blocks_computed_again_give_the_same_bits() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = Settings { recompute: true, ..settings() };
+    with_threads(2, || pretrain(&settings, dir.path(), &Context::quiet())).unwrap();
+    let (_, bytes, expected) = straight();
+    assert_eq!(&losses(dir.path()), expected);
+    assert!(final_bytes(dir.path()) == *bytes, "final weights");
+}
+
+#[test]
 fn after_kill_9_and_a_torn_checkpoint_the_bits_are_the_same() {
     let dir = tempfile::tempdir().unwrap();
     interrupted(dir.path(), 2, 20).unwrap_err();

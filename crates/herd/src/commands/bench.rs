@@ -8,7 +8,8 @@ use std::io::{stdin, stdout};
 
 /// Steps of a fixed workload.
 pub fn train(args: BenchTrainArgs, ctx: &Context) -> anyhow::Result<()> {
-    let BenchTrainArgs { workload, steps, json, interactive, moments, fresh, trace } = args;
+    let BenchTrainArgs { mut workload, steps, json, interactive, moments, recompute, fresh, trace } = args;
+    workload.recompute |= recompute;
     let options = Options { workload, steps, json, interactive, moments, fresh, trace };
     Ok(bench::run(&options, stdin().lock(), stdout().lock(), ctx)?)
 }

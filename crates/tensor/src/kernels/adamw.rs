@@ -28,17 +28,6 @@ pub trait Moment: Pod + Send + Sync {
 
     /// Rounds to what can be stored. `noise` holds 16 random bits for types that round at random.
     fn store(value: f32, noise: u32) -> Self;
-
-    /// [`adamw`] for slices of one length, on the machine's vector units.
-    fn update(
-        rule: AdamWRule,
-        keep: f32,
-        noise: u32,
-        w: &mut [f32],
-        g: &mut [f32],
-        m: &mut [Self],
-        v: &mut [Self],
-    );
 }
 
 impl Moment for f32 {
@@ -50,18 +39,6 @@ impl Moment for f32 {
     #[inline(always)]
     fn store(value: f32, _: u32) -> Self {
         value
-    }
-
-    fn update(
-        rule: AdamWRule,
-        keep: f32,
-        noise: u32,
-        w: &mut [f32],
-        g: &mut [f32],
-        m: &mut [f32],
-        v: &mut [f32],
-    ) {
-        update_f32(rule, keep, noise, w, g, m, v);
     }
 }
 
@@ -76,18 +53,6 @@ impl Moment for bf16 {
     #[inline(always)]
     fn store(value: f32, noise: u32) -> Self {
         bf16::from_bits((value.to_bits().wrapping_add(noise & 0xffff) >> 16) as u16)
-    }
-
-    fn update(
-        rule: AdamWRule,
-        keep: f32,
-        noise: u32,
-        w: &mut [f32],
-        g: &mut [f32],
-        m: &mut [bf16],
-        v: &mut [bf16],
-    ) {
-        update_bf16(rule, keep, noise, w, g, m, v);
     }
 }
 
@@ -115,6 +80,11 @@ fn update_body<const FMA: bool, T: Moment>(
         v[i] = T::store(second, random >> 16);
     }
 }
+by_isa! {
+    fn update_part<T: Moment> => update_body(
+        rule: AdamWRule, keep: f32, noise: u32, w: &mut [f32], g: &mut [f32], m: &mut [T], v: &mut [T]
+    )
+}
 
 /// A number whose bits look random, for each counter (the finaliser lowbias32).
 #[inline(always)]
@@ -122,42 +92,6 @@ fn mix(counter: u32) -> u32 {
     let x = (counter ^ counter >> 16).wrapping_mul(0x7feb_352d);
     let x = (x ^ x >> 15).wrapping_mul(0x846c_a68b);
     x ^ x >> 16
-}
-
-#[inline(always)]
-fn update_f32_body<const FMA: bool>(
-    rule: AdamWRule,
-    keep: f32,
-    noise: u32,
-    w: &mut [f32],
-    g: &mut [f32],
-    m: &mut [f32],
-    v: &mut [f32],
-) {
-    update_body::<FMA, f32>(rule, keep, noise, w, g, m, v);
-}
-by_isa! {
-    fn update_f32 => update_f32_body(
-        rule: AdamWRule, keep: f32, noise: u32, w: &mut [f32], g: &mut [f32], m: &mut [f32], v: &mut [f32]
-    )
-}
-
-#[inline(always)]
-fn update_bf16_body<const FMA: bool>(
-    rule: AdamWRule,
-    keep: f32,
-    noise: u32,
-    w: &mut [f32],
-    g: &mut [f32],
-    m: &mut [bf16],
-    v: &mut [bf16],
-) {
-    update_body::<FMA, bf16>(rule, keep, noise, w, g, m, v);
-}
-by_isa! {
-    fn update_bf16 => update_bf16_body(
-        rule: AdamWRule, keep: f32, noise: u32, w: &mut [f32], g: &mut [f32], m: &mut [bf16], v: &mut [bf16]
-    )
 }
 
 /// Updates weights `w` and moments `m`, `v` from gradients `g`, all of one length, and clears `g`. Weights shrink by
@@ -174,7 +108,7 @@ pub fn adamw<T: Moment>(
 ) {
     let n = w.len();
     assert!(g.len() == n && m.len() == n && v.len() == n, "adamw: slices of different lengths");
-    T::update(rule, keep, noise, w, g, m, v);
+    update_part(rule, keep, noise, w, g, m, v);
 }
 
 #[inline(always)]

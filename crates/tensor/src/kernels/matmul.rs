@@ -5,9 +5,9 @@
 //! [`K_BLOCK`] terms, each one chain of multiply-adds, added up in turn. So the bits of a row do not depend on the other
 //! rows of its batch either.
 
-use super::micro::{Kernels, MAX_ROWS, MAX_WIDTH, kernels};
+use super::micro::{Kernels, MAX_ROWS, MAX_WIDTH, product_kernels};
 use super::pack::{pack, pack_across};
-use crate::pool::Buffer;
+use crate::pool::{Buffer, prepare};
 use crate::profile;
 use rayon::prelude::*;
 use std::ops::Range;
@@ -31,6 +31,14 @@ const CONFLICT: usize = 1024;
 const ROW_GAP: usize = 16;
 /// Up to this many rows, packing the whole right-hand side would cost more than it saves.
 const THIN_ROWS: usize = 4 * MAX_ROWS;
+/// Up to this many rows a run of the left-hand side stays in the second-level cache: if there are columns enough for all
+/// threads, each packs the panels of its own and uses them while they are near.
+const MIDDLE_ROWS: usize = 288;
+/// Panels of a thread at least, for that.
+const MIDDLE_PANELS: usize = 4;
+
+/// Rows and columns of the output, terms of its sums.
+type Sizes = (usize, usize, usize);
 
 /// A matrix read through strides: element `(i, j)` is `data[i * row_stride + j * col_stride]`.
 #[derive(Clone, Copy)]
@@ -141,7 +149,7 @@ unsafe fn block(
 }
 
 /// `out[m, n] (+)= a[m, k] b[k, n]` on all threads of the current pool.
-pub(crate) fn product((m, n, k): (usize, usize, usize), a: Strided, b: Strided, into: Into, out: &mut [f32]) {
+pub(crate) fn product((m, n, k): Sizes, a: Strided, b: Strided, into: Into, out: &mut [f32]) {
     assert_eq!(out.len(), m * n, "matmul: output of {} values for {m} x {n}", out.len());
     if m == 0 || n == 0 {
         return;
@@ -162,10 +170,16 @@ pub(crate) fn product((m, n, k): (usize, usize, usize), a: Strided, b: Strided, 
         },
         (m, n, k),
     );
-    if m <= THIN_ROWS {
-        thin((m, n, k), a, b, into, out);
+    product_by(product_kernels(), (m, n, k), a, b, into, out);
+}
+
+/// [`product`] by kernels of one's choice: the bits are the same for all of an instruction set.
+fn product_by(kernels: &Kernels, (m, n, k): Sizes, a: Strided, b: Strided, into: Into, out: &mut [f32]) {
+    let enough = MIDDLE_PANELS * rayon::current_num_threads() * kernels.width;
+    if m <= THIN_ROWS || m <= MIDDLE_ROWS && n >= enough {
+        thin(kernels, (m, n, k), a, b, into, out);
     } else {
-        thick((m, n, k), a, b, into, out);
+        thick(kernels, (m, n, k), a, b, into, out);
     }
 }
 
@@ -229,8 +243,7 @@ fn pack_block(
     }
 }
 
-fn thick((m, n, k): (usize, usize, usize), a: Strided, b: Strided, into: Into, out: &mut [f32]) {
-    let kernels = kernels();
+fn thick(kernels: &Kernels, (m, n, k): Sizes, a: Strided, b: Strided, into: Into, out: &mut [f32]) {
     let target = SharedMut::new(out);
     let right = Side { source: b.t(), rows: n };
     for k_start in (0..k).step_by(K_STRIP) {
@@ -241,11 +254,13 @@ fn thick((m, n, k): (usize, usize, usize), a: Strided, b: Strided, into: Into, o
             let packed = pack_side(kernels, right, kernels.width, ns.clone(), ks.clone());
             let panels = m.div_ceil(kernels.rows);
             let (tasks_m, tasks_n) = grid(panels * kernels.rows, packed.panels * kernels.width);
+            let staged = Stage::values(kernels, a, panels.div_ceil(tasks_m) * kernels.rows);
+            prepare(&[staged]);
             (0..tasks_m * tasks_n).into_par_iter().for_each(|task| {
                 let panels_m = part(panels, tasks_m, task % tasks_m);
                 let panels_n = part(packed.panels, tasks_n, task / tasks_m);
                 let rows = panels_m.start * kernels.rows..(panels_m.end * kernels.rows).min(m);
-                let mut stage = Stage::new(kernels, a, rows.clone());
+                let mut stage = Stage { kernels, a, rows: rows.clone(), copy: Buffer::stale(staged) };
                 for run in (0..ks.len()).step_by(K_BLOCK) {
                     let length = K_BLOCK.min(ks.len() - run);
                     let left = stage.load(ks.start + run..ks.start + run + length);
@@ -284,10 +299,10 @@ struct Stage<'a> {
 }
 
 impl<'a> Stage<'a> {
-    fn new(kernels: &'a Kernels, a: Strided<'a>, rows: Range<usize>) -> Self {
+    /// Size of the copy of at most `rows` rows; 0 where they can be read in place.
+    fn values(kernels: &Kernels, a: Strided, rows: usize) -> usize {
         let in_place = a.col_stride == 1 && !a.row_stride.is_multiple_of(CONFLICT);
-        let values = rows.len().next_multiple_of(kernels.rows) * (K_BLOCK + ROW_GAP);
-        Self { kernels, a, rows, copy: Buffer::stale(if in_place { 0 } else { values }) }
+        if in_place { 0 } else { rows.next_multiple_of(kernels.rows) * (K_BLOCK + ROW_GAP) }
     }
 
     /// Terms `ks` of the rows.
@@ -309,9 +324,8 @@ impl<'a> Stage<'a> {
     }
 }
 
-/// Few rows: each task packs one right-hand panel at a time and uses it at once, while it is in the first-level cache.
-fn thin((m, n, k): (usize, usize, usize), a: Strided, b: Strided, into: Into, out: &mut [f32]) {
-    let kernels = kernels();
+/// Few rows: each task packs one right-hand panel at a time and uses it at once, while it is in the nearest caches.
+fn thin(kernels: &Kernels, (m, n, k): Sizes, a: Strided, b: Strided, into: Into, out: &mut [f32]) {
     let target = SharedMut::new(out);
     let packed_left = if a.col_stride == 1 {
         None
@@ -319,7 +333,8 @@ fn thin((m, n, k): (usize, usize, usize), a: Strided, b: Strided, into: Into, ou
         Some(pack_side(kernels, Side { source: a, rows: m }, kernels.rows, 0..m, 0..k))
     };
     let panels = n.div_ceil(kernels.width);
-    let tasks = panels.div_ceil(4);
+    let tasks = panels.div_ceil(4).max(3 * rayon::current_num_threads()).min(panels);
+    prepare(&[kernels.width * K_BLOCK]);
     (0..tasks).into_par_iter().for_each(|task| {
         let mut panel = Buffer::stale(kernels.width * K_BLOCK);
         for index in part(panels, tasks, task) {
@@ -370,4 +385,44 @@ fn check(name: &str, a: usize, a_wanted: usize, b: usize, b_wanted: usize) {
         a == a_wanted && b == b_wanted,
         "{name}: operands hold {a} and {b} values, the sizes ask for {a_wanted} and {b_wanted}"
     );
+}
+
+#[cfg(all(test, target_arch = "x86_64"))]
+mod tests {
+    use super::*;
+    use crate::isa::Isa;
+    use crate::kernels::micro::AVX512_TILES;
+
+    fn values(count: usize, period: usize) -> Vec<f32> {
+        (0..count).map(|i| (i % period) as f32 / period as f32 - 0.4).collect()
+    }
+
+    /// Which tile is used depends on the maker of the processor, so each is tested on every machine that can run it.
+    #[test]
+    fn both_tiles_of_avx512_give_the_same_bits() {
+        if !Isa::Avx512.is_present() {
+            return;
+        }
+        for (m, n, k) in
+            [(1, 1, 1), (7, 95, 30), (15, 97, 513), (61, 48, 1100), (150, 500, 33), (300, 130, 700)]
+        {
+            let (a, b) = (values(m * k, 31), values(n * k, 37));
+            let layouts = [
+                (Strided::rows(&a, k), Strided::rows(&b, k).t()),
+                (Strided::rows(&a, k), Strided::rows(&b, n)),
+                (Strided::rows(&a, m).t(), Strided::rows(&b, n)),
+            ];
+            for (layout, (a, b)) in layouts.into_iter().enumerate() {
+                let [one, other] = AVX512_TILES.map(|tile| {
+                    let mut out = vec![1.0; m * n];
+                    product_by(tile, (m, n, k), a, b, Into::Add, &mut out);
+                    out
+                });
+                assert!(one == other, "layout {layout} of {m} x {n} x {k}");
+                let term = |p: usize| a.data[p * a.col_stride] * b.data[p * b.row_stride];
+                let first: f64 = (0..k).map(|p| f64::from(term(p))).sum();
+                assert!((f64::from(one[0]) - 1.0 - first).abs() < 1e-4, "layout {layout} of {m} x {n} x {k}");
+            }
+        }
+    }
 }

@@ -31,7 +31,7 @@ pub(crate) fn pack(
     match isa {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the instruction set is present, and the last element read was checked above.
-        Isa::Avx512 if width == 32 || width == 14 => unsafe {
+        Isa::Avx512 => unsafe {
             if source.col_stride == 1 {
                 x86::transpose(data, source.row_stride, count, width, panel);
             } else if source.row_stride == 1 {
@@ -117,16 +117,13 @@ mod x86 {
     /// Needs AVX-512 F; all elements read must be inside `data`.
     #[target_feature(enable = "avx512f")]
     pub(super) unsafe fn copy(data: &[f32], stride: usize, count: usize, width: usize, panel: &mut [f32]) {
-        let (low, high) = (mask(count), mask(count.saturating_sub(16)));
         for (p, out) in panel.chunks_exact_mut(width).enumerate() {
-            // SAFETY: masked to `count` elements, which are inside `data` (caller) and `out` (`count <= width`).
-            unsafe {
-                let from = data.as_ptr().add(p * stride);
-                let to = out.as_mut_ptr();
-                _mm512_mask_storeu_ps(to, low, _mm512_maskz_loadu_ps(low, from));
-                if high != 0 {
-                    let rest = _mm512_maskz_loadu_ps(high, from.wrapping_add(16));
-                    _mm512_mask_storeu_ps(to.wrapping_add(16), high, rest);
+            for i in (0..count).step_by(16) {
+                let mask = mask(count - i);
+                // SAFETY: masked to `count` elements, which are inside `data` (caller) and `out` (`count <= width`).
+                unsafe {
+                    let values = _mm512_maskz_loadu_ps(mask, data.as_ptr().add(p * stride + i));
+                    _mm512_mask_storeu_ps(out.as_mut_ptr().add(i), mask, values);
                 }
             }
         }

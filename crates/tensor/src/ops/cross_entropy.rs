@@ -16,7 +16,7 @@ use rayon::prelude::*;
 const CHUNK_VALUES: usize = 8 << 20;
 
 /// With a large vocabulary a chunk has at least this many rows: packing the weights must pay.
-const LEAST_ROWS: usize = 168;
+const LEAST_ROWS: usize = 128;
 
 /// Rows whose logits are computed together, for `n` rows in all: chunks of nearly one size.
 pub(super) fn chunk_rows(n: usize, vocabulary: usize) -> usize {
@@ -121,10 +121,10 @@ impl<'p> Tape<'p> {
     }
 
     /// [`Tape::linear_cross_entropy`] and [`Tape::backward`] in one, for a training step: returns the loss; the
-    /// gradient of `w` goes straight into `grads`.
+    /// gradient of `w` goes straight into `grads`, and `x` is given up before the walk.
     pub fn cross_entropy_backward(
         self,
-        x: &Var,
+        x: Var,
         w: ParamId,
         targets: &[u32],
         weights: &[f32],
@@ -145,7 +145,7 @@ impl<'p> Tape<'p> {
             all
         };
         drop(counted);
-        self.backward_from(&[(x.clone(), dx)], grads);
+        self.backward_from([(x, dx)], grads);
         loss
     }
 }

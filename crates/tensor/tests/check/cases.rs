@@ -158,7 +158,7 @@ pub fn attention_across_blocks() {
         let rng = CounterRng::new(8, "direction");
         let seed: Vec<f32> = (0..out.value().len() as u64).map(|i| rng.normal(i) as f32).collect();
         let mut grads = Grads::new(&params);
-        tape.backward_from(&[(out.clone(), Tensor::from_slice(&seed, out.shape()))], &mut grads);
+        tape.backward_from([(out.clone(), Tensor::from_slice(&seed, out.shape()))], &mut grads);
         let grad = grads.of(ids[0]);
         let largest = grad.iter().fold(0.0f32, |a, b| a.max(b.abs()));
         assert!(largest.is_finite());

@@ -74,7 +74,7 @@ impl Case<'_> {
             (self.reference)(values).iter().zip(&seed).map(|(y, s)| y * f64::from(*s)).sum()
         };
         let mut grads = Grads::new(&params);
-        tape.backward_from(&[(out.clone(), Tensor::from_slice(&seed, out.shape()))], &mut grads);
+        tape.backward_from([(out.clone(), Tensor::from_slice(&seed, out.shape()))], &mut grads);
         for (index, id) in ids.iter().enumerate() {
             let mut values = exact.clone();
             let numeric: Vec<f64> = (0..exact[index].len())

@@ -81,6 +81,6 @@ impl Model {
         let n = tokens.len() - 1;
         let mut tape = Tape::new(params);
         let h = self.hidden(&mut tape, &tokens[..n], call, recompute);
-        tape.cross_entropy_backward(&h, self.head, &tokens[1..], &vec![1.0 / n as f32; n], grads)
+        tape.cross_entropy_backward(h, self.head, &tokens[1..], &vec![1.0 / n as f32; n], grads)
     }
 }

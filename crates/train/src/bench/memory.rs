@@ -27,6 +27,9 @@ pub struct Plan {
 /// Operands of a matrix product in the order in which its kernels read them.
 const PACKED: u64 = 14 << 20;
 
+/// Products of at most this many rows pack a panel at a time.
+const FEW_ROWS: usize = 288;
+
 /// Program text, thread stacks, small things.
 const PROGRAM: u64 = 16 << 20;
 
@@ -50,7 +53,9 @@ impl Plan {
         };
         // The last state, its norm and the gradient of that.
         let end = n * (3 * d + 1);
-        let loss = Tape::loss_rows(n, vocabulary) * vocabulary;
+        let rows = Tape::loss_rows(n, vocabulary);
+        let loss = rows * (vocabulary + d);
+        let loss_packed = if rows > FEW_ROWS { PACKED } else { 0 };
         // Walking back through the feed-forward network: its activation computed again, the gradient of that and of
         // the layer's output.
         let walk = once + n * (2 * f + 2 * d);
@@ -63,7 +68,7 @@ impl Plan {
                 MomentType::Bf16 => bytes(touched),
             },
             activations: bytes(kept + end),
-            workspace: bytes(loss.max(walk)) + PACKED,
+            workspace: (bytes(loss) + loss_packed).max(bytes(walk) + PACKED),
             program: PROGRAM,
         }
     }

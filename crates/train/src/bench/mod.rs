@@ -12,7 +12,7 @@ use crate::moments::MomentType;
 use crate::trainer::NotFinite;
 use herd_run::atomic::{self, FileError};
 use herd_run::{Context, Interrupted, memory::peak_resident};
-use herd_tensor::{isa, peak, profile};
+use herd_tensor::{isa, peak, pool, profile};
 use serde::Serialize;
 use std::io::{self, BufRead, Write};
 use std::path::PathBuf;
@@ -190,6 +190,9 @@ fn summary(output: &mut impl Write, steps: &[Step], peak: f64) -> io::Result<()>
     writeln!(output, "  operations  {:.1} GFLOP/s, {share:.1}% of the measured peak", median.gflops)?;
     if let Some(memory) = steps.last().and_then(|step| step.peak_rss_mb) {
         writeln!(output, "  memory      {memory:.0} MB at the peak")?;
+        let (used, held) = (pool::usage().peak_live, pool::usage().live + pool::usage().idle);
+        let mb = |bytes: usize| bytes as f64 / 1e6;
+        writeln!(output, "  buffers     {:.0} MB in use at once, {:.0} MB held", mb(used), mb(held))?;
     }
     Ok(())
 }

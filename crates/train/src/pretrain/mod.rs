@@ -139,6 +139,7 @@ impl<'a> Run<'a> {
         let llama = Llama::new(model);
         let params = llama.params();
         let mut trainer = Trainer::new(llama, params, settings.optimizer);
+        trainer.recompute = settings.recompute;
         let mut notes = Vec::new();
         let saved = checkpoint::latest(
             &out.join("checkpoints"),

@@ -15,6 +15,10 @@ pub struct Settings {
     /// Tokens that go through the model together; what a step has more is accumulated. Bounds memory, and is part of
     /// what fixes the bits.
     pub micro_batch_tokens: u64,
+    /// Compute every block again in the backward pass instead of keeping its insides: less memory, about a third more
+    /// work, the same bits.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub recompute: bool,
     /// AdamW.
     pub optimizer: AdamWSettings,
     /// What to do when a loss or gradient is not a number.
@@ -163,6 +167,7 @@ impl Default for Settings {
         Self {
             seed: 0,
             micro_batch_tokens: 4096,
+            recompute: false,
             optimizer: AdamWSettings::default(),
             non_finite: NonFinite::default(),
             checkpoint: CheckpointSettings::default(),

@@ -10,7 +10,7 @@ use crate::kernels::elementary::{dot, exp};
 use crate::kernels::matmul::SharedMut;
 use crate::kernels::micro::{Kernels, kernels};
 use crate::kernels::rows::rotate;
-use crate::pool::Buffer;
+use crate::pool::{Buffer, prepare};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -39,6 +39,7 @@ pub(super) fn run(call: &Attention, qkv: &[f32], out: &[f32], lse: &[f32], grad:
     // Gradients of rotated keys and of values, for every query head: [h, n, depth] each.
     let (mut dk, mut dv) = (Buffer::stale(heads * n * depth), Buffer::stale(heads * n * depth));
     let islands = call.segments.islands();
+    prepare(&work.sizes());
     {
         let (dk, dv, d_qkv) = (SharedMut::new(&mut dk), SharedMut::new(&mut dv), SharedMut::new(d_qkv));
         (0..islands.len() * heads).into_par_iter().for_each(|task| {
@@ -106,6 +107,17 @@ struct Block {
 }
 
 impl Work<'_> {
+    /// Queries of a block at most.
+    fn step(&self) -> usize {
+        QUERY_GROUPS * self.kernels.rows
+    }
+
+    /// Sizes of the buffers of a [`Block`], in order.
+    fn sizes(&self) -> [usize; 7] {
+        let (hd, depth) = (self.call.shape.head_dim, self.depth);
+        [hd, hd, depth, depth, KEY_BLOCK, KEY_BLOCK, depth].map(|width| self.step() * width)
+    }
+
     /// One head of a run of connected segments whose rows begin at `base`; `dk`, `dv` `[rows, depth]`.
     ///
     /// # Safety
@@ -119,19 +131,11 @@ impl Work<'_> {
         dv: &mut [f32],
         d_qkv: SharedMut,
     ) {
-        let (hd, depth) = (self.call.shape.head_dim, self.depth);
-        let step = QUERY_GROUPS * self.kernels.rows;
+        let (hd, depth, step) = (self.call.shape.head_dim, self.depth, self.step());
         dk.fill(0.0);
         dv.fill(0.0);
-        let mut block = Block {
-            q: Buffer::stale(step * hd),
-            grad: Buffer::stale(step * hd),
-            q_panels: Buffer::stale(step * depth),
-            grad_panels: Buffer::stale(step * depth),
-            p: Buffer::stale(step * KEY_BLOCK),
-            ds: Buffer::stale(step * KEY_BLOCK),
-            dq: Buffer::stale(step * depth),
-        };
+        let [q, grad, q_panels, grad_panels, p, ds, dq] = self.sizes().map(Buffer::stale);
+        let mut block = Block { q, grad, q_panels, grad_panels, p, ds, dq };
         for segment in &self.call.segments.list()[island] {
             for start in segment.rows.clone().step_by(step) {
                 let queries = start..(start + step).min(segment.rows.end);

@@ -7,7 +7,7 @@ use crate::isa::by_isa;
 use crate::kernels::elementary::{exp, exp_sum, max};
 use crate::kernels::matmul::SharedMut;
 use crate::kernels::micro::{Kernels, kernels};
-use crate::pool::Buffer;
+use crate::pool::{Buffer, prepare};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -28,6 +28,7 @@ pub(super) fn run(call: &Attention, qkv: &[f32], n: usize, out: &mut [f32], lse:
         .collect();
     let heads = call.shape.heads;
     let work = Work { call, kernels, qkv, keys: &keys, values: &values, n };
+    prepare(&work.sizes());
     let (out, lse) = (SharedMut::new(out), SharedMut::new(lse));
     (0..blocks.len() * heads).into_par_iter().for_each(|task| {
         let (segment, queries) = &blocks[task / heads];
@@ -46,6 +47,17 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
+    /// Queries of a block at most.
+    fn step(&self) -> usize {
+        QUERY_GROUPS * self.kernels.rows
+    }
+
+    /// Values of a block's queries, scores and sums.
+    fn sizes(&self) -> [usize; 3] {
+        let hd = self.call.shape.head_dim;
+        [hd, KEY_BLOCK, padded(hd, self.kernels.width)].map(|width| self.step() * width)
+    }
+
     /// One block of queries of one head against all keys it sees.
     ///
     /// # Safety
@@ -61,18 +73,18 @@ impl Work<'_> {
         let shape = &self.call.shape;
         let (hd, kv, count) = (shape.head_dim, shape.kv_of(head), queries.len());
         let depth = padded(hd, self.kernels.width);
-        let mut q = Buffer::stale(count * hd);
-        gather_head(self.call, self.qkv, shape.q_column(head), queries.clone(), shape.scale(), &mut q);
-        let mut scores = Buffer::stale(count * KEY_BLOCK);
-        let mut sums = Buffer::zeroed(count * depth);
+        let [mut q, mut scores, mut sums] = self.sizes().map(Buffer::stale);
+        let (q, sums) = (&mut q[..count * hd], &mut sums[..count * depth]);
+        gather_head(self.call, self.qkv, shape.q_column(head), queries.clone(), shape.scale(), q);
+        sums.fill(0.0);
         let mut running = vec![Running { max: f32::NEG_INFINITY, sum: 0.0 }; count];
         for keys in key_blocks(segment, queries, self.kernels.width) {
-            products_with_rows(self.kernels, self.keys, kv, &keys, queries, &q, hd, &mut scores);
+            products_with_rows(self.kernels, self.keys, kv, &keys, queries, q, hd, &mut scores);
             for (i, (state, scores)) in running.iter_mut().zip(scores.chunks_exact_mut(KEY_BLOCK)).enumerate()
             {
                 absorb(scores, keys.seen(queries.start + i), state, &mut sums[i * depth..(i + 1) * depth]);
             }
-            add_weighted_rows(self.kernels, self.values, kv, &keys, queries, &scores, &mut sums);
+            add_weighted_rows(self.kernels, self.values, kv, &keys, queries, &scores, sums);
         }
         for (i, (row, state)) in queries.clone().zip(&running).enumerate() {
             // SAFETY: within `out` and `lse`, and this task's own part (caller).

@@ -4,7 +4,7 @@ use super::{Attention, gather_head};
 use crate::kernels::matmul::{SharedMut, Strided};
 use crate::kernels::micro::Kernels;
 use crate::kernels::pack::pack;
-use crate::pool::Buffer;
+use crate::pool::{Buffer, prepare};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -52,6 +52,7 @@ impl Panels {
         let (hd, width) = (call.shape.head_dim, kernels.width);
         let rows = padded(n, width);
         let mut buffer = Buffer::stale(call.shape.kv_heads * rows * hd);
+        prepare(&[width * hd]);
         buffer.par_chunks_mut(width * hd).with_min_len(8).enumerate().for_each(|(index, panel)| {
             let (kv, first) = (index / (rows / width), index % (rows / width) * width);
             let mut gathered = Buffer::stale(width * hd);
@@ -67,6 +68,7 @@ impl Panels {
         let (rows, depth) = (padded(n, width), padded(hd, width));
         let mut buffer = Buffer::stale(call.shape.kv_heads * rows * depth);
         let target = SharedMut::new(&mut buffer);
+        prepare(&[width * hd]);
         (0..call.shape.kv_heads * rows / width).into_par_iter().with_min_len(8).for_each(|index| {
             let (kv, first) = (index / (rows / width), index % (rows / width) * width);
             let mut gathered = Buffer::stale(width * hd);

@@ -1,9 +1,13 @@
 //! Buffers that are handed out again instead of going back to the system.
 //!
 //! A training step allocates and frees the same sizes in the same order, so after the first step every request finds
-//! an idle block of its size. Blocks are 64-byte aligned, rounded up to one eighth of a power of two, and always hold
-//! initialised floats (zeros from the system, or what the last user left).
+//! an idle block. Large ones lie in one arena, whose height is hardly more than what is in use at once; smaller ones are
+//! rounded up to one eighth of a power of two and wait for a request of their size. Blocks are 64-byte aligned and always
+//! hold initialised floats (zeros from the system, or what the last user left).
 
+mod arena;
+
+use arena::Arena;
 use std::alloc::{Layout, alloc, alloc_zeroed, dealloc, handle_alloc_error};
 use std::collections::BTreeMap;
 use std::ptr::NonNull;
@@ -20,6 +24,8 @@ const HUGE_ALIGN: usize = 2 << 20;
 struct Block {
     ptr: NonNull<f32>,
     capacity: usize,
+    /// Whether it lies in the arena, which takes it back.
+    in_arena: bool,
 }
 
 // SAFETY: a block is uniquely owned memory; only its owner reads or writes through the pointer.
@@ -54,19 +60,25 @@ impl Block {
             // SAFETY: `capacity` floats were just allocated.
             unsafe { raw.write_bytes(0, capacity) };
         }
-        Self { ptr, capacity }
+        Self { ptr, capacity, in_arena: false }
     }
 }
 
 impl Drop for Block {
     fn drop(&mut self) {
+        if self.in_arena {
+            return;
+        }
         // SAFETY: allocated in `from_system` with the same layout.
         unsafe { dealloc(self.ptr.as_ptr() as *mut u8, layout(self.capacity)) }
     }
 }
 
-#[derive(Default)]
 struct State {
+    /// For blocks of at least [`HUGE`] floats; made with the first of them.
+    arena: Option<Arena>,
+    arena_refused: bool,
+    arena_live: usize,
     idle: BTreeMap<usize, Vec<Block>>,
     idle_floats: usize,
     live_floats: usize,
@@ -75,12 +87,31 @@ struct State {
 }
 
 static POOL: Mutex<State> = Mutex::new(State {
+    arena: None,
+    arena_refused: false,
+    arena_live: 0,
     idle: BTreeMap::new(),
     idle_floats: 0,
     live_floats: 0,
     peak_live: 0,
     system_requests: 0,
 });
+
+impl State {
+    /// A block from the arena; `None` where there is none, or no room in it.
+    fn take_from_arena(&mut self, len: usize) -> Option<Block> {
+        if self.arena.is_none() && !self.arena_refused {
+            self.arena = Arena::reserve();
+            self.arena_refused = self.arena.is_none();
+        }
+        let (ptr, capacity, rose) = self.arena.as_mut()?.take(len)?;
+        self.system_requests += u64::from(rose);
+        self.arena_live += capacity;
+        self.live_floats += capacity;
+        self.peak_live = self.peak_live.max(self.live_floats);
+        Some(Block { ptr, capacity, in_arena: true })
+    }
+}
 
 fn lock() -> MutexGuard<'static, State> {
     // The state is consistent between statements, so a panic elsewhere does not spoil it.
@@ -103,9 +134,10 @@ pub struct Usage {
 /// The pool's present state.
 pub fn usage() -> Usage {
     let state = lock();
+    let arena_idle = state.arena.as_ref().map_or(0, Arena::held) - state.arena_live;
     Usage {
         live: state.live_floats * 4,
-        idle: state.idle_floats * 4,
+        idle: (state.idle_floats + arena_idle) * 4,
         peak_live: state.peak_live * 4,
         system_requests: state.system_requests,
     }
@@ -117,9 +149,40 @@ pub fn trim() {
         let mut state = lock();
         state.idle_floats = 0;
         state.peak_live = state.live_floats;
+        if let Some(arena) = &mut state.arena {
+            arena.trim();
+        }
         std::mem::take(&mut state.idle)
     };
     drop(idle);
+}
+
+/// Makes sure that each thread of the current rayon pool finds idle blocks for one buffer of each of these lengths. To be
+/// called before tasks that take them: how many tasks run at once is chance, what a step asks of the system is not.
+pub(crate) fn prepare(lengths: &[usize]) {
+    let threads = rayon::current_num_threads();
+    let classes: Vec<usize> = lengths
+        .iter()
+        .map(|len| size_class(*len))
+        .filter(|class| (SMALL + 1..HUGE).contains(class))
+        .collect();
+    let missing: Vec<usize> = {
+        let mut state = lock();
+        let mut missing = Vec::new();
+        for (at, class) in classes.iter().enumerate().filter(|(at, class)| !classes[..*at].contains(class)) {
+            let wanted = threads * classes[at..].iter().filter(|other| *other == class).count();
+            let idle = state.idle.get(class).map_or(0, Vec::len);
+            missing.extend(std::iter::repeat_n(*class, wanted.saturating_sub(idle)));
+        }
+        state.system_requests += missing.len() as u64;
+        missing
+    };
+    let blocks: Vec<Block> = missing.into_iter().map(Block::from_system).collect();
+    let mut state = lock();
+    for block in blocks {
+        state.idle_floats += block.capacity;
+        state.idle.entry(block.capacity).or_default().push(block);
+    }
 }
 
 /// Rounds up so that at most one eighth is wasted and similar sizes share blocks.
@@ -155,6 +218,11 @@ impl Buffer {
         let class = size_class(len);
         if class <= SMALL {
             return (Self { block: Some(Block::from_system(class)), len }, true);
+        }
+        if class >= HUGE
+            && let Some(block) = lock().take_from_arena(len)
+        {
+            return (Self { block: Some(block), len }, false);
         }
         let mut evicted = Vec::new();
         let reused = {
@@ -202,6 +270,11 @@ impl Drop for Buffer {
         }
         let mut state = lock();
         state.live_floats -= block.capacity;
+        if block.in_arena {
+            state.arena_live -= block.capacity;
+            let arena = state.arena.as_mut().expect("it gave the block");
+            return arena.give(block.ptr, block.capacity);
+        }
         state.idle_floats += block.capacity;
         state.idle.entry(block.capacity).or_default().push(block);
     }
