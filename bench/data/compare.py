@@ -36,7 +36,9 @@ def environment():
     return venv / "bin/python"
 
 
-def binary():
+def binary(programs):
+    if programs:
+        return programs / "herd", programs / "read_archives"
     target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
     subprocess.run(["cargo", "build", "--release", "-q", "-p", "herd"], cwd=ROOT, check=True)
     subprocess.run(["cargo", "build", "--release", "-q", "-p", "herd-data", "--example", "read_archives"], cwd=ROOT, check=True)
@@ -76,12 +78,13 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--pages", type=int, default=1000)
+    parser.add_argument("--programs", type=pathlib.Path, help="folder with herd and read_archives, in place of building them")
     args = parser.parse_args()
     assets = pathlib.Path(os.environ.get("HERD_ASSETS", CACHE / "herd-assets"))
     folders = [assets / name for name in PAGES if (assets / name).is_dir()]
     if not folders:
         raise SystemExit(f"{assets}: none of {', '.join(PAGES)}; fetch them, or set HERD_ASSETS")
-    python, (herd, reader) = environment(), binary()
+    python, (herd, reader) = environment(), binary(args.programs)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)

@@ -4,7 +4,6 @@ import json
 import sys
 import time
 
-from fastwarc.stream_io import FileStream
 from fastwarc.warc import ArchiveIterator, WarcRecordType
 
 
@@ -12,7 +11,7 @@ def main():
     began = time.perf_counter()
     responses = size = 0
     for file in sys.argv[1:]:
-        for record in ArchiveIterator(FileStream(file, "rb"), record_types=WarcRecordType.response, parse_http=False):
+        for record in ArchiveIterator(open(file, "rb"), record_types=WarcRecordType.response, parse_http=False):
             responses += 1
             size += len(record.reader.read())
     print(json.dumps({"responses": responses, "bytes": size, "seconds": time.perf_counter() - began}))
