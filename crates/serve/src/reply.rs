@@ -56,6 +56,7 @@ impl ApiError {
             401 => "authentication_error",
             404 => "not_found_error",
             429 => "rate_limit_error",
+            501 => "not_supported_error",
             status if status >= 500 => "server_error",
             _ => "invalid_request_error",
         };
