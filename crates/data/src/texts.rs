@@ -1,7 +1,7 @@
 //! What tokenising needs of documents: only those columns are read, and texts stay where Parquet put them.
 
 use crate::documents::{Columns, DocumentsError, Domain};
-use arrow_array::{Array, RecordBatch, StringArray};
+use arrow_array::{RecordBatch, StringArray};
 use herd_run::atomic::FileError;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
