@@ -76,7 +76,7 @@ pub(super) fn copy_known(
         }
         let found = pair.0[(slot >> 4) as usize & 1].found;
         if found.wrapping_sub(1 << COUNT_AT) < 3 << COUNT_AT {
-            const TWO: u64 = (1 << ID_BITS) - 1 | ((1 << ID_BITS) - 1) << 32;
+            const TWO: u64 = ((1 << ID_BITS) - 1) | (((1 << ID_BITS) - 1) << 32);
             // All places are written, whatever their number: a branch on it would be mispredicted.
             // SAFETY: room for three tokens of each piece was made, and no more than they are written before.
             unsafe {

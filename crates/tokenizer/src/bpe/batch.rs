@@ -6,7 +6,7 @@ use crate::hashing::mix;
 
 /// Ends of pieces that are found at once.
 pub(super) const BATCH: usize = 256;
-/// Pieces that are looked up together: few enough that all that is fetched for them stays near until it is used.
+/// Pieces that are looked up together. Their lines (4 KB) and keys (2 KB) fit the nearest cache beside the rest.
 pub(super) const GROUP: usize = 64;
 
 /// The pieces of a batch.
