@@ -148,6 +148,7 @@ pub fn run(
     let file = if tokenizer.is_dir() { tokenizer.join("tokenizer.json") } else { tokenizer.to_path_buf() };
     let tokenizer_hash = hash::of_file(&file)?;
     let tokenizer = Tokenizer::load(&file)?;
+    tokenizer.prepare();
     let split = Split::plan(settings, documents)?;
     let summary = atomic::create_folder(out, |folder| {
         let mut shards = Shards::new(folder, &tokenizer);

@@ -259,7 +259,7 @@ impl std::fmt::Display for Measured {
 /// Encodes a file with a tokenizer of its own, for which everything is new.
 fn measure(tokenizer: &Path, file: &Path) -> anyhow::Result<(Measured, Vec<u32>)> {
     let text = text(Some(file))?;
-    let new = || Tokenizer::load(tokenizer);
+    let new = || Tokenizer::load(tokenizer).inspect(Tokenizer::prepare);
     let timed = |tokenizer: &Tokenizer, text: &str| {
         let start = Instant::now();
         let ids = tokenizer.encode_parallel(text);
