@@ -201,10 +201,10 @@ impl Folder {
         Ok(self.sizes()?.into_iter().map(|(name, _)| name).collect())
     }
 
-    /// Removes the folder and everything in it.
+    /// Removes the folder and everything in it, if it is there; a file of its name is none.
     pub fn remove(&self) -> Result<(), FileError> {
         match &self.0 {
-            Place::Local(path) if path.exists() => {
+            Place::Local(path) if path.is_dir() => {
                 std::fs::remove_dir_all(path).map_err(FileError::at("clear", path))
             }
             Place::Local(_) => Ok(()),

@@ -108,6 +108,9 @@ fn files_of_splits_hold_what_one_file_holds() {
                 // A publication that died after some files had been moved.
                 let folder = parts.join("documents.parquet");
                 std::fs::create_dir(&folder).unwrap();
+                // And a part of an earlier run with more splits.
+                std::fs::copy(one.join("documents.parquet"), folder.join("part-00099.parquet")).unwrap();
+                std::fs::write(parts.join("rejects.parquet"), "a file of an earlier run").unwrap();
                 let moved = parts.join("work/documents-00001.documents.parquet");
                 std::fs::rename(moved, folder.join("part-00001.parquet")).unwrap();
             }
@@ -129,6 +132,10 @@ fn files_of_splits_hold_what_one_file_holds() {
     }
     let left = std::fs::read_dir(parts.join("work")).unwrap().count();
     assert_eq!(left, 2, "what is published is gone from the work");
+    // One file takes the place of the folders.
+    let settings = Settings { tasks: Tasks { one_file: true, ..settings.tasks.clone() }, ..settings };
+    run(&settings, &parts, &Resources::default(), &context).unwrap();
+    assert_eq!(result(&parts), result(&one));
 }
 
 #[test]

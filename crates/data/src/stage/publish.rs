@@ -7,7 +7,8 @@ use crate::error::Error;
 use crate::funnel::Funnel;
 use crate::{contamination, documents, rejects};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
 
 /// Documents and bytes of a part of the result.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,6 +80,9 @@ pub fn publish(job: &Job) -> Result<Account, Error> {
         return Err(Error::EmptyCrawl { files: files.len(), problem: problem(&summary.damage) });
     }
     if job.settings.tasks.one_file {
+        for name in ["documents.parquet", "rejects.parquet"] {
+            job.out.join(name).remove()?;
+        }
         write_rejects(job)?;
         write_documents(job)?;
     } else {
@@ -147,17 +151,34 @@ fn write_documents(job: &Job) -> Result<(), Error> {
     })
 }
 
-/// Moves the files of all splits into folders named as the one file would be; an empty one has no columns of values and stays.
+/// Moves the files of all splits into folders named as the one file would be; an empty one has no columns of values and
+/// stays. What earlier runs with other splits left there goes.
 fn move_parts(job: &Job) -> Result<(), Error> {
-    let (documents, rejects) = (job.out.join("documents.parquet"), job.out.join("rejects.parquet"));
+    let folders = ["documents.parquet", "rejects.parquet"].map(|name| (name, job.out.join(name)));
+    for (name, folder) in &folders {
+        if folder.local().is_none_or(Path::is_file) {
+            job.out.remove_file(name)?;
+        }
+    }
+    let [(_, documents), (_, rejects)] = &folders;
+    let mut made = HashSet::new();
     for step in [Step::Pages, Step::Clean, Step::Documents] {
         for k in 0..step.tasks(&job.plan) {
             job.ctx.stop.check()?;
             let part = Part::new(&job.work, step, k);
             if step == Step::Documents && !job.account(step, k)?.domains.is_empty() {
-                part.move_documents(&documents, &format!("part-{k:05}.parquet"))?;
+                let name = format!("part-{k:05}.parquet");
+                part.move_documents(documents, &name)?;
+                made.insert(name);
             }
-            part.move_rejects(&rejects, &format!("part-{k:05}-{step}.parquet"))?;
+            let name = format!("part-{k:05}-{step}.parquet");
+            part.move_rejects(rejects, &name)?;
+            made.insert(name);
+        }
+    }
+    for (_, folder) in &folders {
+        for name in folder.names()?.iter().filter(|name| !made.contains(*name)) {
+            folder.remove_file(name)?;
         }
     }
     Ok(())
