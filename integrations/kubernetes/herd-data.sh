@@ -15,6 +15,7 @@
 #     POLL      seconds between two looks at a Job            [5]
 #     SECRET    a Secret with the store's credentials as environment variables   [herd-store]
 set -euo pipefail
+[[ $# == 2 ]] || { echo "usage: $0 RECIPE OUT" >&2; exit 2; }
 
 recipe=$1 out=$2
 herd=${HERD:-herd} memory=${MEMORY:-2GB} cpus=${CPUS:-2} at_once=${AT_ONCE:-500} secret=${SECRET:-herd-store}

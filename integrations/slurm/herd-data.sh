@@ -13,6 +13,7 @@
 #     TRIES           times that a step may leave tasks undone        [4]
 #     SBATCH_OPTIONS  more options of sbatch, such as a partition
 set -euo pipefail
+[[ $# == 2 ]] || { echo "usage: $0 RECIPE OUT" >&2; exit 2; }
 
 recipe=$1 out=$2
 herd=${HERD:-herd} memory=${MEMORY:-2GB} cpus=${CPUS:-2} at_once=${AT_ONCE:-500} tries=${TRIES:-4}

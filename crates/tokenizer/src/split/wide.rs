@@ -286,6 +286,7 @@ fn write_places(bits: u64, start: usize, out: &mut [usize; MOST]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::super::classes::CLASSES;
+    use super::super::windows::tests::check_text;
     use super::*;
 
     /// Unicode in runs: of one character, of one alphabet, and of anything.
@@ -335,23 +336,10 @@ mod tests {
             return;
         }
         for seed in 0..4_000 {
-            let text = text(seed, 400);
-            let bytes = text.as_bytes();
-            let mut start = 0;
-            while start < bytes.len() {
-                let mut ends = [0; 2 * MOST];
-                // SAFETY: the instructions are there.
-                let count = unsafe { piece_ends(&CLASSES, bytes, start, &mut ends) };
-                assert!(count > 0);
-                for &end in &ends[..count] {
-                    assert_eq!(
-                        end,
-                        piece_end(&CLASSES, bytes, start),
-                        "seed {seed}, byte {start} of {text:?}"
-                    );
-                    start = end;
-                }
-            }
+            // SAFETY: the instructions are there.
+            check_text(&text(seed, 400), |bytes, start, ends| unsafe {
+                piece_ends(&CLASSES, bytes, start, ends)
+            });
         }
     }
 

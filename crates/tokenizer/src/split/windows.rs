@@ -202,7 +202,7 @@ mod x86 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::super::classes::CLASSES;
     use super::super::llama3::piece_end;
     use super::*;
@@ -231,21 +231,21 @@ mod tests {
 
     fn check(by: impl Fn(&[u8], usize, &mut [usize]) -> usize) {
         for seed in 0..20_000 {
-            let text = text(seed);
-            let bytes = text.as_bytes();
-            let mut start = 0;
-            while start < bytes.len() {
-                let mut ends = [0; 2 * MOST];
-                let count = by(bytes, start, &mut ends);
-                assert!(count > 0);
-                for &end in &ends[..count] {
-                    assert_eq!(
-                        end,
-                        piece_end(&CLASSES, bytes, start),
-                        "seed {seed}, byte {start} of {text:?}"
-                    );
-                    start = end;
-                }
+            check_text(&text(seed), &by);
+        }
+    }
+
+    /// Whether all pieces of a text end where the rule by hand says.
+    pub(in super::super) fn check_text(text: &str, by: impl Fn(&[u8], usize, &mut [usize]) -> usize) {
+        let bytes = text.as_bytes();
+        let mut start = 0;
+        while start < bytes.len() {
+            let mut ends = [0; 2 * MOST];
+            let count = by(bytes, start, &mut ends);
+            assert!(count > 0);
+            for &end in &ends[..count] {
+                assert_eq!(end, piece_end(&CLASSES, bytes, start), "byte {start} of {text:?}");
+                start = end;
             }
         }
     }
