@@ -3,11 +3,12 @@
 
 use crate::shards::{Batches, Error};
 use crate::texts::Texts;
-use herd_run::{Context, atomic};
-use herd_tokenizer::train::{Settings, Trainer};
+use herd_run::Context;
+use herd_run::atomic::{self, FileError};
+use herd_tokenizer::train::{LEAST_MEMORY, Settings, Trainer};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What the stage made; `summary.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -24,10 +25,21 @@ pub struct Summary {
     pub characters_per_token: f64,
 }
 
-/// Trains a tokenizer on `documents` (Parquet) and writes its files into the folder `out`, which appears complete
-/// or not at all.
-pub fn run(settings: &Settings, documents: &Path, out: &Path, ctx: &Context) -> Result<Summary, Error> {
-    let mut trainer = Trainer::new(settings.clone())?;
+/// Trains a tokenizer on `documents` (Parquet) with about `memory` bytes and writes its files into the folder `out`,
+/// which appears complete or not at all. Counts that do not fit are written to a folder beside `out` for the time; the
+/// result does not depend on `memory`. Less than [`LEAST_MEMORY`] counts as that much.
+///
+/// # Errors
+/// No documents, a file that cannot be read or written, distinct pieces that do not fit into `memory`, an interrupt.
+pub fn run(
+    settings: &Settings,
+    documents: &Path,
+    out: &Path,
+    memory: u64,
+    ctx: &Context,
+) -> Result<Summary, Error> {
+    let scratch = Scratch::beside(out)?;
+    let mut trainer = Trainer::bounded(settings.clone(), memory.max(LEAST_MEMORY), &scratch.0)?;
     let mut first: Vec<Texts> = Vec::new();
     let (mut count, mut bytes) = (0, 0);
     let task = ctx.progress.task("count pieces", None, "documents");
@@ -47,7 +59,7 @@ pub fn run(settings: &Settings, documents: &Path, out: &Path, ctx: &Context) -> 
     if count == 0 {
         return Err(Error::Empty { path: documents.to_path_buf() });
     }
-    let distinct_pieces = trainer.distinct_pieces() as u64;
+    let distinct_pieces = trainer.distinct_pieces()? as u64;
     let tokenizer = trainer.finish(ctx)?;
 
     let first = texts_of(&first);
@@ -72,6 +84,25 @@ pub fn run(settings: &Settings, documents: &Path, out: &Path, ctx: &Context) -> 
         Ok::<_, Error>(())
     })?;
     Ok(summary)
+}
+
+/// A folder beside the output for counts that do not fit into memory; what a killed process left in it goes.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn beside(out: &Path) -> Result<Self, Error> {
+        let folder = out.with_added_extension("scratch");
+        if folder.exists() {
+            std::fs::remove_dir_all(&folder).map_err(FileError::at("clear", &folder))?;
+        }
+        Ok(Self(folder))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir(&self.0);
+    }
 }
 
 fn texts_of(batch: &[Texts]) -> Vec<&str> {

@@ -42,6 +42,8 @@ fn corpus(path: &Path) -> Vec<Document> {
     documents
 }
 
+const MEMORY: u64 = 1 << 30;
+
 fn settings() -> train::Settings {
     train::Settings { vocab_size: 700, ..Default::default() }
 }
@@ -52,7 +54,7 @@ fn every_document_is_in_exactly_one_shard_with_its_text() {
     let [parquet, tok, out] = ["documents.parquet", "tokenizer", "shards"].map(|n| dir.path().join(n));
     let written = corpus(&parquet);
     let ctx = Context::quiet();
-    let trained = tokenizer_stage::run(&settings(), &parquet, &tok, &ctx).unwrap();
+    let trained = tokenizer_stage::run(&settings(), &parquet, &tok, MEMORY, &ctx).unwrap();
     assert_eq!((trained.vocab_size, trained.documents), (700, written.len() as u64));
     let summary =
         shards::run(&shards::Settings { held_out: 0.1, ..Default::default() }, &parquet, &tok, &out, &ctx)
@@ -94,7 +96,7 @@ fn the_bits_do_not_depend_on_the_number_of_threads() {
         let [tok, out] = ["tok", "out"].map(|n| dir.path().join(format!("{n}{threads}")));
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| {
-            tokenizer_stage::run(&settings(), &parquet, &tok, &Context::quiet()).unwrap();
+            tokenizer_stage::run(&settings(), &parquet, &tok, MEMORY, &Context::quiet()).unwrap();
             shards::run(&Default::default(), &parquet, &tok, &out, &Context::quiet()).unwrap();
         });
         (hash::of_path(&tok).unwrap(), hash::of_path(&out).unwrap())
@@ -107,7 +109,7 @@ fn what_is_kept_back_depends_on_ids_alone() {
     let dir = tempfile::tempdir().unwrap();
     let [parquet, tok] = ["documents.parquet", "tokenizer"].map(|n| dir.path().join(n));
     let all = corpus(&parquet);
-    tokenizer_stage::run(&settings(), &parquet, &tok, &Context::quiet()).unwrap();
+    tokenizer_stage::run(&settings(), &parquet, &tok, MEMORY, &Context::quiet()).unwrap();
     let tokenizer = Tokenizer::load(&tok).unwrap();
     let held_out = |documents: Vec<Document>, domain: &str, share: f64| -> BTreeSet<String> {
         documents::write(&parquet, documents).unwrap();
@@ -143,7 +145,7 @@ fn documents_are_sampled_up_and_down_by_domain_and_language() {
     let mut all = corpus(&parquet);
     all.iter_mut().step_by(3).for_each(|d| d.language = "de".into());
     documents::write(&parquet, all.clone()).unwrap();
-    tokenizer_stage::run(&settings(), &parquet, &tok, &Context::quiet()).unwrap();
+    tokenizer_stage::run(&settings(), &parquet, &tok, MEMORY, &Context::quiet()).unwrap();
     let written = |sampling: Vec<shards::Sampling>| -> BTreeMap<String, usize> {
         let out = dir.path().join("shards");
         let settings = shards::Settings { held_out: 0.0, sampling };
@@ -193,7 +195,7 @@ fn a_stop_leaves_nothing_half_made_and_an_empty_input_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let [parquet, tok, out] = ["documents.parquet", "tokenizer", "shards"].map(|n| dir.path().join(n));
     corpus(&parquet);
-    tokenizer_stage::run(&settings(), &parquet, &tok, &Context::quiet()).unwrap();
+    tokenizer_stage::run(&settings(), &parquet, &tok, MEMORY, &Context::quiet()).unwrap();
     let ctx = Context::quiet();
     ctx.stop.request();
     let stopped = shards::run(&Default::default(), &parquet, &tok, &out, &ctx);

@@ -72,7 +72,7 @@ pub fn run_folder(args: &RunArgs, recipe: &Recipe) -> RunFolder {
     RunFolder::at(args.out.clone().unwrap_or_else(|| PathBuf::from("runs").join(&recipe.name)))
 }
 
-/// What the stage `data` may use of this machine.
+/// What the stages `data` and `tokenizer` may use of this machine.
 pub fn resources(args: &RunArgs) -> Resources {
     let all = Resources::default();
     Resources { memory: args.memory.unwrap_or(all.memory), ..all }
@@ -125,9 +125,9 @@ fn stages<'a>(
             settings: json!(recipe.tokenizer),
             inputs: vec![("documents", folder.documents())],
             outputs: vec![folder.tokenizer()],
-            work: Box::new(|ctx| {
-                let (settings, documents) = (&recipe.tokenizer, folder.documents());
-                Ok(herd_data::tokenizer_stage::run(settings, &documents, &folder.tokenizer(), ctx)
+            work: Box::new(move |ctx| {
+                let (settings, documents, out) = (&recipe.tokenizer, folder.documents(), folder.tokenizer());
+                Ok(herd_data::tokenizer_stage::run(settings, &documents, &out, resources.memory, ctx)
                     .map(drop)?)
             }),
         },

@@ -37,7 +37,7 @@ pub fn run(command: TokenizerCommand, ctx: &Context) -> anyhow::Result<()> {
             let start = Instant::now();
             let (trainer, bytes) = fed(vocab_size, &files, memory, &out, ctx)?;
             let (seconds_counting, distinct_pieces, spills) =
-                (start.elapsed().as_secs_f64(), trainer.distinct_pieces(), trainer.spills());
+                (start.elapsed().as_secs_f64(), trainer.distinct_pieces()?, trainer.spills());
             let tokenizer = trainer.finish(ctx)?;
             let seconds_learning = start.elapsed().as_secs_f64() - seconds_counting;
             tokenizer.save(&out)?;

@@ -50,14 +50,26 @@ pub(super) struct Counter {
 struct State {
     counts: Counts,
     runs: Option<Runs>,
-    /// Pieces in runs.
-    spilled: usize,
+}
+
+impl State {
+    /// Makes one run of the table and all runs, if there are any.
+    fn settle(&mut self) -> Result<(), Error> {
+        if let Some(runs) = self.runs.as_mut().filter(|runs| !runs.is_empty()) {
+            if self.counts.len() > 0 {
+                runs.spill(&mut self.counts)?;
+            }
+            self.counts = Counts::default();
+            runs.merge_all()?;
+        }
+        Ok(())
+    }
 }
 
 impl Counter {
     pub(super) fn new(limit: Option<Limit>) -> Self {
         let runs = limit.as_ref().map(|limit| Runs::new(&limit.scratch));
-        Self { limit, state: Mutex::new(State { counts: Counts::default(), runs, spilled: 0 }) }
+        Self { limit, state: Mutex::new(State { counts: Counts::default(), runs }) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -65,10 +77,11 @@ impl Counter {
         self.state.lock().unwrap_or_else(|error| error.into_inner())
     }
 
-    /// Pieces in memory and in runs.
-    pub(super) fn distinct(&self) -> usize {
-        let state = self.state();
-        state.counts.len() + state.spilled
+    /// Distinct pieces.
+    pub(super) fn distinct(&self) -> Result<usize, Error> {
+        let mut state = self.state();
+        state.settle()?;
+        Ok(state.counts.len() + state.runs.as_ref().map_or(0, Runs::pieces))
     }
 
     /// Runs written so far.
@@ -116,13 +129,12 @@ impl Counter {
     /// Adds a thread's own counts to those of all.
     fn pour(&self, own: &Counts) -> Result<(), Error> {
         let mut state = self.state();
-        let State { counts, runs, spilled } = &mut *state;
+        let State { counts, runs } = &mut *state;
         for (piece, count) in own.iter() {
             counts.add(piece, count);
             if let (Some(limit), Some(runs)) = (&self.limit, runs.as_mut())
                 && counts.memory() > limit.table
             {
-                *spilled += counts.len();
                 runs.spill(counts)?;
             }
         }
@@ -134,8 +146,9 @@ impl Counter {
     /// # Errors
     /// They do not fit into the memory allowed.
     pub(super) fn words(self, mut split: impl FnMut(&[u8], &mut Vec<u32>)) -> Result<Words, Error> {
-        let State { mut counts, mut runs, .. } =
-            self.state.into_inner().unwrap_or_else(|error| error.into_inner());
+        let mut state = self.state.into_inner().unwrap_or_else(|error| error.into_inner());
+        state.settle()?;
+        let State { mut counts, mut runs } = state;
         let learning = self.limit.map_or(u64::MAX, |limit| limit.learning);
         let totals = |totals: &mut (usize, usize), piece: &[u8]| {
             if piece.len() > 1 {
@@ -144,9 +157,6 @@ impl Counter {
         };
         let mut sizes = (0, 0);
         if let Some(runs) = runs.as_mut().filter(|runs| !runs.is_empty()) {
-            runs.spill(&mut counts)?;
-            drop(std::mem::take(&mut counts));
-            runs.merge_all()?;
             runs.for_each(|piece, _| {
                 totals(&mut sizes, piece);
                 Ok(())
@@ -210,6 +220,7 @@ mod tests {
     use super::*;
     use crate::Tokenizer;
     use herd_run::Context;
+    use std::collections::BTreeSet;
 
     const CORPUS: &str = include_str!("../../tests/golden/corpus.txt");
 
@@ -222,6 +233,8 @@ mod tests {
             }
         }
         let spills = trainer.spills();
+        let distinct: BTreeSet<&str> = CORPUS.split_inclusive('\n').flat_map(crate::split::pieces).collect();
+        assert_eq!(trainer.distinct_pieces().unwrap(), distinct.len());
         (trainer.finish(&Context::quiet()), spills)
     }
 

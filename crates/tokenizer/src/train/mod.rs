@@ -112,8 +112,11 @@ impl Trainer {
         self.counter.count_lines(text)
     }
 
-    /// How many distinct pieces were counted; those that were written to disk are counted again for each time.
-    pub fn distinct_pieces(&self) -> usize {
+    /// How many distinct pieces were counted. Merges what was written to disk, so that it is best called once, at the end.
+    ///
+    /// # Errors
+    /// As [`feed`](Self::feed).
+    pub fn distinct_pieces(&self) -> Result<usize, Error> {
         self.counter.distinct()
     }
 

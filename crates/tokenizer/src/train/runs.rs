@@ -22,6 +22,7 @@ pub(super) struct Runs {
     folder: PathBuf,
     paths: Vec<PathBuf>,
     made: usize,
+    pieces: usize,
 }
 
 impl Runs {
@@ -30,11 +31,16 @@ impl Runs {
         static MADE: AtomicU64 = AtomicU64::new(0);
         let number = MADE.fetch_add(1, Ordering::Relaxed);
         let folder = parent.join(format!(".pieces.{}.{number}.tmp", std::process::id()));
-        Self { folder, paths: Vec::new(), made: 0 }
+        Self { folder, paths: Vec::new(), made: 0, pieces: 0 }
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.paths.is_empty()
+    }
+
+    /// Pieces in all runs; after [`merge_all`](Self::merge_all) each counts once.
+    pub(super) fn pieces(&self) -> usize {
+        self.pieces
     }
 
     /// Runs written so far, merged ones included.
@@ -50,6 +56,7 @@ impl Runs {
             write(&mut out, piece, count).map_err(FileError::at("write", &path))?;
         }
         out.flush().map_err(FileError::at("write", &path))?;
+        self.pieces += counts.len();
         counts.clear();
         self.paths.push(path);
         if self.paths.len() >= MOST_RUNS {
@@ -60,13 +67,21 @@ impl Runs {
 
     /// Makes one run of all.
     pub(super) fn merge_all(&mut self) -> Result<(), Error> {
+        if self.paths.len() < 2 {
+            return Ok(());
+        }
         let (path, mut out) = self.create()?;
-        self.for_each(|piece, count| write(&mut out, piece, count).map_err(FileError::at("write", &path)))?;
+        let mut pieces = 0;
+        self.for_each(|piece, count| {
+            pieces += 1;
+            write(&mut out, piece, count).map_err(FileError::at("write", &path))
+        })?;
         out.flush().map_err(FileError::at("write", &path))?;
         for old in self.paths.drain(..) {
             fs::remove_file(&old).map_err(FileError::at("remove", &old))?;
         }
         self.paths.push(path);
+        self.pieces = pieces;
         Ok(())
     }
 
@@ -171,6 +186,8 @@ mod tests {
         .unwrap();
         assert!(runs.paths.len() < MOST_RUNS && runs.written() > 200);
         assert_eq!(merged, expected.into_iter().collect::<Vec<_>>());
+        runs.merge_all().unwrap();
+        assert_eq!((runs.paths.len(), runs.pieces()), (1, merged.len()));
         drop(runs);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }
