@@ -51,8 +51,13 @@ pub fn run(stage: Stage, manifest: &mut Manifest, ctx: &Context) -> anyhow::Resu
         stage.outputs.iter().try_for_each(|path| clear(path))?;
     }
     let began = Instant::now();
-    (stage.work)(ctx).with_context(|| format!("stage `{}`", stage.name))?;
+    let outcome = (stage.work)(ctx);
     let seconds = began.elapsed().as_secs_f64();
+    if outcome.is_err() {
+        // What stopped the stage is told, even where its time cannot be written down (a full disk).
+        let _ = manifest.pause(stage.name, seconds);
+    }
+    outcome.with_context(|| format!("stage `{}`", stage.name))?;
     manifest.finish(stage.name, seconds)?;
     ctx.progress.line(format!("  {:<10} finished in {}", stage.name, duration(seconds)));
     Ok(Outcome::Ran)

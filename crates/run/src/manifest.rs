@@ -108,6 +108,14 @@ impl Manifest {
         Ok(same)
     }
 
+    /// Records that a stage that did not finish worked for `seconds` more.
+    pub fn pause(&mut self, name: &str, seconds: f64) -> Result<(), ManifestError> {
+        if let Some(stage) = self.stages.get_mut(name) {
+            stage.seconds += seconds;
+        }
+        self.save()
+    }
+
     /// Records that a stage finished after `seconds` more of work.
     pub fn finish(&mut self, name: &str, seconds: f64) -> Result<(), ManifestError> {
         if let Some(stage) = self.stages.get_mut(name) {
@@ -144,5 +152,9 @@ mod tests {
         assert!(!again.is_done("data", &Manifest::key(&json!({"n": 2}), &inputs)));
         assert!(again.start("data", inputs, json!({"n": 1})).unwrap(), "the same key continues");
         assert_eq!(again.stage("data").unwrap().seconds, 2.0);
+        again.pause("data", 3.0).unwrap();
+        let paused = Manifest::open(dir.path(), "r").unwrap();
+        let stage = paused.stage("data").unwrap();
+        assert_eq!((stage.state, stage.seconds), (StageState::Started, 5.0));
     }
 }
