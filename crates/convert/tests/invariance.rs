@@ -1,4 +1,4 @@
-//! Quantised models answer with the same bits alone and in a batch of any size, with the prompt in the cache and
+//! Models that are quantised or in bf16 answer with the same bits alone and in a batch of any size, with the prompt in the cache and
 //! without, however it is cut into chunks, for every type of cache.
 
 #[path = "../../infer/tests/tiny/mod.rs"]
@@ -69,10 +69,10 @@ fn request(length: usize, seed: u32, temperature: f32) -> Request {
 }
 
 #[test]
-fn quantised_answers_have_the_same_bits_in_a_batch_of_1_to_16_with_and_without_prefix_hits() {
+fn answers_have_the_same_bits_in_a_batch_of_1_to_16_with_and_without_prefix_hits() {
     let folder = tempfile::tempdir().unwrap();
     let source = float_model(folder.path());
-    for kind in [BlockType::Q8_0, BlockType::Q4_0, BlockType::Q4_1, BlockType::Q4K] {
+    for kind in [BlockType::Bf16, BlockType::Q8_0, BlockType::Q4_0, BlockType::Q4_1, BlockType::Q4K] {
         let path = quantised(&source, kind);
         let stored = Checkpoint::open(&path).unwrap();
         assert!(stored.tensors().iter().any(|tensor| tensor.kind.name() == kind.name()), "{}", kind.name());

@@ -1,5 +1,6 @@
 //! The command line: what `herd --help` says.
 
+use crate::commands::model::Precision;
 use crate::commands::{checkpoint, classify, generate, label, look, measure, mix, tasks};
 use clap::{Args, Parser, Subcommand};
 use herd_run::Verbosity;
@@ -56,8 +57,8 @@ pub struct RunArgs {
     /// The run folder [default: runs/NAME, after the recipe's name].
     #[arg(long, value_name = "FOLDER")]
     pub out: Option<PathBuf>,
-    /// Memory that the stage `data` may use, such as 1GB; what does not fit goes to disk [default: a quarter of the
-    /// machine's].
+    /// Memory that the stages `data` and `tokenizer` may use, such as 1GB; what does not fit goes to disk [default: a
+    /// quarter of the machine's].
     #[arg(long, value_name = "SIZE", value_parser = super::commands::bytes)]
     pub memory: Option<u64>,
 }
@@ -287,6 +288,9 @@ pub struct BenchInferArgs {
     /// Requests at once.
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub requests: usize,
+    /// In how many bits to compute.
+    #[command(flatten)]
+    pub precision: Precision,
     /// Times to measure, opening the model each time.
     #[arg(long, default_value_t = 3, value_name = "N")]
     pub rounds: usize,
@@ -358,6 +362,9 @@ pub struct ChatArgs {
     /// Seed of the choices.
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub seed: u64,
+    /// In how many bits to compute.
+    #[command(flatten)]
+    pub precision: Precision,
 }
 
 /// Options of `herd serve`.
@@ -386,6 +393,9 @@ pub struct ServeArgs {
     /// Tokens that the cache holds, of all prompts and answers together.
     #[arg(long, default_value_t = 32_768, value_name = "N")]
     pub cache_tokens: usize,
+    /// In how many bits to compute.
+    #[command(flatten)]
+    pub precision: Precision,
     /// Answers that are computed at once.
     #[arg(long, default_value_t = 64, value_name = "N")]
     pub at_once: usize,

@@ -17,6 +17,8 @@ pub struct Options {
     pub requests: usize,
     /// Times that everything is measured, opening included.
     pub rounds: usize,
+    /// Types of the cache and of activations; the rest is set to suit the requests.
+    pub settings: Settings,
 }
 
 /// What one round took.
@@ -50,7 +52,7 @@ pub fn run(model: &Path, options: &Options, mut each: impl FnMut(&Round)) -> Res
             max_sequences: options.requests.max(1),
             // Arbitrary tokens lead to answers that repeat themselves, which would be guessed too well.
             lookup_tokens: 0,
-            ..Settings::default()
+            ..options.settings.clone()
         };
         let generator = Generator::open(model, settings)?;
         let load_s = begin.elapsed().as_secs_f64();

@@ -1,10 +1,9 @@
 //! Opens a Hugging Face folder with its weights as they lie in the files: memory-mapped, never copied.
 
-use crate::weights::{FloatSource, HalfSource, Layer, Matrix, Sizes, Weights};
+use crate::weights::{FloatSource, HalfSource, Layer, Matrix, Sizes, Weights, first};
 use half::{bf16, f16};
 use herd_model::weights::{WeightsError, check_known};
 use herd_model::{Llama, LlamaConfig, TensorFiles, TensorSlot, TensorType};
-use rayon::prelude::*;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
@@ -111,12 +110,6 @@ impl Reader {
         self.used.insert(name);
         Ok(matrix)
     }
-}
-
-fn first<T: Sync>(numbers: &[T], is: impl Fn(&T) -> bool + Sync) -> Option<usize> {
-    const CHUNK: usize = 1 << 16;
-    let chunk = numbers.par_chunks(CHUNK).position_first(|chunk| chunk.iter().any(&is))?;
-    numbers[chunk * CHUNK..].iter().position(&is).map(|at| chunk * CHUNK + at)
 }
 
 /// Numbers where they lie in a file, at an address that suits them.

@@ -37,7 +37,7 @@ pub(crate) fn forward(
 ) -> Vec<f32> {
     let last = hidden(weights, team, cache, tokens, spans, wanted);
     let mut logits = vec![0.0; wanted.len() * weights.sizes.vocab];
-    weights.head.multiply_finely(weights.isa, team, &last, &mut Activations::default(), &mut logits);
+    weights.head.multiply_finely(weights.isa, team, &last, &mut Activations::new(weights.exact), &mut logits);
     logits
 }
 
@@ -64,9 +64,9 @@ pub(crate) fn hidden(
         attention_block(weights, team, cache, (index, layer), spans, &mut x, &mut scratch);
         let s = &mut scratch;
         kernels::rms_norm(isa, team, &x, &layer.ffn_norm, sizes.eps, &mut s.normed);
-        layer.gate_up.multiply(isa, team, &s.normed, &mut s.bytes, &mut s.gate_up);
+        layer.gate_up.multiply(isa, team, &s.normed, &mut s.activations, &mut s.gate_up);
         kernels::swiglu(isa, team, &s.gate_up, sizes.ffn, &mut s.gated);
-        layer.down.multiply(isa, team, &s.gated, &mut s.bytes, &mut s.normed);
+        layer.down.multiply(isa, team, &s.gated, &mut s.activations, &mut s.normed);
         add(team, &mut x, &s.normed);
     }
     let mut last = Vec::with_capacity(wanted.len() * sizes.hidden);
@@ -90,8 +90,8 @@ struct Scratch {
     gate_up: Vec<f32>,
     /// [n, ffn]
     gated: Vec<f32>,
-    /// What a quantised matrix is multiplied with.
-    bytes: Activations,
+    /// What matrices that are not floats are multiplied with.
+    activations: Activations,
 }
 
 impl Scratch {
@@ -103,7 +103,7 @@ impl Scratch {
             mixed: vec![0.0; n * s.heads * s.head_dim],
             gate_up: vec![0.0; n * 2 * s.ffn],
             gated: vec![0.0; n * s.ffn],
-            bytes: Activations::default(),
+            activations: Activations::new(weights.exact),
         }
     }
 }
@@ -152,11 +152,11 @@ fn attention_block(
 ) {
     let (s, isa) = (weights.sizes, weights.isa);
     kernels::rms_norm(isa, team, x, &layer.attn_norm, s.eps, &mut scratch.normed);
-    layer.qkv.multiply(isa, team, &scratch.normed, &mut scratch.bytes, &mut scratch.qkv);
+    layer.qkv.multiply(isa, team, &scratch.normed, &mut scratch.activations, &mut scratch.qkv);
     add_bias(&mut scratch.qkv, &layer.qkv_bias);
     remember(weights, team, cache, index, spans, &mut scratch.qkv);
     attend(weights, team, &*cache, index, spans, &scratch.qkv, &mut scratch.mixed);
-    layer.output.multiply(isa, team, &scratch.mixed, &mut scratch.bytes, &mut scratch.normed);
+    layer.output.multiply(isa, team, &scratch.mixed, &mut scratch.activations, &mut scratch.normed);
     add_bias(&mut scratch.normed, &layer.output_bias);
     add(team, x, &scratch.normed);
 }

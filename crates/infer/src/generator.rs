@@ -8,7 +8,7 @@ use crate::request::{Event, FinishReason, Request};
 use crate::sampling::{LogProbs, Sampling, TokenLogprob, log_sum_exp};
 use crate::team::Team;
 use crate::weights::Weights;
-use crate::{Error, Settings, gguf};
+use crate::{ActivationType, Error, Settings, gguf};
 use herd_model::{Llama, LlamaConfig};
 use herd_run::Stop;
 use herd_tensor::Params;
@@ -56,11 +56,12 @@ impl Generator {
 
     fn of(
         config: LlamaConfig,
-        weights: Weights,
+        mut weights: Weights,
         tokenizer: Tokenizer,
         settings: Settings,
     ) -> Result<Self, Error> {
         settings.validate()?;
+        weights.exact = settings.activations == ActivationType::F32;
         let specials = tokenizer.specials();
         let mut end_tokens = config.eos_token_ids.clone();
         end_tokens.extend([specials.end_of_text, specials.eot, specials.eom]);

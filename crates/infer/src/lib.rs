@@ -47,7 +47,7 @@ use std::path::PathBuf;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CacheType {
-    /// Half precision for a quantised model, single precision for others.
+    /// Half precision for a model that is quantised or in bf16, single precision for others.
     #[default]
     Auto,
     /// Single precision.
@@ -56,6 +56,17 @@ pub enum CacheType {
     F16,
     /// Bytes, with a scale per position and head.
     Q8,
+}
+
+/// What weights in bf16 are multiplied with. Quantised weights are always multiplied with bytes, others with floats.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ActivationType {
+    /// Activations rounded to bf16, as those of a model trained in bf16 are; sums are in f32.
+    #[default]
+    Auto,
+    /// Activations as they are, in f32, and by default a cache in f32.
+    F32,
 }
 
 /// How much runs at once and how much memory the cache may take.
@@ -67,6 +78,8 @@ pub struct Settings {
     pub cache_tokens: usize,
     /// How the cache keeps keys and values.
     pub cache_type: CacheType,
+    /// What weights in bf16 are multiplied with.
+    pub activations: ActivationType,
     /// Answers that are computed at once at most.
     pub max_sequences: usize,
     /// Rows of one batch: running answers take one each, waiting prompts the rest.
@@ -83,6 +96,7 @@ impl Default for Settings {
         Self {
             cache_tokens: 32_768,
             cache_type: CacheType::Auto,
+            activations: ActivationType::Auto,
             max_sequences: 64,
             batch_tokens: 256,
             lookup_tokens: 7,

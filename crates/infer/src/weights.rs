@@ -7,6 +7,7 @@ use crate::team::Team;
 use half::{bf16, f16};
 use herd_model::{Llama, LlamaConfig};
 use herd_tensor::{ParamId, Params, RopeTable};
+use rayon::prelude::*;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -36,6 +37,19 @@ impl FloatSource for Params {
 pub(crate) trait HalfSource: Send + Sync {
     /// All numbers of the source, as bits.
     fn halves(&self) -> &[u16];
+}
+
+impl HalfSource for Vec<u16> {
+    fn halves(&self) -> &[u16] {
+        self
+    }
+}
+
+/// Place of the first number that `is` such, found on all threads.
+pub(crate) fn first<T: Sync>(numbers: &[T], is: impl Fn(&T) -> bool + Sync) -> Option<usize> {
+    const CHUNK: usize = 1 << 16;
+    let chunk = numbers.par_chunks(CHUNK).position_first(|chunk| chunk.iter().any(&is))?;
+    numbers[chunk * CHUNK..].iter().position(&is).map(|at| chunk * CHUNK + at)
 }
 
 /// A weight matrix [rows, columns] that a row of activations is multiplied with from the right, transposed.
@@ -86,17 +100,25 @@ impl Matrix {
         self.parts().iter().any(|part| matches!(part, Matrix::Planes(_)))
     }
 
-    /// `out[m, rows] = x[m, columns] self^T`; every row of `out` has the same bits for every `m`. `bytes` is scratch.
+    /// Whether any of it is in brain floats.
+    pub(crate) fn is_brain(&self) -> bool {
+        self.parts().iter().any(|part| matches!(part, Matrix::Halves { brain: true, .. }))
+    }
+
+    /// `out[m, rows] = x[m, columns] self^T`; every row of `out` has the same bits for every `m`.
     pub(crate) fn multiply(
         &self,
         isa: Isa,
         team: &Team,
         x: &[f32],
-        bytes: &mut Activations,
+        scratch: &mut Activations,
         out: &mut [f32],
     ) {
         if self.is_quantised() {
-            bytes.quantise(isa, team, x, self.columns());
+            scratch.quantise(isa, team, x, self.columns());
+        }
+        if self.is_brain() {
+            scratch.round(team, x, self.columns());
         }
         let stride = self.rows();
         let mut out = out;
@@ -110,15 +132,21 @@ impl Matrix {
                         parts.iter().map_while(|p| if let Matrix::Planes(p) = p { Some(p) } else { None });
                     let planes: Vec<&Planes> = planes.collect();
                     taken = planes.len();
-                    kernels::multiply(isa, team, &planes, bytes, out, stride);
+                    kernels::multiply(isa, team, &planes, scratch, out, stride);
                 }
                 Matrix::F32 { source, range, columns } => {
                     let w = Stored::F32(&source.floats()[range.clone()]);
                     kernels::linear(isa, team, x, w, *columns, out, stride);
                 }
-                Matrix::Halves { source, brain, columns } => {
-                    let w = if *brain { Stored::Bf16(source.halves()) } else { Stored::F16(source.halves()) };
-                    kernels::linear(isa, team, x, w, *columns, out, stride);
+                Matrix::Halves { source, brain: false, columns } => {
+                    kernels::linear(isa, team, x, Stored::F16(source.halves()), *columns, out, stride);
+                }
+                Matrix::Halves { source, brain: true, columns } => {
+                    let w = source.halves();
+                    match scratch.rounded() {
+                        Some(x) => kernels::linear_brain(isa, team, x, w, *columns, out, stride),
+                        None => kernels::linear(isa, team, x, Stored::Bf16(w), *columns, out, stride),
+                    }
                 }
                 // A stack is made of plain parts.
                 Matrix::Stacked(_) => {}
@@ -130,20 +158,22 @@ impl Matrix {
         }
     }
 
-    /// As [`Matrix::multiply`], but activations are given to quantised weights in 16 bits: each row as its bytes, and
-    /// as the bytes of what those leave over. Twice the arithmetic, and the same weights to read: for the logits,
-    /// whose errors nothing evens out, and of which few are computed at a time.
+    /// As [`Matrix::multiply`], but each row of activations is given to weights that are not floats twice: as bytes or
+    /// brain floats, and as those of what they leave over, so with 16 bits of precision. Twice the arithmetic, and the
+    /// same weights to read: for the logits, whose errors nothing evens out, and of which few are computed at a time.
     pub(crate) fn multiply_finely(
         &self,
         isa: Isa,
         team: &Team,
         x: &[f32],
-        bytes: &mut Activations,
+        scratch: &mut Activations,
         out: &mut [f32],
     ) {
-        if !self.is_quantised() {
-            return self.multiply(isa, team, x, bytes, out);
-        }
+        let left_over = match self {
+            Matrix::Planes(_) => kernels::left_over,
+            Matrix::Halves { brain: true, .. } if !scratch.is_exact() => kernels::rounded_off,
+            _ => return self.multiply(isa, team, x, scratch, out),
+        };
         let (rows, columns) = (self.rows(), self.columns());
         let mut pair = vec![0.0; 2 * FINE_ROWS * columns];
         let mut parts = vec![0.0; 2 * FINE_ROWS.min(x.len() / columns) * rows];
@@ -152,10 +182,10 @@ impl Matrix {
             for (x, pair) in x.chunks_exact(columns).zip(pair.chunks_exact_mut(2 * columns)) {
                 let (all, rest) = pair.split_at_mut(columns);
                 all.copy_from_slice(x);
-                kernels::left_over(x, rest);
+                left_over(x, rest);
             }
             let parts = &mut parts[..2 * out.len()];
-            self.multiply(isa, team, pair, bytes, parts);
+            self.multiply(isa, team, pair, scratch, parts);
             for (out, parts) in out.chunks_exact_mut(rows).zip(parts.chunks_exact(2 * rows)) {
                 let (all, rest) = parts.split_at(rows);
                 out.iter_mut().zip(all.iter().zip(rest)).for_each(|(out, (a, b))| *out = a + b);
@@ -260,6 +290,8 @@ pub(crate) struct Weights {
     pub arena: Option<Arc<Arena>>,
     /// A pass was computed, so that somebody has got a token.
     used: AtomicBool,
+    /// Whether brain floats are multiplied with activations that are not rounded.
+    pub exact: bool,
 }
 
 impl Weights {
@@ -288,9 +320,9 @@ impl Weights {
 
     /// How a cache keeps the keys and values of this model.
     pub(crate) fn cache_shape(&self, cache_type: CacheType) -> CacheShape {
-        let quantised = self.layers.iter().any(|layer| layer.qkv.is_quantised());
+        let short = self.layers.iter().any(|layer| layer.qkv.is_quantised() || layer.qkv.is_brain());
         let kept = match cache_type {
-            CacheType::Auto if quantised => Kept::F16,
+            CacheType::Auto if short && !self.exact => Kept::F16,
             CacheType::Auto | CacheType::F32 => Kept::F32,
             CacheType::F16 => Kept::F16,
             CacheType::Q8 => Kept::Q8,
@@ -310,7 +342,7 @@ impl Weights {
         rope: RopeTable,
     ) -> Self {
         let (isa, used) = (Isa::best(), AtomicBool::new(false));
-        Self { sizes, embed, layers, norm, head, rope, isa, arena: None, used }
+        Self { sizes, embed, layers, norm, head, rope, isa, arena: None, used, exact: false }
     }
 
     /// To be called before each pass: all but the first pack a quarter of the quantised weights, until all are packed.

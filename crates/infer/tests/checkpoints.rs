@@ -1,6 +1,6 @@
 //! Hugging Face folders against Transformers. The files were made by `golden/make_checkpoints.py`.
 
-use herd_infer::{Generator, Settings};
+use herd_infer::{ActivationType, Generator, Settings};
 use safetensors::SafeTensors;
 use std::path::{Path, PathBuf};
 
@@ -25,7 +25,8 @@ fn expected(name: &str) -> (Vec<u32>, Vec<usize>, Vec<f32>) {
 }
 
 fn open(name: &str, batch_tokens: usize) -> Generator {
-    let settings = Settings { batch_tokens, ..Settings::default() };
+    // Transformers computed in f32, the one checkpoint in bf16 too.
+    let settings = Settings { batch_tokens, activations: ActivationType::F32, ..Settings::default() };
     Generator::open(&folder(name), settings).unwrap_or_else(|e| panic!("{name}: {e}"))
 }
 

@@ -16,8 +16,9 @@ pub fn train(args: BenchTrainArgs, ctx: &Context) -> anyhow::Result<()> {
 
 /// Opening a model, reading prompts and writing answers.
 pub fn infer(args: BenchInferArgs) -> anyhow::Result<()> {
-    let BenchInferArgs { model, prompt_tokens, new_tokens, requests, rounds, json } = args;
-    let options = herd_infer::bench::Options { prompt_tokens, new_tokens, requests, rounds };
+    let BenchInferArgs { model, prompt_tokens, new_tokens, requests, precision, rounds, json } = args;
+    let settings = precision.settings();
+    let options = herd_infer::bench::Options { prompt_tokens, new_tokens, requests, rounds, settings };
     herd_infer::bench::run(&model_folder(&model)?, &options, |round| {
         if json {
             println!("{}", serde_json::json!(round));

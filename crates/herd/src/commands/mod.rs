@@ -12,7 +12,7 @@ mod line_editor;
 pub mod look;
 pub mod measure;
 pub mod mix;
-mod model;
+pub mod model;
 mod pipeline;
 mod talk;
 pub mod tasks;

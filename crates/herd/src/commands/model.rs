@@ -1,13 +1,50 @@
 //! What the commands that open a model share.
 
 use crate::folder::model_folder;
-use herd_infer::{Generator, Settings};
+use herd_infer::{ActivationType, CacheType, Generator, Settings};
 use std::io::Read;
 use std::path::Path;
 
+/// In how many bits a model computes.
+#[derive(clap::Args, Clone, Copy)]
+pub struct Precision {
+    /// How the cache keeps keys and values; auto is f16 for a model that is quantised or in bf16, f32 for others.
+    #[arg(long, default_value = "auto", value_parser = cache_type, value_name = "auto|f32|f16|q8")]
+    cache_type: CacheType,
+    /// What weights in bf16 are multiplied with; auto is bf16. (Quantised weights always take bytes, others f32.)
+    #[arg(long, default_value = "auto", value_parser = activation_type, value_name = "auto|f32")]
+    activations: ActivationType,
+}
+
+impl Precision {
+    /// Settings with these types.
+    pub fn settings(self) -> Settings {
+        Settings { cache_type: self.cache_type, activations: self.activations, ..Settings::default() }
+    }
+}
+
+fn cache_type(name: &str) -> Result<CacheType, String> {
+    match name {
+        "auto" => Ok(CacheType::Auto),
+        "f32" => Ok(CacheType::F32),
+        "f16" => Ok(CacheType::F16),
+        "q8" => Ok(CacheType::Q8),
+        _ => Err("there are auto, f32, f16 and q8".into()),
+    }
+}
+
+/// `auto` or `f32`.
+pub fn activation_type(name: &str) -> Result<ActivationType, String> {
+    match name {
+        "auto" => Ok(ActivationType::Auto),
+        "f32" => Ok(ActivationType::F32),
+        _ => Err("there are auto and f32".into()),
+    }
+}
+
 /// Opens a GGUF file, a model folder, or the most finished model of a run folder.
-pub fn open(path: &Path) -> anyhow::Result<Generator> {
-    Ok(Generator::open(&model_folder(path)?, Settings::default())?)
+pub fn open(path: &Path, precision: Precision) -> anyhow::Result<Generator> {
+    Ok(Generator::open(&model_folder(path)?, precision.settings())?)
 }
 
 /// The text of a file; `-` is standard input.

@@ -1,15 +1,16 @@
 //! `herd chat` and `herd serve`: from command-line options to a conversation.
 
 use super::line_editor::LineEditor;
+use super::model::open;
 use crate::cli::{ChatArgs, ServeArgs};
 use crate::folder::model_folder;
-use herd_infer::{ChatOptions, Generator, Sampling, Settings};
+use herd_infer::{ChatOptions, Sampling, Settings};
 use herd_run::Context;
 use std::io::{IsTerminal, stdin, stdout};
 
 /// Talks to a model in the terminal, or answers the lines of a pipe.
 pub fn chat(args: &ChatArgs, ctx: &Context) -> anyhow::Result<()> {
-    let generator = Generator::open(&model_folder(&args.model)?, Settings::default())?;
+    let generator = open(&args.model, args.precision)?;
     let sampling = Sampling {
         temperature: args.temperature,
         top_p: args.top_p,
@@ -42,7 +43,7 @@ pub fn serve(args: &ServeArgs, ctx: &Context) -> anyhow::Result<()> {
             cache_tokens: args.cache_tokens,
             max_sequences: args.at_once,
             max_waiting: args.queue,
-            ..Settings::default()
+            ..args.precision.settings()
         },
         ..herd_serve::Options::default()
     };

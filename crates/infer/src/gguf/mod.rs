@@ -5,6 +5,7 @@
 
 mod blocks;
 mod container;
+mod floats;
 mod numbers;
 mod packed;
 mod tokenizer;
@@ -264,7 +265,7 @@ fn tensor(file: &Container, name: &str, shape: [usize; 2], out: &mut [f32]) -> R
 }
 
 /// Row `2 i + p` of a head becomes row `p half + i`.
-fn unpermute(rows: &mut [f32], heads: usize, columns: usize) {
+fn unpermute<T: Copy>(rows: &mut [T], heads: usize, columns: usize) {
     let head = rows.len() / heads;
     let half = head / columns / 2;
     for rows in rows.chunks_exact_mut(head) {

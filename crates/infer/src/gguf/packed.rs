@@ -3,12 +3,12 @@
 
 use super::blocks::BlockType;
 use super::container::Container;
-use super::numbers;
 use super::{Piece, Place, config, locate, pieces, tensor};
+use super::{floats, numbers};
 use crate::Error;
 use crate::kernels::planes::{BLOCK, Shape};
 use crate::kernels::{Arena, LANES, PanelSource, Planes};
-use crate::weights::{HalfSource, Layer, Matrix, Sizes, Weights};
+use crate::weights::{Layer, Matrix, Sizes, Weights};
 use herd_model::{Llama, LlamaConfig};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -222,33 +222,7 @@ fn matrix(
             file.problem(format!("tensor `{}`: rows of {columns} are not whole blocks", piece.name))
         });
     }
-    if kind == BlockType::F32 || piece.heads.is_some() || !bytes.as_ptr().addr().is_multiple_of(2) {
-        // Floats that must be put in order are read; the others stay where they are.
-        let mut floats = vec![0.0; rows * columns];
-        tensor(file, &piece.name, piece.shape, &mut floats)?;
-        if let Some(heads) = piece.heads {
-            super::unpermute(&mut floats, heads, columns);
-        }
-        let range = 0..floats.len();
-        return Ok(Matrix::F32 { source: Arc::new(floats), range, columns });
-    }
-    let source = Arc::new(Mapped { file: file.clone(), range });
-    Ok(Matrix::Halves { source, brain: kind == BlockType::Bf16, columns })
-}
-
-/// Half-precision floats where they lie in the file.
-struct Mapped {
-    file: Arc<Container>,
-    /// Bytes, at an even address.
-    range: Range<usize>,
-}
-
-impl HalfSource for Mapped {
-    fn halves(&self) -> &[u16] {
-        let bytes = &self.file.all()[self.range.clone()];
-        // SAFETY: any bits are a u16, and the address is even.
-        unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast(), bytes.len() / 2) }
-    }
+    floats::matrix(file, piece, kind, range)
 }
 
 #[cfg(test)]

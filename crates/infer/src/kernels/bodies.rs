@@ -78,6 +78,15 @@ unsafe fn linear_tiled<L: Ints, W: Weight, const R: usize, const C: usize>(
     out: *mut f32,
     out_stride: usize,
 ) {
+    // Weights that are used by few rows come from memory, which is fastest in order: column by column.
+    // SAFETY: the shapes are the caller's.
+    match m {
+        1 => return unsafe { columns::<L, W, 1>(x, w, (n, k), out, out_stride) },
+        2 => return unsafe { columns::<L, W, 2>(x, w, (n, k), out, out_stride) },
+        3 => return unsafe { columns::<L, W, 3>(x, w, (n, k), out, out_stride) },
+        4 => return unsafe { columns::<L, W, 4>(x, w, (n, k), out, out_stride) },
+        _ => {}
+    }
     let mut start = 0;
     while start < m {
         let end = (start + ROW_BLOCK).min(m);
@@ -101,6 +110,21 @@ unsafe fn linear_tiled<L: Ints, W: Weight, const R: usize, const C: usize>(
             j += if wide { C } else { 1 };
         }
         start = end;
+    }
+}
+
+/// As [`linear`] for `R` rows.
+#[inline(always)]
+unsafe fn columns<L: Ints, W: Weight, const R: usize>(
+    x: *const f32,
+    w: *const W::Bits,
+    (n, k): (usize, usize),
+    out: *mut f32,
+    out_stride: usize,
+) {
+    for j in 0..n {
+        // SAFETY: column `j` lies inside the shapes given by the caller.
+        unsafe { tile::<L, W, R, 1>(x, w.add(j * k), k, out.add(j), out_stride) };
     }
 }
 

@@ -40,6 +40,10 @@ pub(crate) trait Ints: Lanes {
     unsafe fn load_f16(from: *const u16) -> Self;
     /// Sixteen bfloat16.
     unsafe fn load_bf16(from: *const u16) -> Self;
+    /// The second bfloat16 of each of sixteen pairs.
+    unsafe fn load_odd(from: *const u16) -> Self;
+    /// The first of each pair.
+    unsafe fn load_even(from: *const u16) -> Self;
     /// Sixteen signed bytes as floats.
     unsafe fn load_i8(from: *const i8) -> Self;
     /// Sixteen whole numbers within -128..=127 as bytes.
@@ -105,6 +109,16 @@ impl Ints for Portable {
     unsafe fn load_bf16(from: *const u16) -> Self {
         let all = unsafe { from.cast::<[u16; LANES]>().read_unaligned() };
         floats(|i| f32::from_bits(u32::from(all[i]) << 16))
+    }
+    #[inline(always)]
+    unsafe fn load_odd(from: *const u16) -> Self {
+        let all = unsafe { from.cast::<[u16; 2 * LANES]>().read_unaligned() };
+        floats(|i| f32::from_bits(u32::from(all[2 * i + 1]) << 16))
+    }
+    #[inline(always)]
+    unsafe fn load_even(from: *const u16) -> Self {
+        let all = unsafe { from.cast::<[u16; 2 * LANES]>().read_unaligned() };
+        floats(|i| f32::from_bits(u32::from(all[2 * i]) << 16))
     }
     #[inline(always)]
     unsafe fn load_i8(from: *const i8) -> Self {

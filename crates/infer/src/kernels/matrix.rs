@@ -3,7 +3,7 @@
 use super::planes::{BLOCK, Shape};
 use super::quant::{Product, WORDS, next_group};
 use super::store::{Arena, PanelSource, Store};
-use super::{Isa, LANES, SharedOut, dispatch, quant};
+use super::{Isa, LANES, SharedOut, brain, dispatch, quant};
 use crate::gguf::BlockType;
 use crate::team::Team;
 use std::sync::Arc;
@@ -81,9 +81,14 @@ impl Planes {
     }
 }
 
-/// Rows of activations as bytes, in groups (see [`super::quant`]).
+/// Activations as weights that are not floats are multiplied with.
 #[derive(Default)]
 pub(crate) struct Activations {
+    /// As brain floats, row by row.
+    brains: Vec<u16>,
+    /// Whether brain floats are multiplied with floats all the same.
+    exact: bool,
+    /// As bytes, in groups of rows (see [`super::quant`]).
     words: Vec<i32>,
     rows: usize,
     columns: usize,
@@ -92,6 +97,28 @@ pub(crate) struct Activations {
 }
 
 impl Activations {
+    /// `exact`: brain floats are multiplied with activations as they are.
+    pub(crate) fn new(exact: bool) -> Self {
+        Self { exact, ..Self::default() }
+    }
+
+    /// Whether brain floats take floats.
+    pub(crate) fn is_exact(&self) -> bool {
+        self.exact
+    }
+
+    /// Takes the rows of `x` [rows, columns] as brain floats, if brain floats are not to take floats.
+    pub(crate) fn round(&mut self, team: &Team, x: &[f32], columns: usize) {
+        if !self.exact {
+            brain::round(team, x, columns, &mut self.brains);
+        }
+    }
+
+    /// What [`round`](Self::round) took.
+    pub(crate) fn rounded(&self) -> Option<&[u16]> {
+        (!self.exact).then_some(&self.brains)
+    }
+
     /// Takes the rows of `x` [rows, columns]; `columns` is a multiple of 32.
     pub(crate) fn quantise(&mut self, isa: Isa, team: &Team, x: &[f32], columns: usize) {
         assert!(columns.is_multiple_of(BLOCK) && x.len().is_multiple_of(columns), "rows of whole blocks");

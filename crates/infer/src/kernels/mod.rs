@@ -6,6 +6,7 @@
 mod amx;
 mod attention;
 mod bodies;
+mod brain;
 mod ints;
 mod lanes;
 mod matrix;
@@ -23,6 +24,7 @@ use crate::team::Team;
 pub(crate) use attention::{
     AttentionTask, Kept, PageShape, STRETCH, STRETCH_PAGES, Taken, attention, finish, merge,
 };
+pub(crate) use brain::rounded_off;
 use herd_tensor::isa;
 pub(crate) use lanes::LANES;
 pub(crate) use matrix::{Activations, Planes, left_over, multiply};
@@ -227,6 +229,9 @@ pub(crate) fn linear(
         }
     });
 }
+
+/// As [`linear`] for weights in brain floats and activations rounded to such.
+pub(crate) use brain::linear as linear_brain;
 
 /// RMSNorm of every row of `x` [m, n] into `out` (arXiv 1910.07467).
 pub(crate) fn rms_norm(isa: Isa, team: &Team, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {

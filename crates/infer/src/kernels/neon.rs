@@ -172,6 +172,21 @@ impl Ints for Neon {
         }
     }
     #[inline(always)]
+    unsafe fn load_odd(from: *const u16) -> Self {
+        unsafe {
+            let pairs = |i| vreinterpretq_u32_u16(vld1q_u16(from.add(8 * i)));
+            let high = vdupq_n_u32(0xffff_0000);
+            Self(std::array::from_fn(|i| vreinterpretq_f32_u32(vandq_u32(pairs(i), high))))
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_even(from: *const u16) -> Self {
+        unsafe {
+            let pairs = |i| vreinterpretq_u32_u16(vld1q_u16(from.add(8 * i)));
+            Self(std::array::from_fn(|i| vreinterpretq_f32_u32(vshlq_n_u32::<16>(pairs(i)))))
+        }
+    }
+    #[inline(always)]
     unsafe fn load_i8(from: *const i8) -> Self {
         unsafe {
             let all = vld1q_s8(from);

@@ -92,6 +92,21 @@ impl Ints for Avx2 {
         }
     }
     #[inline(always)]
+    unsafe fn load_odd(from: *const u16) -> Self {
+        unsafe {
+            let high = _mm256_set1_epi32(0xffff_0000_u32 as i32);
+            let half = |at| _mm256_and_si256(_mm256_loadu_si256(from.add(at).cast()), high);
+            Self(_mm256_castsi256_ps(half(0)), _mm256_castsi256_ps(half(16)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_even(from: *const u16) -> Self {
+        unsafe {
+            let half = |at| _mm256_slli_epi32::<16>(_mm256_loadu_si256(from.add(at).cast()));
+            Self(_mm256_castsi256_ps(half(0)), _mm256_castsi256_ps(half(16)))
+        }
+    }
+    #[inline(always)]
     unsafe fn load_i8(from: *const i8) -> Self {
         unsafe {
             let half = |at| _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(from.add(at).cast())));
@@ -171,6 +186,17 @@ impl Ints for Avx512 {
             let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast()));
             Self(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide)))
         }
+    }
+    #[inline(always)]
+    unsafe fn load_odd(from: *const u16) -> Self {
+        unsafe {
+            let high = _mm512_set1_epi32(0xffff_0000_u32 as i32);
+            Self(_mm512_castsi512_ps(_mm512_and_si512(_mm512_loadu_si512(from.cast()), high)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_even(from: *const u16) -> Self {
+        unsafe { Self(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_loadu_si512(from.cast())))) }
     }
     #[inline(always)]
     unsafe fn load_i8(from: *const i8) -> Self {
