@@ -185,7 +185,10 @@ impl Worker {
                 self.take(command);
             }
             self.drop_cancelled();
-            for (job, event) in self.engine.step() {
+            let events = self.engine.step();
+            // Before a request stops to count as waiting, it counts as running.
+            self.publish();
+            for (job, event) in events {
                 self.deliver(job, event);
             }
         }

@@ -31,15 +31,65 @@ pub(crate) struct Answers {
     _running: Vec<Submitted>,
 }
 
-/// Tokens counted so far.
-#[derive(Clone, Copy, Default)]
+/// When an answer was asked for, and when its prompt was computed.
+#[derive(Clone, Copy)]
+pub(crate) struct Clock {
+    asked: Instant,
+    begun: Instant,
+}
+
+impl Clock {
+    pub(crate) fn start() -> Self {
+        let now = Instant::now();
+        Self { asked: now, begun: now }
+    }
+
+    /// The prompt is computed.
+    pub(crate) fn begin(&mut self) {
+        self.begun = Instant::now();
+    }
+
+    /// llama-server's object of speeds: of the tokens of a prompt that were not in the cache, and of those of the answer.
+    pub(crate) fn timings(&self, prompt: usize, cached: usize, drawn: usize) -> Value {
+        let prompt_ms = (self.begun - self.asked).as_secs_f64() * 1e3;
+        let predicted_ms = self.begun.elapsed().as_secs_f64() * 1e3;
+        let computed = prompt.saturating_sub(cached);
+        let each = |ms: f64, tokens: usize| ms / tokens.max(1) as f64;
+        let rate = |ms: f64, tokens: usize| tokens as f64 / (ms / 1e3).max(1e-9);
+        json!({
+            "cache_n": cached,
+            "prompt_n": computed,
+            "prompt_ms": prompt_ms,
+            "prompt_per_token_ms": each(prompt_ms, computed),
+            "prompt_per_second": rate(prompt_ms, computed),
+            "predicted_n": drawn,
+            "predicted_ms": predicted_ms,
+            "predicted_per_token_ms": each(predicted_ms, drawn),
+            "predicted_per_second": rate(predicted_ms, drawn),
+        })
+    }
+}
+
+/// Tokens counted so far, and how long they took.
+#[derive(Clone, Copy)]
 pub(crate) struct Usage {
     prompt: usize,
     cached: usize,
     completion: usize,
+    clock: Clock,
 }
 
 impl Usage {
+    fn start() -> Self {
+        Self { prompt: 0, cached: 0, completion: 0, clock: Clock::start() }
+    }
+
+    /// Writes `usage`, as OpenAI's clients read it, and llama-server's `timings` into a response.
+    pub(crate) fn tell(&self, response: &mut Value) {
+        response["usage"] = self.json();
+        response["timings"] = self.clock.timings(self.prompt, self.cached, self.completion);
+    }
+
     pub(crate) fn json(&self) -> Value {
         json!({
             "prompt_tokens": self.prompt,
@@ -51,7 +101,10 @@ impl Usage {
 
     fn count(&mut self, event: &Event) {
         match event {
-            Event::Started { cached_tokens } => self.cached += cached_tokens,
+            Event::Started { cached_tokens } => {
+                self.cached += cached_tokens;
+                self.clock.begin();
+            }
             Event::Token { .. } => self.completion += 1,
             Event::Finished { .. } => {}
         }
@@ -70,7 +123,7 @@ impl Answers {
     /// Submits all requests; choice i of request r is number `r * samples + i`.
     pub(crate) fn start(app: &App, requests: Vec<Request>, prompt_field: &str) -> Result<Self, ApiError> {
         let (sender, news) = unbounded_channel();
-        let mut usage = Usage::default();
+        let mut usage = Usage::start();
         let (mut running, mut choices) = (Vec::new(), 0);
         for request in requests {
             let (first, sender) = (choices, sender.clone());

@@ -61,7 +61,7 @@ pub(crate) async fn chat_completions(State(app): State<Arc<App>>, body: Body) ->
     }
     let envelope = Envelope::new("chatcmpl", "chat.completion", app.name.clone());
     let mut response = envelope.wrap(turns.into_iter().enumerate().map(|(i, turn)| turn.choice(i)).collect());
-    response["usage"] = answers.usage().json();
+    answers.usage().tell(&mut response);
     Ok(Json(response).into_response())
 }
 
@@ -88,7 +88,7 @@ fn stream_chunks(answers: Answers, envelope: Envelope, mut turns: Vec<Turn>, wit
     let last = move |usage: &Usage| {
         with_usage.then(|| {
             let mut value = closing.wrap(Vec::new());
-            value["usage"] = usage.json();
+            usage.tell(&mut value);
             value
         })
     };

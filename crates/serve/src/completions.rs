@@ -64,7 +64,7 @@ pub(crate) async fn completions(State(app): State<Arc<App>>, body: Body) -> Resu
         let choices = choices.into_iter().zip(echoes).enumerate();
         let choices = choices.map(|(i, (choice, echo))| whole_choice(&tokenizer, i, choice, echo)).collect();
         let mut response = envelope.wrap(choices);
-        response["usage"] = usage.json();
+        usage.tell(&mut response);
         return Ok(Json(response).into_response());
     }
     let mut offsets = vec![0usize; echoes.len()];
@@ -89,7 +89,7 @@ pub(crate) async fn completions(State(app): State<Arc<App>>, body: Body) -> Resu
     let last = move |usage: &crate::answers::Usage| {
         with_usage.then(|| {
             let mut value = closing.wrap(Vec::new());
-            value["usage"] = usage.json();
+            usage.tell(&mut value);
             value
         })
     };

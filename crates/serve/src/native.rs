@@ -1,6 +1,6 @@
 //! The endpoints that clients of llama.cpp's `llama-server` use beside OpenAI's.
 
-use crate::answers::{Answers, token_text};
+use crate::answers::{Answers, Clock, token_text};
 use crate::body;
 use crate::dialog::dialog;
 use crate::fields::{Fields, wrong};
@@ -17,7 +17,6 @@ use axum::response::{IntoResponse, Response};
 use herd_infer::{Event, FinishReason, Request, Sampling, TokenLogprob};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
-use std::time::Instant;
 
 /// The names that llama-server has for fields that OpenAI calls otherwise.
 const NAMES: [(&str, &str); 2] = [("n_predict", "max_tokens"), ("repeat_penalty", "repetition_penalty")];
@@ -139,15 +138,13 @@ struct Record {
     tokens: Vec<u32>,
     logprobs: Vec<TokenLogprob>,
     cached: usize,
-    asked: Instant,
-    begun: Instant,
+    clock: Clock,
 }
 
 impl Record {
     fn new(app: Arc<App>, index: usize, prompt: Vec<u32>, sampling: Sampling) -> Self {
-        let (now, text, tokens, logprobs) = (Instant::now(), String::new(), Vec::new(), Vec::new());
-        let (asked, begun) = (now, now);
-        Self { app, index, silent: false, prompt, sampling, text, tokens, logprobs, cached: 0, asked, begun }
+        let (clock, text, tokens, logprobs) = (Clock::start(), String::new(), Vec::new(), Vec::new());
+        Self { app, index, silent: false, prompt, sampling, text, tokens, logprobs, cached: 0, clock }
     }
 
     /// Takes the next event; what of it a stream shows, and why the answer ended.
@@ -155,7 +152,8 @@ impl Record {
         let mut probabilities = Vec::new();
         let (text, token, reason) = match event {
             Event::Started { cached_tokens } => {
-                (self.cached, self.begun) = (cached_tokens, Instant::now());
+                self.cached = cached_tokens;
+                self.clock.begin();
                 return (None, None);
             }
             Event::Token { .. } if self.silent => return (None, None),
@@ -204,9 +202,7 @@ impl Record {
             (_, Some(_)) => "word",
             _ => "eos",
         };
-        let (prompt_ms, predicted_ms) =
-            ((self.begun - self.asked).as_secs_f64() * 1e3, self.begun.elapsed().as_secs_f64() * 1e3);
-        let (computed, drawn) = (self.prompt.len() - self.cached, self.tokens.len());
+        let drawn = self.tokens.len();
         let mut value = json!({
             "index": self.index,
             "content": if streamed { "" } else { &self.text },
@@ -223,14 +219,7 @@ impl Record {
             "truncated": false,
             "stop_type": stop_type,
             "stopping_word": word.cloned().unwrap_or_default(),
-            "timings": {
-                "prompt_n": computed,
-                "prompt_ms": prompt_ms,
-                "prompt_per_second": computed as f64 / (prompt_ms / 1e3).max(1e-9),
-                "predicted_n": drawn,
-                "predicted_ms": predicted_ms,
-                "predicted_per_second": drawn as f64 / (predicted_ms / 1e3).max(1e-9),
-            },
+            "timings": self.clock.timings(self.prompt.len(), self.cached, drawn),
         });
         if self.sampling.logprobs.is_some() && !streamed {
             value["completion_probabilities"] = self.logprobs.iter().map(|l| self.probability(l)).collect();
@@ -315,7 +304,11 @@ pub(crate) async fn props(State(app): State<Arc<App>>) -> Json<Value> {
         "total_slots": app.generator.settings().max_sequences,
         "model_path": &*app.name,
         "model_alias": &*app.name,
-        "modalities": { "vision": false, "audio": false },
+        "modalities": { "vision": false, "audio": false, "video": false },
+        "endpoint_slots": true,
+        "endpoint_metrics": true,
+        "endpoint_props": false,
+        "is_sleeping": false,
         "chat_template": tokenizer.chat_template(),
         "bos_token": name(tokenizer.bos()),
         "eos_token": name(tokenizer.eos()),

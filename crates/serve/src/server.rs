@@ -98,14 +98,25 @@ impl App {
         Ok((stream, usage))
     }
 
+    /// OpenAI's description of the model, and with `meta` llama-server's.
     fn model_json(&self) -> Value {
+        let config = self.generator.config();
         json!({
             "id": &*self.name,
             "object": "model",
             "created": 0,
             "owned_by": "herd",
+            "aliases": [&*self.name],
+            "tags": [],
             "context_length": self.generator.context(),
-            "parameters": self.generator.config().parameters(),
+            "parameters": config.parameters(),
+            "meta": {
+                "n_vocab": config.vocab_size,
+                "n_ctx": self.generator.context(),
+                "n_ctx_train": config.max_position_embeddings,
+                "n_embd": config.hidden_size,
+                "n_params": config.parameters(),
+            },
         })
     }
 }

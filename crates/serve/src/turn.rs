@@ -151,7 +151,7 @@ pub(crate) fn reason_name(reason: FinishReason) -> &'static str {
 }
 
 fn logprob_json(tokenizer: &Tokenizer, logprob: &TokenLogprob) -> Value {
-    let entry = |token: u32, logprob: f32| json!({ "token": token_text(tokenizer, token), "logprob": logprob, "bytes": tokenizer.token_bytes(token) });
+    let entry = |token: u32, logprob: f32| json!({ "id": token, "token": token_text(tokenizer, token), "logprob": logprob, "bytes": tokenizer.token_bytes(token) });
     let mut value = entry(logprob.token, logprob.logprob);
     value["top_logprobs"] = logprob.top.iter().map(|&(token, p)| entry(token, p)).collect();
     value

@@ -6,22 +6,14 @@
 
 use super::ints::Ints;
 use super::lanes::{LANES, Lanes};
+use super::tiles::{Multiplier, product};
+use std::marker::PhantomData;
 
 /// How weights are stored; they are multiplied as floats.
 pub(super) trait Weight {
     type Bits: Copy + Default;
     /// Sixteen weights.
     unsafe fn load<L: Ints>(from: *const Self::Bits) -> L;
-    /// The first `count < 16` weights, the rest are zero.
-    #[inline(always)]
-    unsafe fn load_first<L: Ints>(from: *const Self::Bits, count: usize) -> L {
-        let mut all = [Self::Bits::default(); LANES];
-        // SAFETY: the caller gives `count` weights.
-        unsafe {
-            std::ptr::copy_nonoverlapping(from, all.as_mut_ptr(), count);
-            Self::load(all.as_ptr())
-        }
-    }
 }
 
 macro_rules! weights {
@@ -47,10 +39,38 @@ weights! {
     Bf16, u16, load_bf16;
 }
 
-/// Rows of `x` that stay in the second-level cache while all columns pass over them.
-const ROW_BLOCK: usize = 96;
+/// Activations in single precision, weights in any.
+struct Floats<W>(PhantomData<W>);
 
-/// `out[i * out_stride + j] = x[i] . w[j]` for `i < m`, `j < n`; `x` is [m, k], `w` is [n, k], both dense.
+impl<L: Ints, W: Weight> Multiplier<L> for Floats<W> {
+    type X = f32;
+    type W = W::Bits;
+    const STEP: usize = LANES;
+
+    #[inline(always)]
+    unsafe fn step<const R: usize, const C: usize>(
+        acc: &mut [[L; C]; R],
+        x: *const f32,
+        w: *const W::Bits,
+        k: usize,
+    ) {
+        // SAFETY: the caller gives rows of at least `LANES` numbers.
+        unsafe {
+            let mut ws = [L::splat(0.0); C];
+            for (c, v) in ws.iter_mut().enumerate() {
+                *v = W::load(w.add(c * k));
+            }
+            for (r, row) in acc.iter_mut().enumerate() {
+                let xv = L::load(x.add(r * k));
+                for (a, v) in row.iter_mut().zip(ws) {
+                    *a = a.fma(xv, v);
+                }
+            }
+        }
+    }
+}
+
+/// `out[i * out_stride + j] = x[i] . w[j]`, see [`product`].
 ///
 /// # Safety
 /// The pointers must cover these shapes and the processor must have the features of `L`.
@@ -58,117 +78,11 @@ const ROW_BLOCK: usize = 96;
 pub(super) unsafe fn linear<L: Ints, W: Weight>(
     x: *const f32,
     w: *const W::Bits,
-    (m, n, k): (usize, usize, usize),
+    shape: (usize, usize, usize),
     out: *mut f32,
     out_stride: usize,
 ) {
-    unsafe {
-        match L::TILE {
-            (6, 4) => linear_tiled::<L, W, 6, 4>(x, w, (m, n, k), out, out_stride),
-            _ => linear_tiled::<L, W, 2, 2>(x, w, (m, n, k), out, out_stride),
-        }
-    }
-}
-
-#[inline(always)]
-unsafe fn linear_tiled<L: Ints, W: Weight, const R: usize, const C: usize>(
-    x: *const f32,
-    w: *const W::Bits,
-    (m, n, k): (usize, usize, usize),
-    out: *mut f32,
-    out_stride: usize,
-) {
-    // Weights that are used by few rows come from memory, which is fastest in order: column by column.
-    // SAFETY: the shapes are the caller's.
-    match m {
-        1 => return unsafe { columns::<L, W, 1>(x, w, (n, k), out, out_stride) },
-        2 => return unsafe { columns::<L, W, 2>(x, w, (n, k), out, out_stride) },
-        3 => return unsafe { columns::<L, W, 3>(x, w, (n, k), out, out_stride) },
-        4 => return unsafe { columns::<L, W, 4>(x, w, (n, k), out, out_stride) },
-        _ => {}
-    }
-    let mut start = 0;
-    while start < m {
-        let end = (start + ROW_BLOCK).min(m);
-        let mut j = 0;
-        while j < n {
-            let wide = n - j >= C;
-            let mut i = start;
-            while i < end {
-                // SAFETY: the tile lies inside the shapes given by the caller.
-                unsafe {
-                    let (x, w, out) = (x.add(i * k), w.add(j * k), out.add(i * out_stride + j));
-                    match (end - i >= R, wide) {
-                        (true, true) => tile::<L, W, R, C>(x, w, k, out, out_stride),
-                        (true, false) => tile::<L, W, R, 1>(x, w, k, out, out_stride),
-                        (false, true) => tile::<L, W, 1, C>(x, w, k, out, out_stride),
-                        (false, false) => tile::<L, W, 1, 1>(x, w, k, out, out_stride),
-                    }
-                }
-                i += if end - i >= R { R } else { 1 };
-            }
-            j += if wide { C } else { 1 };
-        }
-        start = end;
-    }
-}
-
-/// As [`linear`] for `R` rows.
-#[inline(always)]
-unsafe fn columns<L: Ints, W: Weight, const R: usize>(
-    x: *const f32,
-    w: *const W::Bits,
-    (n, k): (usize, usize),
-    out: *mut f32,
-    out_stride: usize,
-) {
-    for j in 0..n {
-        // SAFETY: column `j` lies inside the shapes given by the caller.
-        unsafe { tile::<L, W, R, 1>(x, w.add(j * k), k, out.add(j), out_stride) };
-    }
-}
-
-#[inline(always)]
-unsafe fn tile<L: Ints, W: Weight, const R: usize, const C: usize>(
-    x: *const f32,
-    w: *const W::Bits,
-    k: usize,
-    out: *mut f32,
-    out_stride: usize,
-) {
-    // SAFETY: rows 0..R of x and 0..C of w have k floats each.
-    unsafe {
-        let mut acc = [[L::splat(0.0); C]; R];
-        let whole = k / LANES * LANES;
-        let mut p = 0;
-        while p < whole {
-            let mut ws = [L::splat(0.0); C];
-            for (c, v) in ws.iter_mut().enumerate() {
-                *v = W::load(w.add(c * k + p));
-            }
-            for (r, row) in acc.iter_mut().enumerate() {
-                let xv = L::load(x.add(r * k + p));
-                for (a, v) in row.iter_mut().zip(ws) {
-                    *a = a.fma(xv, v);
-                }
-            }
-            p += LANES;
-        }
-        if whole < k {
-            let rest = k - whole;
-            for (r, row) in acc.iter_mut().enumerate() {
-                let xv = L::load_first(x.add(r * k + whole), rest);
-                for (c, a) in row.iter_mut().enumerate() {
-                    *a = a.fma(xv, W::load_first(w.add(c * k + whole), rest));
-                }
-            }
-        }
-        for (r, row) in acc.iter().enumerate() {
-            for (c, a) in row.iter().enumerate() {
-                *out.add(r * out_stride + c) = a.sum();
-            }
-        }
-    }
+    unsafe { product::<L, Floats<W>>(x, w, shape, out, out_stride) }
 }
 
 /// `out = x / sqrt(mean(x^2) + eps) * weight` over one row of `n`.

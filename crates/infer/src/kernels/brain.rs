@@ -6,32 +6,20 @@
 
 use super::ints::Ints;
 use super::lanes::LANES;
+use super::tiles::{Multiplier, product};
 use super::{COLUMN_BLOCK, Isa, SharedOut, dispatch};
 use crate::team::Team;
 use half::bf16;
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 
-/// Numbers that a step multiplies.
-const STEP: usize = 2 * LANES;
-
-/// Rows of `x` that stay in the second-level cache while all columns pass over them.
-const ROW_BLOCK: usize = 192;
-
-/// How a tile of sums takes a step.
-trait Multiplier<L: Ints> {
-    /// Adds the products of `STEP` numbers of rows of `x` and of `w`, which are `k` numbers apart.
-    unsafe fn step<const R: usize, const C: usize>(
-        acc: &mut [[L; C]; R],
-        x: *const u16,
-        w: *const u16,
-        k: usize,
-    );
-}
-
 /// Two `fma` for a pair.
 struct Halves;
 
 impl<L: Ints> Multiplier<L> for Halves {
+    type X = u16;
+    type W = u16;
+    const STEP: usize = 2 * LANES;
+
     #[inline(always)]
     unsafe fn step<const R: usize, const C: usize>(
         acc: &mut [[L; C]; R],
@@ -41,15 +29,24 @@ impl<L: Ints> Multiplier<L> for Halves {
     ) {
         // SAFETY: the caller gives rows of at least `STEP` numbers.
         unsafe {
-            let ws: [L; C] = std::array::from_fn(|c| L::load_odd(w.wrapping_add(c * k)));
+            let mut ws = [L::splat(0.0); C];
+            for (c, v) in ws.iter_mut().enumerate() {
+                *v = L::load_odd(w.add(c * k));
+            }
             for (r, row) in acc.iter_mut().enumerate() {
                 let xs = L::load_odd(x.add(r * k));
-                row.iter_mut().zip(ws).for_each(|(a, w)| *a = a.fma(xs, w));
+                for (a, v) in row.iter_mut().zip(ws) {
+                    *a = a.fma(xs, v);
+                }
             }
-            let ws: [L; C] = std::array::from_fn(|c| L::load_even(w.wrapping_add(c * k)));
+            for (c, v) in ws.iter_mut().enumerate() {
+                *v = L::load_even(w.add(c * k));
+            }
             for (r, row) in acc.iter_mut().enumerate() {
                 let xs = L::load_even(x.add(r * k));
-                row.iter_mut().zip(ws).for_each(|(a, w)| *a = a.fma(xs, w));
+                for (a, v) in row.iter_mut().zip(ws) {
+                    *a = a.fma(xs, v);
+                }
             }
         }
     }
@@ -61,6 +58,10 @@ struct Pairs;
 
 #[cfg(target_arch = "x86_64")]
 impl Multiplier<super::x86::Avx512> for Pairs {
+    type X = u16;
+    type W = u16;
+    const STEP: usize = 2 * LANES;
+
     #[inline(always)]
     unsafe fn step<const R: usize, const C: usize>(
         acc: &mut [[super::x86::Avx512; C]; R],
@@ -80,117 +81,6 @@ impl Multiplier<super::x86::Avx512> for Pairs {
                 for (a, v) in row.iter_mut().zip(ws) {
                     a.0 = _mm512_dpbf16_ps(a.0, xs, std::mem::transmute::<__m512i, __m512bh>(v));
                 }
-            }
-        }
-    }
-}
-
-/// `out[i * out_stride + j] = x[i] . w[j]` for `i < m`, `j < n`; `x` is [m, k], `w` is [n, k], both dense.
-///
-/// # Safety
-/// The pointers must cover these shapes and the processor must have what `L` and `M` need.
-#[inline(always)]
-unsafe fn product<L: Ints, M: Multiplier<L>>(
-    x: *const u16,
-    w: *const u16,
-    shape: (usize, usize, usize),
-    out: *mut f32,
-    out_stride: usize,
-) {
-    unsafe {
-        match L::TILE {
-            (6, 4) => tiled::<L, M, 6, 4>(x, w, shape, out, out_stride),
-            _ => tiled::<L, M, 2, 2>(x, w, shape, out, out_stride),
-        }
-    }
-}
-
-#[inline(always)]
-unsafe fn tiled<L: Ints, M: Multiplier<L>, const R: usize, const C: usize>(
-    x: *const u16,
-    w: *const u16,
-    (m, n, k): (usize, usize, usize),
-    out: *mut f32,
-    out_stride: usize,
-) {
-    // Weights that are used by few rows come from memory, which is fastest in order: column by column.
-    // SAFETY: the shapes are the caller's.
-    match m {
-        1 => return unsafe { columns::<L, M, 1>(x, w, (n, k), out, out_stride) },
-        2 => return unsafe { columns::<L, M, 2>(x, w, (n, k), out, out_stride) },
-        3 => return unsafe { columns::<L, M, 3>(x, w, (n, k), out, out_stride) },
-        4 => return unsafe { columns::<L, M, 4>(x, w, (n, k), out, out_stride) },
-        _ => {}
-    }
-    for start in (0..m).step_by(ROW_BLOCK) {
-        let end = (start + ROW_BLOCK).min(m);
-        let mut j = 0;
-        while j < n {
-            let wide = n - j >= C;
-            let mut i = start;
-            while i < end {
-                let high = end - i >= R;
-                // SAFETY: the tile lies inside the shapes given by the caller.
-                unsafe {
-                    let (x, w, out) = (x.add(i * k), w.add(j * k), out.add(i * out_stride + j));
-                    match (high, wide) {
-                        (true, true) => tile::<L, M, R, C>(x, w, k, out, out_stride),
-                        (true, false) => tile::<L, M, R, 1>(x, w, k, out, out_stride),
-                        (false, true) => tile::<L, M, 1, C>(x, w, k, out, out_stride),
-                        (false, false) => tile::<L, M, 1, 1>(x, w, k, out, out_stride),
-                    }
-                }
-                i += if high { R } else { 1 };
-            }
-            j += if wide { C } else { 1 };
-        }
-    }
-}
-
-/// As [`product`] for `R` rows.
-#[inline(always)]
-unsafe fn columns<L: Ints, M: Multiplier<L>, const R: usize>(
-    x: *const u16,
-    w: *const u16,
-    (n, k): (usize, usize),
-    out: *mut f32,
-    out_stride: usize,
-) {
-    for j in 0..n {
-        // SAFETY: column `j` lies inside the shapes given by the caller.
-        unsafe { tile::<L, M, R, 1>(x, w.add(j * k), k, out.add(j), out_stride) };
-    }
-}
-
-#[inline(always)]
-unsafe fn tile<L: Ints, M: Multiplier<L>, const R: usize, const C: usize>(
-    x: *const u16,
-    w: *const u16,
-    k: usize,
-    out: *mut f32,
-    out_stride: usize,
-) {
-    // SAFETY: rows 0..R of x and 0..C of w have k numbers each.
-    unsafe {
-        let mut acc = [[L::splat(0.0); C]; R];
-        let whole = k / STEP * STEP;
-        for p in (0..whole).step_by(STEP) {
-            M::step(&mut acc, x.add(p), w.add(p), k);
-        }
-        if whole < k {
-            // Zeros after the last numbers change no sum.
-            let (mut xs, mut ws) = ([[0; STEP]; R], [[0; STEP]; C]);
-            for (r, row) in xs.iter_mut().enumerate() {
-                std::ptr::copy_nonoverlapping(x.add(r * k + whole), row.as_mut_ptr(), k - whole);
-            }
-            for (c, row) in ws.iter_mut().enumerate() {
-                std::ptr::copy_nonoverlapping(w.add(c * k + whole), row.as_mut_ptr(), k - whole);
-            }
-            M::step(&mut acc, xs.as_ptr().cast(), ws.as_ptr().cast(), STEP);
-        }
-        for (r, row) in acc.iter().enumerate() {
-            for (c, a) in row.iter().enumerate() {
-                *out.add(r * out_stride + c) = a.sum();
             }
         }
     }

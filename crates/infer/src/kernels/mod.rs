@@ -15,6 +15,7 @@ mod neon;
 pub(crate) mod planes;
 mod quant;
 mod store;
+mod tiles;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 #[cfg(target_arch = "x86_64")]
