@@ -5,7 +5,7 @@
 With `--amx`, on a processor that has it, llama.cpp is measured twice, with AMX and without.
 
 Needs llama-cpp-python built for this processor (`pip install --no-binary llama-cpp-python llama-cpp-python==0.3.36`)
-and numpy in this Python, and `cargo build --release -p herd`. Q8_0, Q4_0 and Q4_K_M files are made from the model by
+and numpy in this Python, and `cargo build --release -p herd`. The other files (Q8_0, Q4_0, Q4_K_M, BF16, F16) are made from the model by
 llama.cpp's own quantizer. Writes results/speed-DATE.json and prints the table of the README.
 """
 
@@ -21,7 +21,7 @@ import sys
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 # llama.cpp's numbers of file types.
-MADE = {"Q8_0": 7, "Q4_0": 2, "Q4_K_M": 15}
+MADE = {"Q8_0": 7, "Q4_0": 2, "Q4_K_M": 15, "BF16": 32, "F16": 1}
 CASES = {
     "one request, 512 + 64 tokens": ["--prompt-tokens", "512", "--new-tokens", "64"],
     "8 requests, 64 + 64 tokens": ["--prompt-tokens", "64", "--new-tokens", "64", "--requests", "8"],
@@ -47,15 +47,20 @@ def main():
     p.add_argument("--rounds", type=int, default=5)
     p.add_argument("--threads", default="2")
     p.add_argument("--amx", action="store_true")
+    p.add_argument("--only", nargs="+", help="names of files to measure, such as BF16")
+    p.add_argument("--suffix", default="", help="for the name of the file of results")
     p.add_argument("--herd", default=str(ROOT / "target/release/herd"))
     p.add_argument("--work", type=pathlib.Path, default=ROOT / "target/bench-infer")
     a = p.parse_args()
     a.work.mkdir(parents=True, exist_ok=True)
     files = {a.model.suffixes[-2].strip(".") if len(a.model.suffixes) > 1 else a.model.stem: a.model}
     for name, kind in MADE.items():
+        if a.only and name not in a.only:
+            continue
         files[name] = a.work / f"{a.model.stem}.{name}.gguf"
         if not files[name].exists():
             quantise(a.model, files[name], kind)
+    files = {name: path for name, path in files.items() if not a.only or name in a.only}
     measured = []
     date = datetime.date.today().isoformat()
     processor = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if "model name" in line), "")
@@ -78,7 +83,7 @@ def main():
             measured.append({"file": name, "case": case, "medians": medians, "rounds": rounds})
             print(name, case, medians, file=sys.stderr)
             # What was measured stays if the rest is not.
-            (HERE / "results" / f"speed-{date}.json").write_text(json.dumps(result, indent=1) + "\n")
+            (HERE / "results" / f"speed-{date}{a.suffix}.json").write_text(json.dumps(result, indent=1) + "\n")
     peers = [who for who in measured[0]["medians"] if who != "herd"]
     print(f"| file | measured | Herd | {' | '.join(f'{who} | ratio' for who in peers)} |")
     print("|---|---|---:|" + "---:|---:|" * len(peers))

@@ -47,7 +47,7 @@ use std::path::PathBuf;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CacheType {
-    /// Half precision for a model that is quantised or in bf16, single precision for others.
+    /// Half precision for a model whose weights have 16 bits or fewer, single precision for others.
     #[default]
     Auto,
     /// Single precision.

@@ -100,6 +100,11 @@ impl Matrix {
         self.parts().iter().any(|part| matches!(part, Matrix::Planes(_)))
     }
 
+    /// Whether all of it is in single precision.
+    fn is_f32(&self) -> bool {
+        self.parts().iter().all(|part| matches!(part, Matrix::F32 { .. }))
+    }
+
     /// Whether any of it is in brain floats.
     pub(crate) fn is_brain(&self) -> bool {
         self.parts().iter().any(|part| matches!(part, Matrix::Halves { brain: true, .. }))
@@ -320,7 +325,7 @@ impl Weights {
 
     /// How a cache keeps the keys and values of this model.
     pub(crate) fn cache_shape(&self, cache_type: CacheType) -> CacheShape {
-        let short = self.layers.iter().any(|layer| layer.qkv.is_quantised() || layer.qkv.is_brain());
+        let short = self.layers.iter().any(|layer| !layer.qkv.is_f32());
         let kept = match cache_type {
             CacheType::Auto if short && !self.exact => Kept::F16,
             CacheType::Auto | CacheType::F32 => Kept::F32,

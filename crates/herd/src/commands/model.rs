@@ -8,7 +8,7 @@ use std::path::Path;
 /// In how many bits a model computes.
 #[derive(clap::Args, Clone, Copy)]
 pub struct Precision {
-    /// How the cache keeps keys and values; auto is f16 for a model that is quantised or in bf16, f32 for others.
+    /// How the cache keeps keys and values; auto is f16 for weights of 16 bits or fewer, f32 for others.
     #[arg(long, default_value = "auto", value_parser = cache_type, value_name = "auto|f32|f16|q8")]
     cache_type: CacheType,
     /// What weights in bf16 are multiplied with; auto is bf16. (Quantised weights always take bytes, others f32.)
