@@ -244,10 +244,12 @@ fn write_gguf(
         out.write_all(&bytes)?;
         pad(out, bytes.len())?;
     }
-    for (number, p) in planned.iter().enumerate() {
-        ctx.progress.line(format!("{}/{} {} {}", number + 1, planned.len(), p.part.gguf, p.kind.name()));
+    let task = ctx.progress.task("convert", Some(planned.len() as u64), "tensors");
+    for p in planned {
+        ctx.progress.detail(format!("{} {}", p.part.gguf, p.kind.name()));
         let written = write_part(checkpoint, p, Format::Gguf, out, ctx)?;
         pad(out, written)?;
+        task.add(1);
     }
     Ok(())
 }
@@ -277,7 +279,7 @@ fn write_folder(
         1 => "model.safetensors".to_string(),
         count => format!("model-{:05}-of-{count:05}.safetensors", shard + 1),
     };
-    let mut number = 0;
+    let task = ctx.progress.task("convert", Some(planned.len() as u64), "tensors");
     for (shard, planned_here) in shards.iter().enumerate() {
         atomic::create(&folder.join(file_name(shard)), |out| {
             let entry = |p: &Planned| safetensors::Entry {
@@ -288,9 +290,9 @@ fn write_folder(
             let entries: Vec<_> = planned_here.iter().map(entry).collect();
             safetensors::write_head(out, &entries)?;
             for p in *planned_here {
-                number += 1;
-                ctx.progress.line(format!("{number}/{} {} {}", planned.len(), p.part.hf, p.kind.name()));
+                ctx.progress.detail(format!("{} {}", p.part.hf, p.kind.name()));
                 write_part(checkpoint, p, Format::Safetensors, out, ctx)?;
+                task.add(1);
             }
             Ok::<(), Error>(())
         })?;
