@@ -69,6 +69,11 @@ impl CardBuffer {
         self.card.download(self.address, bytemuck::cast_slice_mut(into))
     }
 
+    /// Sets every byte to zero.
+    pub fn clear(&self) -> Result<(), CardError> {
+        self.card.clear(self.address, self.bytes)
+    }
+
     /// Where it lies in the card's memory.
     pub fn address(&self) -> u64 {
         self.address

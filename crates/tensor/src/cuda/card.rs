@@ -172,6 +172,11 @@ impl Card {
         })))
     }
 
+    /// Whether this is the same card, opened once.
+    pub(super) fn is(&self, other: &Card) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// Its architecture as NVRTC names it, such as `sm_90`.
     pub fn architecture(&self) -> &str {
         &self.0.architecture

@@ -8,25 +8,32 @@
 //!
 //! `kernels/check/` compiles the kernels for three generations of cards and runs their sources on the processor.
 
+mod adamw;
 mod arena;
 mod buffer;
+mod cached;
 mod calls;
 mod card;
 mod compile;
 mod driver;
 mod error;
 mod library;
+mod ops;
+mod params;
 mod products;
 mod staging;
 mod system;
 
+pub use adamw::{CardAdamW, CardRule};
 pub use arena::CardUsage;
 pub use buffer::{CardBuffer, DType};
 pub use card::Card;
 pub use driver::{CardInfo, Driver};
 pub use error::CardError;
 pub use library::{Kind, Library, Missing, search_folders};
+pub use params::CardParams;
 
+pub(crate) use cached::Cached;
 pub(crate) use card::{Arg, THREADS};
 pub(crate) use error::expect;
 pub(crate) use products::{Mat, Product};

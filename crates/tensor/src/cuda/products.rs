@@ -42,7 +42,7 @@ impl Mat {
     }
 }
 
-/// `out [m, n] = a [m, k] b [k, n] + beta out`, summed in f32.
+/// `out [m, n] = a [m, k] b [k, n] + add [m, n]`, summed in f32.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Product {
     /// `m`, `n`, `k`.
@@ -50,8 +50,8 @@ pub(crate) struct Product {
     pub a: Mat,
     pub b: Mat,
     pub out: Mat,
-    /// Whether to add to what `out` holds.
-    pub add: bool,
+    /// Address of what is added, laid out as `out`: `out` itself, another matrix, or none.
+    pub add: Option<u64>,
 }
 
 /// What a plan depends on.
@@ -146,12 +146,13 @@ impl Products {
             self.plans.insert(key, plan);
         }
         let plan = &self.plans[&key];
-        let (alpha, beta) = (1f32, if call.add { 1f32 } else { 0f32 });
+        let (alpha, beta) = (1f32, if call.add.is_some() { 1f32 } else { 0f32 });
         let [first, second, out] = plan.layouts;
         let alpha = ptr::from_ref(&alpha).cast::<c_void>();
         let beta = ptr::from_ref(&beta).cast::<c_void>();
         let algorithm = ptr::from_ref(&plan.algorithm).cast::<c_void>();
         let Product { a, b, out: o, .. } = call;
+        let added = call.add.unwrap_or(o.address);
         cublas!(
             self.calls,
             matmul(
@@ -163,7 +164,7 @@ impl Products {
                 a.address,
                 second,
                 beta,
-                o.address,
+                added,
                 out,
                 o.address,
                 out,
