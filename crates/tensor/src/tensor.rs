@@ -123,6 +123,11 @@ impl Tensor {
         self.to_host().as_slice()[0]
     }
 
+    /// Whether the values are in the host's memory, so that reading them waits for nothing.
+    pub fn is_on_host(&self) -> bool {
+        matches!(self.data, Storage::Host(_))
+    }
+
     /// The values in the host's memory: this tensor itself, or a copy of what the card has, which is waited for.
     pub fn to_host(&self) -> Self {
         let Storage::Card(buffer, dtype) = &self.data else { return self.clone() };

@@ -24,7 +24,6 @@ struct Thread {
 };
 
 static jmp_buf scheduler;
-static ucontext_t scheduler_first;
 static std::vector<Thread> all;
 static unsigned current;
 static const std::function<void()>* work;
