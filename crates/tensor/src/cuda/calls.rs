@@ -54,6 +54,7 @@ functions! {
     init = c"cuInit"(c_uint);
     device_count = c"cuDeviceGetCount"(*mut c_int);
     device = c"cuDeviceGet"(*mut c_int, c_int);
+    device_name = c"cuDeviceGetName"(*mut c_char, c_int, c_int);
     attribute = c"cuDeviceGetAttribute"(*mut c_int, c_int, c_int);
     retain_context = c"cuDevicePrimaryCtxRetain"(*mut Handle, c_int);
     set_context = c"cuCtxSetCurrent"(Handle);

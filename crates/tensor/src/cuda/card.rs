@@ -33,6 +33,7 @@ struct Inner {
     nvrtc: Library,
     context: Handle,
     stream: Handle,
+    name: String,
     architecture: String,
     cache: Option<PathBuf>,
     arena: Mutex<Arena>,
@@ -151,6 +152,10 @@ impl Card {
         let (mut major, mut minor) = (0, 0);
         driver!(calls, attribute(&mut major, CAPABILITY_MAJOR, device))?;
         driver!(calls, attribute(&mut minor, CAPABILITY_MINOR, device))?;
+        let mut name = [0 as c_char; 256];
+        driver!(calls, device_name(name.as_mut_ptr(), 255, device))?;
+        // SAFETY: the driver ends the name in a zero, and the last byte is one in any case.
+        let name = unsafe { CStr::from_ptr(name.as_ptr()) }.to_string_lossy().into_owned();
         let (mut context, mut stream): (Handle, Handle) = (ptr::null_mut(), ptr::null_mut());
         // The primary context is the one that cuBLASLt uses too.
         driver!(calls, retain_context(&mut context, device))?;
@@ -161,6 +166,7 @@ impl Card {
             nvrtc,
             context,
             stream,
+            name,
             architecture: format!("sm_{major}{minor}"),
             cache: cache.map(Path::to_path_buf),
             arena: Mutex::default(),
@@ -175,6 +181,27 @@ impl Card {
     /// Whether this is the same card, opened once.
     pub(super) fn is(&self, other: &Card) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// As the driver names it, such as `NVIDIA H200`.
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// Operations a second at its peak, with activations of the given type, as NVIDIA's data sheets say for dense
+    /// matrices; `None` for a card that is not in the list.
+    pub fn peak_flops(&self, activations: DType) -> Option<f64> {
+        // Name, 10^12 in bf16 and in f32 (not TF32).
+        const PEAKS: [(&str, f64, f64); 6] = [
+            ("H200", 989.4, 66.9),
+            ("H100 80GB HBM3", 989.4, 66.9),
+            ("A100", 312.0, 19.5),
+            ("L40S", 362.1, 91.6),
+            ("L4", 121.0, 30.3),
+            ("GeForce RTX 4090", 165.2, 82.6),
+        ];
+        let (_, bf16, f32) = PEAKS.iter().find(|(name, ..)| self.0.name.contains(name))?;
+        Some(1e12 * if activations == DType::Bf16 { bf16 } else { f32 })
     }
 
     /// Its architecture as NVRTC names it, such as `sm_90`.
