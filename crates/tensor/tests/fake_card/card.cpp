@@ -237,15 +237,15 @@ int cublasLtMatmul(void*, void* desc_, const float* alpha, const void* a, void* 
             y[j * depth + k] = desc.operation[1] ? number(b, lb, j, k) : number(b, lb, k, j);
     for (size_t j = 0; j < ld.columns; j++)
         for (size_t i = 0; i < ld.rows; i++) {
-            float sum = 0;
+            double sum = 0;  // sums over a vocabulary are long
             const float *p = &x[i * depth], *q = &y[j * depth];
-            for (size_t k = 0; k < depth; k++) sum += p[k] * q[k];
+            for (size_t k = 0; k < depth; k++) sum += (double)p[k] * q[k];
             const size_t at = j * ld.stride + i;
             sum *= *alpha;
             // As the real one: what beta 0 stands before is not read.
             if (*beta != 0) sum += *beta * number(c, ld, i, j);
-            if (ld.type == F32) ((float*)d)[at] = sum;
-            else ((unsigned short*)d)[at] = of_bf16::to_bf16(sum);
+            if (ld.type == F32) ((float*)d)[at] = (float)sum;
+            else ((unsigned short*)d)[at] = of_bf16::to_bf16((float)sum);
         }
     return 0;
 }
