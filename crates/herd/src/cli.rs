@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand};
 use herd_run::Verbosity;
 use herd_train::bench::{WORKLOADS, Workload};
 use herd_train::moments::MomentType;
+use herd_train::{Device, Precision};
 use std::path::PathBuf;
 
 /// Herd: the complete Llama 3 system as one program.
@@ -311,6 +312,12 @@ pub struct BenchTrainArgs {
     /// What the optimizer's moments are stored as, as `moments` in a recipe.
     #[arg(long, default_value = "f32", value_parser = moments, value_name = "f32|bf16")]
     pub moments: MomentType,
+    /// Where steps are made, as `device` in a recipe.
+    #[arg(long, default_value = "cpu", value_parser = device, value_name = "cpu|cuda")]
+    pub device: Device,
+    /// What activations are computed in on a card, as `precision` in a recipe.
+    #[arg(long, default_value = "bf16", value_parser = precision, value_name = "bf16|f32")]
+    pub precision: Precision,
     /// Compute every block again in the backward pass instead of keeping its insides, as `recompute` in a recipe (W4
     /// always does).
     #[arg(long)]
@@ -332,6 +339,22 @@ pub struct BenchTrainArgs {
 fn workload(name: &str) -> Result<Workload, String> {
     let names = WORKLOADS.map(|workload| workload.name).join(", ");
     Workload::find(name).ok_or_else(|| format!("there are {names}"))
+}
+
+fn device(name: &str) -> Result<Device, String> {
+    match name {
+        "cpu" => Ok(Device::Cpu),
+        "cuda" => Ok(Device::Cuda),
+        _ => Err("there are cpu and cuda".into()),
+    }
+}
+
+fn precision(name: &str) -> Result<Precision, String> {
+    match name {
+        "bf16" => Ok(Precision::Bf16),
+        "f32" => Ok(Precision::F32),
+        _ => Err("there are bf16 and f32".into()),
+    }
 }
 
 fn moments(name: &str) -> Result<MomentType, String> {

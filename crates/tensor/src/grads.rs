@@ -1,11 +1,12 @@
 //! Gradients: one flat buffer with the layout of the parameters, and which of its rows hold anything.
 
+use crate::cuda::{CardBuffer, expect};
 use crate::flat::Flat;
 use crate::params::LayoutTable;
 use crate::{ParamId, Params};
 use rayon::prelude::*;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// Values cleared by one task.
 const TASK_VALUES: usize = 1 << 18;
@@ -75,10 +76,15 @@ impl Rows {
 ///
 /// A parameter of which only some rows got a gradient (an embedding table that is not tied to the head) takes memory
 /// for these rows only, and [`Grads::rows`] says which they are.
+///
+/// Those of parameters on a card are there too, all of them; what the host reads is a copy.
 pub struct Grads {
     layout: Arc<LayoutTable>,
     flat: Flat,
     rows: Vec<Rows>,
+    card: Option<CardBuffer>,
+    /// What the card has, if the host asked for it since it last changed.
+    copy: OnceLock<Vec<f32>>,
 }
 
 impl Grads {
@@ -87,11 +93,26 @@ impl Grads {
         let layout = Arc::clone(&params.layout);
         let flat = Flat::sparse(params.count());
         let rows = layout.specs.iter().map(|spec| Rows::none(spec.shape[0])).collect();
-        Self { layout, flat, rows }
+        let bytes = params.count() * size_of::<f32>();
+        let card = params.on_card().map(|on| expect(CardBuffer::zeroed(on.card(), bytes)));
+        Self { layout, flat, rows, card, copy: OnceLock::new() }
+    }
+
+    /// The gradients on a card, to be added to.
+    pub(crate) fn card_mut(&mut self) -> Option<&CardBuffer> {
+        self.copy.take();
+        self.card.as_ref()
+    }
+
+    fn host_only(&self) {
+        assert!(self.card.is_none(), "grads: those on a card cannot be written by the host");
     }
 
     /// Sets all gradients to zero.
     pub fn zero(&mut self) {
+        if let Some(card) = self.card_mut() {
+            return expect(card.clear());
+        }
         for (index, spec) in self.layout.specs.iter().enumerate() {
             let values = &mut self.flat[self.layout.range(ParamId::new(index))];
             let (count, rows) = (spec.shape[0], &mut self.rows[index]);
@@ -106,6 +127,7 @@ impl Grads {
 
     /// All gradients, for someone who clears them while reading, and the record of rows, which is for them to clear.
     pub fn parts_mut(&mut self) -> (&mut [f32], &mut [Rows]) {
+        self.host_only();
         (&mut self.flat, &mut self.rows)
     }
 
@@ -121,11 +143,12 @@ impl Grads {
 
     /// Gradient of one parameter.
     pub fn of(&self, id: ParamId) -> &[f32] {
-        &self.flat[self.layout.range(id)]
+        &self.flat()[self.layout.range(id)]
     }
 
     /// Writable gradient of one parameter.
     pub fn of_mut(&mut self, id: ParamId) -> &mut [f32] {
+        self.host_only();
         let range = self.layout.range(id);
         if !self.rows[id.index()].is_all() {
             self.rows[id.index()].insert_all();
@@ -136,6 +159,7 @@ impl Grads {
 
     /// Gradient of one parameter of which only the given rows will be written.
     pub fn rows_mut(&mut self, id: ParamId, rows: impl Iterator<Item = usize>) -> &mut [f32] {
+        self.host_only();
         let known = &mut self.rows[id.index()];
         rows.for_each(|row| known.insert(row));
         &mut self.flat[self.layout.range(id)]
@@ -143,11 +167,17 @@ impl Grads {
 
     /// All gradients in layout order.
     pub fn flat(&self) -> &[f32] {
-        &self.flat
+        let Some(card) = &self.card else { return &self.flat };
+        self.copy.get_or_init(|| {
+            let mut copy = vec![0.0; self.layout.total()];
+            expect(card.read(&mut copy));
+            copy
+        })
     }
 
-    /// All gradients, writable.
+    /// All gradients, writable. Panics, as everything that writes does, if they are on a card.
     pub fn flat_mut(&mut self) -> &mut [f32] {
+        self.host_only();
         self.rows.iter_mut().for_each(Rows::insert_all);
         &mut self.flat
     }
@@ -155,6 +185,8 @@ impl Grads {
 
 impl Clone for Grads {
     fn clone(&self) -> Self {
-        Self { layout: Arc::clone(&self.layout), flat: self.flat.clone(), rows: self.rows.clone() }
+        let card = self.card.as_ref().map(|card| expect(card.copied()));
+        let (layout, flat, rows) = (Arc::clone(&self.layout), self.flat.clone(), self.rows.clone());
+        Self { layout, flat, rows, card, copy: OnceLock::new() }
     }
 }

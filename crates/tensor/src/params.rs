@@ -1,11 +1,15 @@
 //! Parameters in one flat f32 buffer, so that the optimizer, checkpoints and (later) sharding work on plain slices.
+//!
+//! They may live on a card ([`Params::to_card`]): then operators compute there, and the slices of the host are copies,
+//! made when asked for and uploaded again when written.
 
+use crate::cuda::{Card, CardError, CardParams, DType};
 use crate::flat::Flat;
 use crate::random::CounterRng;
 use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// How a parameter starts.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -80,7 +84,9 @@ impl LayoutTable {
 /// All parameters of a model in one flat buffer.
 pub struct Params {
     pub(crate) layout: Arc<LayoutTable>,
-    flat: Flat,
+    /// Absent where only the card has the newest values.
+    flat: OnceLock<Flat>,
+    card: Option<CardParams>,
 }
 
 impl Params {
@@ -94,8 +100,33 @@ impl Params {
             assert!(earlier.is_none(), "params: the name {} occurs twice", spec.name);
         }
         let layout = LayoutTable { specs, offsets, by_name };
-        let flat = Flat::dense(layout.total());
-        Self { layout: Arc::new(layout), flat }
+        let flat = Flat::dense(layout.total()).into();
+        Self { layout: Arc::new(layout), flat, card: None }
+    }
+
+    /// Moves the values to a card, where operators then compute with activations of the given type: in f32, or in bf16
+    /// with f32 values for the optimizer.
+    ///
+    /// # Errors
+    /// The card has not enough memory, or failed.
+    pub fn to_card(&mut self, card: &Card, activations: DType) -> Result<(), CardError> {
+        self.card = Some(CardParams::new(card, activations, self.flat())?);
+        self.flat.take();
+        Ok(())
+    }
+
+    /// The values on a card, if they are on one, with what the host has written.
+    pub fn on_card(&self) -> Option<&CardParams> {
+        let card = self.card.as_ref()?;
+        card.refresh(|| self.flat());
+        Some(card)
+    }
+
+    /// Says that the values on the card are about to change: the host's copy is forgotten.
+    pub(crate) fn card_changes(&mut self) {
+        if self.on_card().is_some() {
+            self.flat.take();
+        }
     }
 
     /// Sets every value from its [`Init`] and the seed. A parameter's values depend on the seed and its name only.
@@ -153,33 +184,42 @@ impl Params {
 
     /// Values of one parameter, row-major.
     pub fn value(&self, id: ParamId) -> &[f32] {
-        &self.flat[self.layout.range(id)]
+        &self.flat()[self.layout.range(id)]
     }
 
     /// Writable values of one parameter.
     pub fn value_mut(&mut self, id: ParamId) -> &mut [f32] {
         let range = self.layout.range(id);
-        &mut self.flat[range]
+        &mut self.flat_mut()[range]
     }
 
     /// All values in layout order.
     pub fn flat(&self) -> &[f32] {
-        &self.flat
+        self.flat.get_or_init(|| {
+            let mut flat = Flat::dense(self.count());
+            self.card.as_ref().expect("the host or a card has the values").read(&mut flat);
+            flat
+        })
     }
 
     /// All values, writable.
     pub fn flat_mut(&mut self) -> &mut [f32] {
-        &mut self.flat
+        self.flat();
+        if let Some(card) = &self.card {
+            card.outdate();
+        }
+        self.flat.get_mut().expect("just made")
     }
 
     /// Number of values of all parameters.
     pub fn count(&self) -> usize {
-        self.flat.len()
+        self.layout.total()
     }
 }
 
 impl Clone for Params {
     fn clone(&self) -> Self {
-        Self { layout: Arc::clone(&self.layout), flat: self.flat.clone() }
+        let card = self.on_card().map(CardParams::copied);
+        Self { layout: Arc::clone(&self.layout), flat: self.flat.clone(), card }
     }
 }

@@ -1,6 +1,7 @@
 //! Rotary position embedding (arXiv 2104.09864) in the half-split layout of Hugging Face's Llama: value `j` of a head is
 //! rotated with value `j + head_dim / 2` by the angle `position * theta^(-2j / head_dim)`.
 
+use crate::cuda::{Cached, Card, CardBuffer, expect};
 use std::sync::{Arc, OnceLock};
 
 /// Positions whose angles are computed together. A context has up to 128K of them, of which most runs need few: a model
@@ -92,7 +93,7 @@ impl RopeTable {
         {
             panic!("rope: row {row} is at position {position}, the table ends at {}", self.data.positions);
         }
-        Rope { table: self.clone(), positions: positions.into() }
+        Rope { table: self.clone(), positions: positions.into(), on_card: Cached::default() }
     }
 }
 
@@ -116,6 +117,7 @@ impl TableData {
 pub struct Rope {
     table: RopeTable,
     positions: Arc<[u32]>,
+    on_card: Cached<[CardBuffer; 2]>,
 }
 
 impl Rope {
@@ -132,5 +134,14 @@ impl Rope {
     /// Cosines and sines of batch row `row`, each `[head_dim / 2]`.
     pub fn row(&self, row: usize) -> (&[f32], &[f32]) {
         self.table.row(self.positions[row] as usize)
+    }
+
+    /// Cosines and sines of all rows on a card, each `[n, head_dim / 2]`; uploaded once.
+    pub(crate) fn angles(&self, card: &Card) -> Arc<[CardBuffer; 2]> {
+        self.on_card.get(card, || {
+            let rows = (0..self.rows()).map(|row| self.row(row));
+            let (cos, sin): (Vec<&[f32]>, Vec<&[f32]>) = rows.unzip();
+            [cos, sin].map(|parts| expect(CardBuffer::from_host(card, &parts.concat())))
+        })
     }
 }

@@ -1,5 +1,6 @@
 //! The tape: operators append themselves in the forward pass, and `backward` walks from the end, freeing as it goes.
 
+use crate::cuda::DType;
 use crate::kernels::matmul::Into;
 use crate::kernels::rows;
 use crate::{Grads, Params, Tensor, profile};
@@ -101,6 +102,7 @@ impl Flow<'_> {
         let Some(index) = slot.0 else { return };
         match &mut self.adjoints[index] {
             empty @ None => *empty = Some(grad),
+            Some(sum) if sum.card().is_some() => sum.add_on_card(&grad),
             Some(sum) => match sum.get_mut() {
                 Some(sum) => rows::add_assign(sum, grad.as_slice()),
                 None => {
@@ -122,6 +124,32 @@ impl Flow<'_> {
                 *empty = Some(fresh);
             }
             Some(sum) => write(sum.make_mut(), Into::Add),
+        }
+    }
+}
+
+/// On a card.
+impl Flow<'_> {
+    /// As [`Flow::accumulate`]: `write` is told the gradient and whether to add to it.
+    pub fn accumulate_on_card(
+        &mut self,
+        slot: Slot,
+        dtype: DType,
+        shape: &[usize],
+        write: impl FnOnce(&Tensor, bool),
+    ) {
+        let Some(index) = slot.0 else { return };
+        match &mut self.adjoints[index] {
+            empty @ None => {
+                let on = self.params.on_card().expect("the parameters are on a card");
+                let fresh = Tensor::stale_on(on.card(), dtype, shape);
+                write(&fresh, false);
+                *empty = Some(fresh);
+            }
+            Some(sum) => {
+                sum.make_unique();
+                write(sum, true);
+            }
         }
     }
 }
@@ -168,6 +196,10 @@ impl<'p> Tape<'p> {
 
     /// A value that gets no gradient.
     pub fn constant(&self, value: Tensor) -> Var {
+        let value = match self.params.on_card() {
+            Some(on) if value.card().is_none() => value.on_card(on.card(), on.activations()),
+            _ => value,
+        };
         Var { value, node: None, again: None }
     }
 
@@ -233,6 +265,10 @@ impl<'p> Tape<'p> {
         let mut flow = Flow { params: self.params, grads, adjoints };
         for (var, seed) in seeds {
             assert_eq!(var.shape(), seed.shape(), "backward: shapes of a variable and its gradient differ");
+            let seed = match var.value.card() {
+                Some(card) => seed.on_card(card, var.value.place().1),
+                None => seed,
+            };
             flow.give(self.slot(&var), seed);
         }
         while let Some(node) = self.nodes.pop() {

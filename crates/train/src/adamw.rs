@@ -1,12 +1,15 @@
 //! AdamW over the flat parameter buffer in two passes: one reads the gradient for its norm, one updates everything.
 
+use crate::card_moments::CardMoments;
 use crate::moments::{MomentType, Moments, Pair};
 use herd_run::SettingError;
+use herd_tensor::cuda::{CardError, CardRule};
 use herd_tensor::kernels::{AdamWRule, Moment, adamw, sum_of_squares};
 use herd_tensor::{Grads, ParamId, Params, Rows, profile};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
+use std::sync::OnceLock;
 
 /// Values per unit of parallel work, about. Fixed, so that sums are the same bits for any number of threads.
 const CHUNK: usize = 1 << 15;
@@ -85,7 +88,9 @@ pub struct NonFinite {
 /// resumed to the bit.
 pub struct AdamW {
     settings: AdamWSettings,
-    moments: Moments,
+    /// Absent where only the card has the newest ones.
+    moments: OnceLock<Moments>,
+    card: Option<CardMoments>,
     steps: u64,
     /// For each parameter the rows that ever had a gradient.
     met: Vec<Rows>,
@@ -95,7 +100,19 @@ impl AdamW {
     /// An optimizer for a set of parameters; its moments begin at zero.
     pub fn new(params: &Params, settings: AdamWSettings) -> Self {
         let met = params.specs().iter().map(|spec| Rows::none(spec.shape[0])).collect();
-        Self { settings, moments: Moments::new(settings.moments, params.count()), steps: 0, met }
+        let moments = Moments::new(settings.moments, params.count()).into();
+        Self { settings, moments, card: None, steps: 0, met }
+    }
+
+    /// Moves the moments to the card of the parameters. Panics if they are in bf16, which no kernel of a
+    /// card rounds at random yet.
+    ///
+    /// # Errors
+    /// The card has not enough memory, or failed.
+    pub fn to_card(&mut self, params: &Params) -> Result<(), CardError> {
+        assert!(self.settings.moments == MomentType::F32, "adamw: moments on a card are f32");
+        self.card = Some(CardMoments::new(params)?);
+        Ok(())
     }
 
     /// Steps applied so far.
@@ -105,19 +122,34 @@ impl AdamW {
 
     /// The moments, laid out as [`Params::flat`].
     pub fn moments(&self) -> &Moments {
-        &self.moments
+        self.moments.get_or_init(|| {
+            let card = self.card.as_ref().expect("the host or a card has the moments");
+            card.read()
+        })
     }
 
     /// Moments to be overwritten from a checkpoint of a model with the same parameters, after `steps` steps.
     pub fn restore(&mut self, steps: u64) -> &mut Moments {
         self.steps = steps;
         self.met.iter_mut().for_each(Rows::insert_all);
-        &mut self.moments
+        self.moments_mut()
+    }
+
+    /// Moments of the host, which the card is to have before its next step.
+    fn moments_mut(&mut self) -> &mut Moments {
+        self.moments();
+        if let Some(card) = &mut self.card {
+            card.outdated = true;
+        }
+        self.moments.get_mut().expect("just made")
     }
 
     /// Forgets the moments, as before the first step.
     pub fn reset(&mut self, params: &Params) {
-        self.moments = Moments::new(self.settings.moments, params.count());
+        self.moments = Moments::new(self.settings.moments, params.count()).into();
+        if let Some(card) = &mut self.card {
+            card.outdated = true;
+        }
         self.steps = 0;
         self.met.iter_mut().for_each(Rows::clear);
     }
@@ -127,6 +159,9 @@ impl AdamW {
     /// If the gradient holds a NaN or an infinity, parameters and moments stay as they were, the gradients are
     /// cleared and [`NonFinite`] is returned.
     pub fn step(&mut self, params: &mut Params, grads: &mut Grads, lr: f64) -> Result<StepStats, NonFinite> {
+        if self.card.is_some() {
+            return self.step_on_card(params, grads, lr);
+        }
         let span = profile::span("gradient norm");
         let norm = norm(params, grads);
         drop(span);
@@ -149,10 +184,40 @@ impl AdamW {
         };
         let keep = (1.0 - lr * s.weight_decay) as f32;
         let noise = (self.steps as u32).wrapping_mul(STEP_NOISE);
-        match &mut self.moments {
+        match self.moments.get_mut().expect("the host has the moments") {
             Moments::F32(pair) => update(rule, keep, noise, params, grads, pair, &mut self.met),
             Moments::Bf16(pair) => update(rule, keep, noise, params, grads, pair, &mut self.met),
         }
+        Ok(StepStats { grad_norm: norm })
+    }
+
+    /// The same where the parameters are. Panics if the card fails, as operators do.
+    fn step_on_card(
+        &mut self,
+        params: &mut Params,
+        grads: &mut Grads,
+        lr: f64,
+    ) -> Result<StepStats, NonFinite> {
+        let _span = profile::span("adamw");
+        let s = &self.settings;
+        let t = (self.steps + 1).min(i32::MAX as u64) as i32;
+        let rule = CardRule {
+            max_norm: s.clip as f32,
+            keep: (1.0 - lr * s.weight_decay) as f32,
+            b1: s.beta1 as f32,
+            b2: s.beta2 as f32,
+            rate: (lr / (1.0 - s.beta1.powi(t))) as f32,
+            root: (1.0 / (1.0 - s.beta2.powi(t)).sqrt()) as f32,
+            eps: s.eps as f32,
+        };
+        let card = self.card.as_mut().expect("the moments are on a card");
+        let norm = card.step(rule, self.moments.get(), params, grads);
+        let norm = norm.unwrap_or_else(|error| panic!("{error}"));
+        if !norm.is_finite() {
+            return Err(NonFinite { norm });
+        }
+        self.moments.take();
+        self.steps += 1;
         Ok(StepStats { grad_norm: norm })
     }
 }

@@ -124,5 +124,5 @@ fn negative_log_likelihood(llama: &Llama, params: &Params, batch: &MicroBatch) -
     let mut tape = Tape::no_grad(params);
     let hidden = llama.hidden(&mut tape, &batch.batch);
     let logprobs = tape.token_logprobs(&hidden, llama.head(), &batch.targets);
-    -tape.value(&logprobs).as_slice().iter().map(|&x| f64::from(x)).sum::<f64>()
+    -tape.value(&logprobs).to_host().as_slice().iter().map(|&x| f64::from(x)).sum::<f64>()
 }

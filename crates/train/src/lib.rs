@@ -8,7 +8,9 @@
 mod adamw;
 mod average;
 pub mod bench;
+mod card_moments;
 pub mod checkpoint;
+pub mod device;
 pub mod held_out;
 pub mod loader;
 pub mod metrics;
@@ -22,5 +24,6 @@ pub mod trainer;
 
 pub use adamw::{AdamW, AdamWSettings, NonFinite, StepStats};
 pub use average::{Error as AverageError, average};
+pub use device::{Device, DeviceError, Precision};
 pub use pretrain::{Error, Settings, Summary, run};
 pub use schedule::{BatchGrowth, BatchStage, DOMAINS, Mix, MixStage, Schedule};

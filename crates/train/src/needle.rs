@@ -290,7 +290,8 @@ fn find(llama: &Llama, params: &Params, case: &Case) -> Found {
     let hidden = llama.hidden(&mut tape, &batch);
     let hidden = tape.select_rows(&hidden, &rows);
     let logits = tape.linear(&hidden, llama.head());
-    let logits = tape.value(&logits).as_slice();
+    let logits = tape.value(&logits).to_host();
+    let logits = logits.as_slice();
     let vocabulary = llama.config.vocab_size;
     let row = |i: usize| &logits[i * vocabulary..(i + 1) * vocabulary];
     let logprob =

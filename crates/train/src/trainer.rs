@@ -3,7 +3,8 @@
 use crate::adamw::{AdamW, AdamWSettings};
 use crate::packing::MicroBatch;
 use herd_model::Llama;
-use herd_tensor::{Grads, Params, Tape};
+use herd_tensor::cuda::{Card, CardError, DType};
+use herd_tensor::{Grads, Params, Tape, Tensor};
 use std::sync::Arc;
 
 /// A model in training.
@@ -48,6 +49,16 @@ impl Trainer {
         Self { llama: Arc::new(llama), params, optimizer, recompute: false, grads }
     }
 
+    /// Moves parameters, gradients and moments to a card; steps are made there from now on.
+    ///
+    /// # Errors
+    /// The card has not enough memory, or failed.
+    pub fn to_card(&mut self, card: &Card, activations: DType) -> Result<(), CardError> {
+        self.params.to_card(card, activations)?;
+        self.grads = Grads::new(&self.params);
+        self.optimizer.to_card(&self.params)
+    }
+
     /// Forgets the moments, as before the first step.
     pub fn reset(&mut self) {
         self.optimizer.reset(&self.params);
@@ -57,7 +68,7 @@ impl Trainer {
     pub fn step(&mut self, micro_batches: &[MicroBatch], lr: f64) -> Result<StepOutcome, NotFinite> {
         let rows: usize = micro_batches.iter().map(|micro| micro.targets.len()).sum();
         let weight = 1.0 / rows.max(1) as f32;
-        let mut loss = 0.0;
+        let mut losses: Vec<Tensor> = Vec::with_capacity(micro_batches.len());
         for (i, micro) in micro_batches.iter().enumerate() {
             let mut tape = Tape::new(&self.params);
             let hidden = match self.recompute {
@@ -66,22 +77,34 @@ impl Trainer {
             };
             let weights = vec![weight; micro.targets.len()];
             let head = self.llama.head();
-            let value = f64::from(tape.cross_entropy_backward(
-                hidden,
-                head,
-                &micro.targets,
-                &weights,
-                &mut self.grads,
-            ));
-            if !value.is_finite() {
+            let loss =
+                tape.cross_entropy_backward_later(hidden, head, &micro.targets, &weights, &mut self.grads);
+            // One that is computed elsewhere is not waited for: the optimizer leaves the step out by itself.
+            if loss.is_on_host()
+                && let Err(problem) = finite(&loss, i)
+            {
                 self.grads.zero();
-                return Err(NotFinite { what: "loss", value, micro_batch: Some(i) });
+                return Err(problem);
             }
-            loss += value;
+            losses.push(loss);
         }
-        match self.optimizer.step(&mut self.params, &mut self.grads, lr) {
+        let applied = self.optimizer.step(&mut self.params, &mut self.grads, lr);
+        let mut loss = 0.0;
+        for (i, value) in losses.iter().enumerate() {
+            loss += finite(value, i)?;
+        }
+        match applied {
             Ok(stats) => Ok(StepOutcome { loss, grad_norm: stats.grad_norm }),
             Err(error) => Err(NotFinite { what: "gradient norm", value: error.norm, micro_batch: None }),
         }
+    }
+}
+
+/// The loss of a micro-batch, if it is a number.
+fn finite(loss: &Tensor, micro_batch: usize) -> Result<f64, NotFinite> {
+    let value = f64::from(loss.item());
+    match value.is_finite() {
+        true => Ok(value),
+        false => Err(NotFinite { what: "loss", value, micro_batch: Some(micro_batch) }),
     }
 }

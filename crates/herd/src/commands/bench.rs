@@ -8,9 +8,10 @@ use std::io::{stdin, stdout};
 
 /// Steps of a fixed workload.
 pub fn train(args: BenchTrainArgs, ctx: &Context) -> anyhow::Result<()> {
-    let BenchTrainArgs { mut workload, steps, json, interactive, moments, recompute, fresh, trace } = args;
+    let BenchTrainArgs { mut workload, steps, json, interactive, recompute, fresh, trace, .. } = args;
+    let BenchTrainArgs { moments, device, precision, .. } = args;
     workload.recompute |= recompute;
-    let options = Options { workload, steps, json, interactive, moments, fresh, trace };
+    let options = Options { workload, steps, json, interactive, moments, device, precision, fresh, trace };
     Ok(bench::run(&options, stdin().lock(), stdout().lock(), ctx)?)
 }
 

@@ -42,7 +42,10 @@ pub fn run() {
     }
     println!("\nlooked in         the system's folders and LD_LIBRARY_PATH");
     search_folders().iter().for_each(|folder| println!("                  {}", folder.display()));
-    println!("\nHerd does not compute on a card yet: everything runs on the processor.");
+    println!(
+        "\nA card is used where it is asked for: `device = \"cuda\"` in [pretrain], `herd bench train --device cuda`. It\n\
+         needs the driver, NVRTC and cuBLASLt. Everything else runs on the processor."
+    );
 }
 
 fn print_library(kind: Kind, library: Result<&Library, &Missing>) {

@@ -3,7 +3,7 @@
 //! The order: folders named in `HERD_CUDA_LIBS` (with `:` between them), `CUDA_HOME`, the system's own search (which
 //! reads `LD_LIBRARY_PATH`), the `nvidia/*/lib` folders of Python environments (the active one, then those of the
 //! `python3` on the path), and `/usr/local/cuda`. The driver's library comes with the driver, so for it the system is
-//! asked first.
+//! asked before `CUDA_HOME`.
 
 use super::system::{file_of, load, symbol};
 use std::ffi::{CStr, c_int, c_void};
@@ -88,15 +88,17 @@ impl std::error::Error for Missing {}
 /// Folders to look in, before and after the system's own search.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Folders {
+    /// Named by the user for this purpose: first for every library.
+    pub(super) named: Vec<PathBuf>,
     pub(super) first: Vec<PathBuf>,
     pub(super) last: Vec<PathBuf>,
 }
 
 /// Every folder that is looked in besides the system's own, in order.
 pub fn search_folders() -> Vec<PathBuf> {
-    let Folders { mut first, last } = Folders::of(&|name| std::env::var_os(name));
-    first.extend(last);
-    first
+    let Folders { mut named, first, last } = Folders::of(&|name| std::env::var_os(name));
+    named.extend(first.into_iter().chain(last));
+    named
 }
 
 impl Folders {
@@ -104,7 +106,7 @@ impl Folders {
     fn of(variable: &dyn Fn(&str) -> Option<std::ffi::OsString>) -> Self {
         let mut folders = Folders::default();
         if let Some(paths) = variable("HERD_CUDA_LIBS") {
-            folders.first.extend(std::env::split_paths(&paths).filter(|p| !p.as_os_str().is_empty()));
+            folders.named.extend(std::env::split_paths(&paths).filter(|p| !p.as_os_str().is_empty()));
         }
         for name in ["CUDA_HOME", "CUDA_PATH"] {
             if let Some(home) = variable(name) {
@@ -161,6 +163,13 @@ impl Library {
         Self::open_from(kind, &Folders::of(&|name| std::env::var_os(name)))
     }
 
+    /// Opens a library that lies in one of the given folders, which go before all others.
+    pub fn open_in(kind: Kind, folders: &[PathBuf]) -> Result<Self, Missing> {
+        let mut all = Folders::of(&|name| std::env::var_os(name));
+        all.named.splice(0..0, folders.iter().cloned());
+        Self::open_from(kind, &all)
+    }
+
     fn open_from(kind: Kind, folders: &Folders) -> Result<Self, Missing> {
         let mut unusable = Vec::new();
         let within = |list: &[PathBuf]| -> Vec<PathBuf> {
@@ -168,9 +177,9 @@ impl Library {
             paths.filter(|path| path.exists()).collect()
         };
         let by_name = kind.files().iter().map(PathBuf::from).collect();
-        let mut places = [within(&folders.first), by_name, within(&folders.last)];
+        let mut places = [within(&folders.named), within(&folders.first), by_name, within(&folders.last)];
         if kind == Kind::Driver {
-            places.swap(0, 1);
+            places.swap(1, 2);
         }
         for path in places.iter().flatten() {
             match load(path) {
@@ -265,7 +274,8 @@ mod tests {
             ("VIRTUAL_ENV", root.join("venv")),
             ("PATH", root.join("sys/bin")),
         ]);
-        assert_eq!(found.first, ["/mine", "/yours", "/toolkit/lib64", "/toolkit/lib"].map(PathBuf::from));
+        assert_eq!(found.named, ["/mine", "/yours"].map(PathBuf::from));
+        assert_eq!(found.first, ["/toolkit/lib64", "/toolkit/lib"].map(PathBuf::from));
         let packages = root.join("venv/lib/python3.12/site-packages/nvidia");
         assert_eq!(
             found.last,
@@ -284,7 +294,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let file = root.path().join("libcudnn.so.9");
         fs::write(&file, "not a library").unwrap();
-        let folders = Folders { first: vec![root.path().into()], last: Vec::new() };
+        let folders = Folders { named: vec![root.path().into()], ..Folders::default() };
         // A machine with cuDNN in the system's folders opens that one instead.
         if let Err(missing) = Library::open_from(Kind::Cudnn, &folders) {
             let text = missing.to_string();

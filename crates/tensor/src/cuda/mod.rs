@@ -1,13 +1,39 @@
-//! NVIDIA cards: which libraries and cards this machine has. Nothing is linked: every library is opened at run time, so
-//! a program built without a toolkit finds the card of the machine it is copied to, and one without a card still runs.
+//! NVIDIA cards: which libraries and cards this machine has, and a card in use. Nothing is linked: every library is
+//! opened at run time, so a program built without a toolkit finds the card of the machine it is copied to, and one
+//! without a card still runs.
 //!
-//! Nothing computes on a card yet: tensors on it, matrix products, attention and the launches are missing. The sources
-//! of the row-wise kernels are in `kernels/`, one file beside each CPU operator's name; `kernels/check/` compiles them
-//! for three generations of cards and runs their arithmetic on the processor against plain f64 loops.
+//! [`Card`] is a context with one stream, its memory (`arena`, [`CardBuffer`]), its kernels (`kernels/`, compiled by
+//! `compile`) and matrix products by cuBLASLt (`products`). `ops/` holds the card's body of each operator, one file
+//! beside the CPU's name.
+//!
+//! `kernels/check/` compiles the kernels for three generations of cards and runs their sources on the processor.
 
+mod adamw;
+mod arena;
+mod buffer;
+mod cached;
+mod calls;
 mod card;
+mod compile;
+mod driver;
+mod error;
 mod library;
+mod ops;
+mod params;
+mod products;
+mod staging;
 mod system;
 
-pub use card::{Card, Driver};
+pub use adamw::{CardAdamW, CardRule};
+pub use arena::CardUsage;
+pub use buffer::{CardBuffer, DType};
+pub use card::Card;
+pub use driver::{CardInfo, Driver};
+pub use error::CardError;
 pub use library::{Kind, Library, Missing, search_folders};
+pub use params::CardParams;
+
+pub(crate) use cached::Cached;
+pub(crate) use card::{Arg, THREADS};
+pub(crate) use error::expect;
+pub(crate) use products::{Mat, Product};

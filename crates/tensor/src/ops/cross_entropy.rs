@@ -33,8 +33,14 @@ struct Counted {
     weights: Vec<f32>,
 }
 
-fn counted(operator: &str, x: &Tensor, vocabulary: usize, targets: &[u32], weights: &[f32]) -> Counted {
-    let n = x.rows();
+/// The rows whose weight is not 0. Panics if a target of theirs is outside the vocabulary.
+pub(crate) fn counted_rows(
+    operator: &str,
+    n: usize,
+    vocabulary: usize,
+    targets: &[u32],
+    weights: &[f32],
+) -> Vec<usize> {
     assert!(
         targets.len() == n && weights.len() == n,
         "{operator}: {n} rows, {} targets, {} weights",
@@ -49,6 +55,12 @@ fn counted(operator: &str, x: &Tensor, vocabulary: usize, targets: &[u32], weigh
             targets[i]
         );
     }
+    rows
+}
+
+fn counted(operator: &str, x: &Tensor, vocabulary: usize, targets: &[u32], weights: &[f32]) -> Counted {
+    let n = x.rows();
+    let rows = counted_rows(operator, n, vocabulary, targets, weights);
     let x = if rows.len() == n { x.clone() } else { gather(x, &rows) };
     let targets = rows.iter().map(|i| targets[*i]).collect();
     let weights = rows.iter().map(|i| weights[*i]).collect();
@@ -107,6 +119,9 @@ impl<'p> Tape<'p> {
     /// size: a training step whose only loss this is should call [`Tape::cross_entropy_backward`] instead.
     pub fn linear_cross_entropy(&mut self, x: &Var, w: ParamId, targets: &[u32], weights: &[f32]) -> Var {
         let vocabulary = self.matrix(w, x.width(), "linear_cross_entropy");
+        if let Some(on) = self.params().on_card() {
+            return self.cross_entropy_on_card(on, x, w, targets, weights);
+        }
         let counted = counted("linear_cross_entropy", x.value(), vocabulary, targets, weights);
         let weight = self.params().value(w);
         if !self.is_recording() {
@@ -130,7 +145,23 @@ impl<'p> Tape<'p> {
         weights: &[f32],
         grads: &mut Grads,
     ) -> f32 {
+        self.cross_entropy_backward_later(x, w, targets, weights, grads).item()
+    }
+
+    /// [`Tape::cross_entropy_backward`] with the loss as a scalar: reading it ([`Tensor::item`]) waits for the card, if
+    /// it is computed on one.
+    pub fn cross_entropy_backward_later(
+        self,
+        x: Var,
+        w: ParamId,
+        targets: &[u32],
+        weights: &[f32],
+        grads: &mut Grads,
+    ) -> Tensor {
         let vocabulary = self.matrix(w, x.width(), "cross_entropy_backward");
+        if let Some(on) = self.params().on_card() {
+            return self.cross_entropy_backward_on_card(on, x, w, targets, weights, grads);
+        }
         let counted = counted("cross_entropy_backward", x.value(), vocabulary, targets, weights);
         let mut dx = Tensor::stale(&[counted.rows.len(), x.width()]);
         let loss = run(&counted, self.params().value(w), Some((dx.make_mut(), grads.of_mut(w))));
@@ -146,7 +177,7 @@ impl<'p> Tape<'p> {
         };
         drop(counted);
         self.backward_from([(x, dx)], grads);
-        loss
+        Tensor::scalar(loss)
     }
 }
 

@@ -17,6 +17,9 @@ impl Tape<'_> {
         let shape = self.params().shape(w);
         assert_eq!(shape.len(), 2, "embedding: the table has shape {shape:?}, not [vocabulary, d]");
         let (vocabulary, d) = (shape[0], shape[1]);
+        if let Some(on) = self.params().on_card() {
+            return self.embedding_on_card(on, w, ids);
+        }
         let table = self.params().value(w);
         let mut out = Tensor::stale(&[ids.len(), d]);
         for (row, &id) in out.make_mut().chunks_exact_mut(d).zip(ids) {

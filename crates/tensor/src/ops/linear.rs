@@ -27,11 +27,16 @@ impl<'p> Tape<'p> {
         let _span = profile::span("linear");
         let (n, inputs) = (x.rows(), x.width());
         let outputs = self.matrix(w, inputs, "linear");
+        if let Some(residual) = residual {
+            assert_eq!(residual.shape(), [n, outputs], "linear_add: shape of the residual");
+        }
+        if let Some(on) = self.params().on_card() {
+            return self.linear_on_card(on, x, w, residual);
+        }
         let mut out = Tensor::stale(&[n, outputs]);
         let into = match residual {
             None => Into::Overwrite,
             Some(residual) => {
-                assert_eq!(residual.shape(), [n, outputs], "linear_add: shape of the residual");
                 out.make_mut().copy_from_slice(residual.value().as_slice());
                 Into::Add
             }

@@ -31,6 +31,9 @@ impl Tape<'_> {
                 "token_logprobs: target {target} of row {row} is outside the vocabulary of {vocabulary}"
             );
         }
+        if let Some(on) = self.params().on_card() {
+            return self.token_logprobs_on_card(on, x, w, targets);
+        }
         let mut out = Tensor::stale(&[n]);
         let weight = self.params().value(w);
         in_chunks(x.value(), weight, |start, logits| {

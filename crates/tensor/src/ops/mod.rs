@@ -12,3 +12,4 @@ mod select_rows;
 mod swiglu;
 
 pub use attention::{Attention, AttentionShape};
+pub(crate) use cross_entropy::counted_rows;

@@ -30,8 +30,12 @@ impl Tape<'_> {
     pub fn rms_norm(&mut self, x: &Var, w: ParamId, eps: f32) -> Var {
         let _span = profile::span("rms_norm");
         let d = x.width();
+        let spec = self.params().spec(w);
+        assert_eq!(spec.count(), d, "rms_norm: {} has another width than x", spec.name);
+        if let Some(on) = self.params().on_card() {
+            return self.rms_norm_on_card(on, x, w, eps);
+        }
         let weight = self.params().value(w);
-        assert_eq!(weight.len(), d, "rms_norm: {} has another width than x", self.params().spec(w).name);
         let mut out = Tensor::stale(x.shape());
         let mut rstd = Buffer::stale(x.rows());
         let rows = task_rows(d);

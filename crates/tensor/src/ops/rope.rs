@@ -29,6 +29,9 @@ impl Tape<'_> {
             rope.head_dim()
         );
         let _span = profile::span("rope");
+        if let Some(on) = self.params().on_card() {
+            return self.rope_on_card(on, x, rope);
+        }
         let mut out = Tensor::from_slice(x.value().as_slice(), x.shape());
         rotate_rows(out.make_mut(), x.width(), rope, 1.0);
         let slot = self.slot(x);

@@ -13,6 +13,9 @@ struct SelectRows {
 impl Tape<'_> {
     /// The given rows of `x`, in the given order; a row may occur several times. Panics if one is beyond the end.
     pub fn select_rows(&mut self, x: &Var, rows: &[usize]) -> Var {
+        if let Some(on) = self.params().on_card() {
+            return self.select_rows_on_card(on, x, rows);
+        }
         let out = gather(x.value(), rows);
         let (slot, n) = (self.slot(x), x.rows());
         self.push(out, || SelectRows { x: slot, n, rows: rows.to_vec() })

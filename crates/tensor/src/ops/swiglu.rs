@@ -32,6 +32,9 @@ impl Tape<'_> {
             gate_up.shape()
         );
         let _span = profile::span("swiglu");
+        if let Some(on) = self.params().on_card() {
+            return self.swiglu_on_card(on, gate_up);
+        }
         let out = forward(gate_up.value());
         let slot = self.slot(gate_up);
         let state = Arc::new(Gated(gate_up.value().clone()));

@@ -153,7 +153,7 @@ pub fn attention_across_blocks() {
         let mut tape = Tape::new(&params);
         let input = rows(&mut tape, ids[0]);
         let out = tape.attention(&input, &call);
-        assert_close("attention across blocks", out.value().as_slice(), &exact(&x), TOLERANCE);
+        assert_close("attention across blocks", out.value().to_host().as_slice(), &exact(&x), TOLERANCE);
 
         let rng = CounterRng::new(8, "direction");
         let seed: Vec<f32> = (0..out.value().len() as u64).map(|i| rng.normal(i) as f32).collect();

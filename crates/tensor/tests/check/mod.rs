@@ -2,10 +2,16 @@
 //! Every test binary uses a part of this.
 #![allow(dead_code)]
 
+use herd_tensor::cuda::{Card, DType};
 use herd_tensor::{CounterRng, Grads, Init, ParamId, ParamSpec, Params, Tape, Tensor, Var};
 
 /// Largest difference allowed between a fast result and the f64 one, relative to the largest value.
 pub const TOLERANCE: f64 = 2e-5;
+
+thread_local! {
+    /// The card that this thread's cases compute on; none is the host.
+    pub static CARD: std::cell::RefCell<Option<Card>> = const { std::cell::RefCell::new(None) };
+}
 
 /// An operator applied to parameters: inputs are parameters too (through `rows`), so that all gradients land in one
 /// place.
@@ -40,6 +46,9 @@ pub fn params(shapes: &[(&[usize], f32)], seed: u64) -> (Params, Vec<ParamId>) {
         specs.map(|(i, (shape, std))| ParamSpec::new(format!("p{i}"), shape, Init::Normal { std: *std }));
     let mut params = Params::new(specs.collect());
     params.initialize(seed);
+    if let Some(card) = CARD.with_borrow(Clone::clone) {
+        params.to_card(&card, DType::F32).unwrap();
+    }
     let ids = params.ids().collect();
     (params, ids)
 }
@@ -56,13 +65,13 @@ impl Case<'_> {
         let mut tape = Tape::new(&params);
         let out = (self.forward)(&mut tape, &ids);
         assert_eq!(
-            unrecorded.value().as_slice(),
-            out.value().as_slice(),
+            unrecorded.value().to_host().as_slice(),
+            out.value().to_host().as_slice(),
             "{name}: recording changes the result"
         );
         assert_close(
             &format!("{name} forward"),
-            out.value().as_slice(),
+            out.value().to_host().as_slice(),
             &(self.reference)(&exact),
             TOLERANCE,
         );

@@ -8,6 +8,7 @@ pub use memory::Plan;
 pub use operators::{Line, table, trace};
 pub use workload::{LEARNING_RATE, WORKLOADS, Workload, hash, initialize, number};
 
+use crate::device::{Device, DeviceError, Precision};
 use crate::moments::MomentType;
 use crate::trainer::NotFinite;
 use herd_run::atomic::{self, FileError};
@@ -33,6 +34,10 @@ pub struct Options {
     pub fresh: bool,
     /// What the optimizer's moments are stored as.
     pub moments: MomentType,
+    /// Where steps are made.
+    pub device: Device,
+    /// What activations are computed in on a card.
+    pub precision: Precision,
     /// Where to write a Chrome trace of the operators.
     pub trace: Option<PathBuf>,
 }
@@ -54,6 +59,9 @@ pub struct Step {
     pub gflops: f64,
     /// The most memory the process has had so far, 10^6 bytes; absent where the system does not tell.
     pub peak_rss_mb: Option<f64>,
+    /// The most memory of the card that was ever in use, 10^6 bytes; absent without one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peak_card_mb: Option<f64>,
 }
 
 /// Why the measurement ended early.
@@ -62,6 +70,12 @@ pub enum Error {
     /// The user asked to stop.
     #[error(transparent)]
     Interrupted(#[from] Interrupted),
+    /// The card cannot be used.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// A card keeps its moments in f32.
+    #[error("moments in bf16 are not made on a card; take --moments f32")]
+    Moments,
     /// Standard input or output is gone.
     #[error("standard input or output: {0}")]
     Stream(#[from] io::Error),
@@ -91,16 +105,33 @@ pub fn run(
     ctx: &Context,
 ) -> Result<(), Error> {
     let workload = options.workload;
+    let card = options.device.open()?;
+    if card.is_some() && options.moments == MomentType::Bf16 {
+        return Err(Error::Moments);
+    }
     let mut micro = workload.micro_batch(0);
     let plan = Plan::of(&workload, &micro, options.moments);
-    let peak = (!options.json).then(peak::measured_flops);
-    if let Some(peak) = peak {
+    let dtype = options.precision.dtype();
+    let peak = (!options.json).then(|| match &card {
+        None => peak::measured_flops(),
+        // A card that is not known has no share of its peak.
+        Some(card) => card.peak_flops(dtype).unwrap_or(0.0),
+    });
+    if !options.json {
         writeln!(output, "{}: {}", workload.name, workload.title)?;
+    }
+    if let (Some(card), Some(peak)) = (&card, peak) {
+        let peak = peak / 1e12;
+        writeln!(output, "{} ({}), {dtype:?}, peak {peak:.1} TFLOP/s", card.name(), card.architecture())?;
+    } else if let Some(peak) = peak {
         let threads = rayon::current_num_threads();
         writeln!(output, "{threads} threads, {:?}, measured peak {:.1} GFLOP/s", isa::active(), peak / 1e9)?;
         writeln!(output, "planned peak memory {:.0} MB: {plan}", plan.total() as f64 / 1e6)?;
     }
     let mut trainer = workload.trainer(options.moments);
+    if let Some(card) = &card {
+        trainer.to_card(card, dtype).map_err(DeviceError)?;
+    }
     let flops = workload.tokens as f64 * trainer.llama.config.flops_per_token(micro.mean_context());
     let mut steps: Vec<Step> = Vec::new();
     let mut spans = Vec::new();
@@ -114,7 +145,8 @@ pub fn run(
             micro = workload.micro_batch(steps.len());
         }
         // The first step asks the system for memory and says nothing about the others.
-        let recorded = number > 1 && (peak.is_some() || options.trace.is_some());
+        // On a card spans say how long the processor asked for work, not how long the card worked.
+        let recorded = number > 1 && card.is_none() && (peak.is_some() || options.trace.is_some());
         if recorded {
             profile::record();
         }
@@ -134,6 +166,7 @@ pub fn run(
             tokens_per_s: workload.tokens as f64 / seconds,
             gflops: flops / seconds / 1e9,
             peak_rss_mb: peak_resident().map(|bytes| bytes as f64 / 1e6),
+            peak_card_mb: card.as_ref().map(|card| card.usage().peak_live as f64 / 1e6),
         };
         match peak {
             None => writeln!(output, "{}", serde_json::to_string(&step).map_err(io::Error::other)?)?,
@@ -144,8 +177,10 @@ pub fn run(
     }
     if let (Some(peak), true) = (peak, steps.len() > 1) {
         summary(&mut output, &steps[1..], peak)?;
-        writeln!(output, "\nwhere the time of a step goes (mean of {} steps)", spans.len())?;
-        write!(output, "{}", table(&spans))?;
+        if !spans.is_empty() {
+            writeln!(output, "\nwhere the time of a step goes (mean of {} steps)", spans.len())?;
+            write!(output, "{}", table(&spans))?;
+        }
     }
     if let Some(path) = &options.trace {
         atomic::write_json(path, &trace(&spans))?;
@@ -167,15 +202,23 @@ fn told(input: &mut impl BufRead) -> Result<bool, Error> {
 
 fn sentence(step: &Step, peak: f64) -> String {
     format!(
-        "step {}: {:.3} s, loss {:.4}, {:.0} tokens/s, {:.1} GFLOP/s ({:.0}% of peak), {:.0} MB",
+        "step {}: {:.3} s, loss {:.4}, {:.0} tokens/s, {:.1} GFLOP/s{}, {:.0} MB",
         step.step,
         step.seconds,
         step.loss,
         step.tokens_per_s,
         step.gflops,
-        100.0 * step.gflops * 1e9 / peak,
-        step.peak_rss_mb.unwrap_or(0.0),
+        share(step.gflops, peak, 0, "peak"),
+        step.peak_card_mb.or(step.peak_rss_mb).unwrap_or(0.0),
     )
+}
+
+/// ` (40% of peak)`, or nothing where the peak is not known.
+fn share(gflops: f64, peak: f64, digits: usize, of: &str) -> String {
+    match peak > 0.0 {
+        true => format!(" ({:.digits$}% of {of})", 100.0 * gflops * 1e9 / peak),
+        false => String::new(),
+    }
 }
 
 /// Median of the steps.
@@ -186,10 +229,13 @@ fn summary(output: &mut impl Write, steps: &[Step], peak: f64) -> io::Result<()>
     writeln!(output, "\nmedian of {} steps after the first", steps.len())?;
     writeln!(output, "  step        {:.3} s", median.seconds)?;
     writeln!(output, "  speed       {:.0} tokens/s", median.tokens_per_s)?;
-    let share = 100.0 * median.gflops * 1e9 / peak;
-    writeln!(output, "  operations  {:.1} GFLOP/s, {share:.1}% of the measured peak", median.gflops)?;
+    let of = if median.peak_card_mb.is_some() { "the card's peak" } else { "the measured peak" };
+    writeln!(output, "  operations  {:.1} GFLOP/s{}", median.gflops, share(median.gflops, peak, 1, of))?;
     if let Some(memory) = steps.last().and_then(|step| step.peak_rss_mb) {
         writeln!(output, "  memory      {memory:.0} MB at the peak")?;
+    }
+    if let Some(memory) = median.peak_card_mb {
+        writeln!(output, "  on the card {memory:.0} MB at the peak")?;
         let (used, held) = (pool::usage().peak_live, pool::usage().live + pool::usage().idle);
         let mb = |bytes: usize| bytes as f64 / 1e6;
         writeln!(output, "  buffers     {:.0} MB in use at once, {:.0} MB held", mb(used), mb(held))?;

@@ -13,6 +13,9 @@ pub enum Error {
     /// The user asked to stop.
     #[error(transparent)]
     Interrupted(#[from] herd_run::Interrupted),
+    /// The card cannot be used.
+    #[error(transparent)]
+    Device(#[from] crate::device::DeviceError),
     /// A setting does not fit the model or the data.
     #[error(transparent)]
     Setting(#[from] SettingError),

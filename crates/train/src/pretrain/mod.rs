@@ -20,6 +20,7 @@ pub use summary::{
 };
 
 use crate::average::average;
+use crate::device::DeviceError;
 use crate::held_out::{DomainLoss, HeldOut};
 use crate::loader::{self, Loader};
 use crate::needle::Sentences;
@@ -31,6 +32,7 @@ use gates::Haystack;
 use herd_model::{Llama, LlamaConfig, weights};
 use herd_run::atomic::{self, FileError};
 use herd_run::{Context, SettingError, Task};
+use herd_tensor::cuda::Card;
 use herd_tokenizer::Tokenizer;
 use phases::{Feed, Kind, Leg, Prepared};
 use serde::{Deserialize, Serialize};
@@ -94,8 +96,10 @@ pub fn run(
         )
         .into());
     }
+    // Before anything is read or written: without a card there is nothing to do.
+    let card = settings.device.open()?;
     let tokenizer = Tokenizer::load(tokenizer)?;
-    let mut run = Run::open(settings, model, shards, &tokenizer, out, ctx)?;
+    let mut run = Run::open(settings, model, shards, &tokenizer, out, card, ctx)?;
     while run.position.leg < run.legs.len() {
         run.leg()?;
     }
@@ -109,6 +113,7 @@ struct Run<'a> {
     ctx: &'a Context,
     legs: Vec<Leg>,
     trainer: Trainer,
+    card: Option<Card>,
     loader: Loader,
     held_out: HeldOut,
     haystack: Haystack,
@@ -126,6 +131,7 @@ impl<'a> Run<'a> {
         shards: &Path,
         tokenizer: &Tokenizer,
         out: &'a Path,
+        card: Option<Card>,
         ctx: &'a Context,
     ) -> Result<Self, Error> {
         let sentences = Arc::new(Sentences::new(tokenizer, settings.needle_kind));
@@ -140,6 +146,9 @@ impl<'a> Run<'a> {
         let params = llama.params();
         let mut trainer = Trainer::new(llama, params, settings.optimizer);
         trainer.recompute = settings.recompute;
+        if let Some(card) = &card {
+            trainer.to_card(card, settings.precision.dtype()).map_err(DeviceError)?;
+        }
         let mut notes = Vec::new();
         let saved = checkpoint::latest(
             &out.join("checkpoints"),
@@ -183,9 +192,14 @@ impl<'a> Run<'a> {
         }
         let legs = phases::legs(settings);
         notes.extend(mix_notes(&legs, &loader.domains()));
-        let peak_flops = match settings.peak_flops {
-            0.0 => gates::measured_peak_flops(),
-            set => set,
+        let peak_flops = match (settings.peak_flops, &card) {
+            (0.0, None) => gates::measured_peak_flops(),
+            (0.0, Some(card)) => card.peak_flops(settings.precision.dtype()).ok_or_else(|| {
+                let problem =
+                    "is not known; set the operations a second of its data sheet, for dense matrices";
+                SettingError::new("peak_flops", format!("the peak of the card `{}` {problem}", card.name()))
+            })?,
+            (set, _) => set,
         };
         let total: u64 = legs.iter().map(Leg::tokens).sum();
         let task = ctx.progress.task("pretrain", Some(total), "tokens");
@@ -196,6 +210,7 @@ impl<'a> Run<'a> {
             ctx,
             legs,
             trainer,
+            card,
             loader,
             held_out,
             haystack,
@@ -415,6 +430,9 @@ impl<'a> Run<'a> {
             let paths: Vec<PathBuf> = averaging.steps.iter().map(|&step| self.snapshot(step)).collect();
             let (llama, params) = average(&paths)?;
             (self.trainer.llama, self.trainer.params) = (Arc::new(llama), params);
+            if let Some(card) = &self.card {
+                self.trainer.params.to_card(card, self.settings.precision.dtype()).map_err(DeviceError)?;
+            }
         }
         averaging.held_out = self.held_out.evaluate(&self.trainer.llama, &self.trainer.params, self.ctx)?;
         averaging.loss_final = overall(&averaging.held_out);
@@ -440,7 +458,7 @@ impl<'a> Run<'a> {
             flops_per_second: rate(record.flops),
             mfu: rate(record.flops) / self.peak_flops,
             peak_flops: self.peak_flops,
-            peak_measured: self.settings.peak_flops == 0.0,
+            peak_measured: self.settings.peak_flops == 0.0 && self.card.is_none(),
             mfu_convention: MFU_CONVENTION.to_string(),
             phases: summary::phases(&self.position, &self.legs),
             curve: record.curve,

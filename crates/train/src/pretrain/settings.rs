@@ -1,6 +1,8 @@
 //! The recipe's `[pretrain]` table.
 
 use crate::adamw::AdamWSettings;
+use crate::device::{Device, Precision};
+use crate::moments::MomentType;
 use crate::needle::NeedleKind;
 use crate::schedule::{BatchGrowth, Mix};
 use herd_run::SettingError;
@@ -19,6 +21,12 @@ pub struct Settings {
     /// work, the same bits.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub recompute: bool,
+    /// Where steps are made.
+    #[serde(skip_serializing_if = "is_default")]
+    pub device: Device,
+    /// What activations are computed in on a card; without meaning on the processor.
+    #[serde(skip_serializing_if = "is_default")]
+    pub precision: Precision,
     /// AdamW.
     pub optimizer: AdamWSettings,
     /// What to do when a loss or gradient is not a number.
@@ -38,7 +46,8 @@ pub struct Settings {
     pub long_context: LongContext,
     /// Last phase.
     pub annealing: Annealing,
-    /// Peak FLOP/s of the machine for MFU; 0 measures a matrix product at the start.
+    /// Peak FLOP/s of the machine for MFU; 0 measures a matrix product at the start, or takes that of the card's data
+    /// sheet.
     pub peak_flops: f64,
 }
 
@@ -162,12 +171,18 @@ pub struct Annealing {
     pub average: u64,
 }
 
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Self {
             seed: 0,
             micro_batch_tokens: 4096,
             recompute: false,
+            device: Device::default(),
+            precision: Precision::default(),
             optimizer: AdamWSettings::default(),
             non_finite: NonFinite::default(),
             checkpoint: CheckpointSettings::default(),
@@ -282,6 +297,9 @@ impl Settings {
     /// Checks that the values can work. Keys in errors are relative to `[pretrain]`.
     pub fn validate(&self) -> Result<(), SettingError> {
         self.optimizer.validate().map_err(|e| e.within("optimizer"))?;
+        if self.device == Device::Cuda && self.optimizer.moments == MomentType::Bf16 {
+            return wrong("optimizer.moments", "a card keeps moments in f32 only; take \"f32\"");
+        }
         positive("checkpoint.every_steps", self.checkpoint.every_steps)?;
         positive("checkpoint.keep", self.checkpoint.keep as u64)?;
         positive("held_out.tokens", self.held_out.tokens)?;

@@ -13,6 +13,16 @@ __device__ inline bf16 to_bf16(float x) {
 __device__ inline void store(bf16* p, float x) { *p = to_bf16(x); }
 __device__ inline void store(float* p, float x) { *p = x; }
 
+// What activations are stored as: float, or bf16. Each choice is a module of its own.
+#ifndef ACT
+#define ACT bf16
+#endif
+typedef ACT act;
+
+#ifndef KERNEL
+#define KERNEL extern "C" __global__
+#endif
+
 // Threads of a block that reduces; a power of two.
 #define THREADS 256
 

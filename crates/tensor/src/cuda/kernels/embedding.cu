@@ -1,13 +1,14 @@
-// ops/embedding.rs on a card. The table is the bf16 copy [vocabulary, d]; one thread a value, blocks of THREADS.
+// ops/embedding.rs and ops/select_rows.rs on a card. The table is [vocabulary, d] in the type of activations; one thread
+// a value, blocks of THREADS.
 
-extern "C" __global__ void embedding(const bf16* table, const unsigned* ids, bf16* y, size_t values, int d) {
+KERNEL void embedding(const act* table, const unsigned* ids, act* y, size_t values, int d) {
     const size_t i = (size_t)blockIdx.x * THREADS + threadIdx.x;
     if (i < values) y[i] = table[(size_t)ids[i / d] * d + i % d];
 }
 
 // dw[ids[i]] += dy[i], the same bits every time: the host sorts the rows by id, stably. Distinct id k is distinct[k]; its
 // rows are rows[starts[k]..starts[k + 1]], added in order by the one thread that owns the value.
-extern "C" __global__ void embedding_backward(const bf16* dy, const unsigned* distinct, const unsigned* starts,
+KERNEL void embedding_backward(const act* dy, const unsigned* distinct, const unsigned* starts,
                                               const unsigned* rows, float* dw, size_t values, int d) {
     const size_t i = (size_t)blockIdx.x * THREADS + threadIdx.x;
     if (i >= values) return;
@@ -15,4 +16,16 @@ extern "C" __global__ void embedding_backward(const bf16* dy, const unsigned* di
     float sum = 0.f;
     for (unsigned r = starts[k]; r < starts[k + 1]; r++) sum += load(dy[(size_t)rows[r] * d + j]);
     dw[(size_t)distinct[k] * d + j] += sum;
+}
+
+// The same into activations: where rows were selected, their gradient goes back.
+KERNEL void select_backward(const act* dy, const unsigned* distinct, const unsigned* starts, const unsigned* rows, act* dx,
+                            size_t values, int d) {
+    const size_t i = (size_t)blockIdx.x * THREADS + threadIdx.x;
+    if (i >= values) return;
+    const size_t k = i / d, j = i % d;
+    const size_t at = (size_t)distinct[k] * d + j;
+    float sum = load(dx[at]);
+    for (unsigned r = starts[k]; r < starts[k + 1]; r++) sum += load(dy[(size_t)rows[r] * d + j]);
+    store(&dx[at], sum);
 }

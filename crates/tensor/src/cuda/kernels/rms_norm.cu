@@ -1,7 +1,7 @@
-// ops/rms_norm.rs on a card. One block of THREADS a row; x, y, dy, dx are bf16 [n, d], w f32 [d], rstd f32 [n].
+// ops/rms_norm.rs on a card. One block of THREADS a row; x, y, dy, dx are activations [n, d], w f32 [d], rstd f32 [n].
 
 // s = x + residual (written to sum, which may be x), r = 1 / sqrt(mean(s^2) + eps), y = s r w. residual may be null.
-extern "C" __global__ void rms_norm(const bf16* x, const bf16* residual, bf16* sum, const float* w, bf16* y,
+KERNEL void rms_norm(const act* x, const act* residual, act* sum, const float* w, act* y,
                                     float* rstd, int d, float eps) {
     __shared__ float scratch[THREADS];
     const size_t row = (size_t)blockIdx.x * d;
@@ -16,12 +16,12 @@ extern "C" __global__ void rms_norm(const bf16* x, const bf16* residual, bf16* s
     }
     const float r = 1.f / sqrtf(block_reduce<float, false>(squares, scratch) / (float)d + eps);
     if (threadIdx.x == 0) rstd[blockIdx.x] = r;
-    const bf16* from = residual ? sum : x;
+    const act* from = residual ? sum : x;
     for (int j = threadIdx.x; j < d; j += THREADS) store(&y[row + j], load(from[row + j]) * r * w[j]);
 }
 
 // dx = r (w dy - h mean(w dy h)) with h = x r; added to dx if add is not 0.
-extern "C" __global__ void rms_norm_dx(const bf16* x, const float* w, const float* rstd, const bf16* dy, bf16* dx,
+KERNEL void rms_norm_dx(const act* x, const float* w, const float* rstd, const act* dy, act* dx,
                                        int d, int add) {
     __shared__ float scratch[THREADS];
     const size_t row = (size_t)blockIdx.x * d;
@@ -36,7 +36,7 @@ extern "C" __global__ void rms_norm_dx(const bf16* x, const float* w, const floa
 }
 
 // dw += sum over rows of dy h: one thread a column, rows in order.
-extern "C" __global__ void rms_norm_dw(const bf16* x, const float* rstd, const bf16* dy, float* dw, int n, int d) {
+KERNEL void rms_norm_dw(const act* x, const float* rstd, const act* dy, float* dw, int n, int d) {
     const int j = blockIdx.x * THREADS + threadIdx.x;
     if (j >= d) return;
     float sum = 0.f;

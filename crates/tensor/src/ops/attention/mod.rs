@@ -38,7 +38,7 @@ impl AttentionShape {
         (self.heads + 2 * self.kv_heads) * self.head_dim
     }
 
-    fn scale(&self) -> f32 {
+    pub(crate) fn scale(&self) -> f32 {
         1.0 / (self.head_dim as f32).sqrt()
     }
 
@@ -158,6 +158,9 @@ impl Tape<'_> {
             assert_eq!(rope.head_dim(), shape.head_dim, "attention: head_dim of the RoPE table");
         }
         let _span = profile::span("attention");
+        if let Some(on) = self.params().on_card() {
+            return self.attention_on_card(on, qkv, call);
+        }
         let mut out = Tensor::stale(&[n, shape.heads * shape.head_dim]);
         let mut lse = Buffer::stale(shape.heads * n);
         forward::run(call, qkv.value().as_slice(), n, out.make_mut(), &mut lse);

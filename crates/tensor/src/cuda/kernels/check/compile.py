@@ -1,8 +1,9 @@
-"""Compiles every kernel for the cards Herd is meant for, without a card: NVRTC comes from PyPI (nvidia-cuda-nvrtc).
+"""Compiles the kernels, all in one module for each type of activations, for the cards Herd is meant for, without a card:
+NVRTC comes from PyPI (nvidia-cuda-nvrtc).
 
     pip install nvidia-cuda-nvrtc && python3 compile.py
 
-A kernel that does not compile is told with NVRTC's own words; exit code 1."""
+What does not compile is told with NVRTC's own words; exit code 1."""
 
 import ctypes
 import glob
@@ -44,11 +45,12 @@ def main():
     common = (KERNELS / "common.cuh").read_text()
     sources = sorted(KERNELS.glob("*.cu"))
     failed = not sources
-    for path in sources:
-        source = f"{common}\n#line 1 \"{path.name}\"\n{path.read_text()}".encode()
+    for act in ["float", "bf16"]:
+        parts = [f"#define ACT {act}\n{common}"]
+        parts += [f"#line 1 \"{path.name}\"\n{path.read_text()}" for path in sources]
         for architecture in ARCHITECTURES:
-            size, log = compile(nvrtc, path.name, source, architecture)
-            print(f"{path.name:<20} {architecture:<7} {size:>7} bytes" if size else f"{path.name} {architecture} FAILED\n{log}")
+            size, log = compile(nvrtc, "herd.cu", "\n".join(parts).encode(), architecture)
+            print(f"{act:<6} {architecture:<7} {size:>7} bytes" if size else f"{act} {architecture} FAILED\n{log}")
             failed |= size == 0
     sys.exit(failed)
 

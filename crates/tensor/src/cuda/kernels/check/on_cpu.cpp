@@ -15,11 +15,11 @@
 #include <thread>
 #include <vector>
 
-struct Index { unsigned x; };
+struct Index { unsigned x, y; };
 thread_local Index threadIdx;
 static Index blockIdx, gridDim;
 static std::barrier<>* block_barrier;
-#define __global__
+#define KERNEL static
 #define __device__
 #define __shared__ static
 static void __syncthreads() { block_barrier->arrive_and_wait(); }
@@ -29,14 +29,17 @@ static unsigned __float_as_uint(float x) { return std::bit_cast<unsigned>(x); }
 #include "../rms_norm.cu"
 #include "../swiglu.cu"
 #include "../rope.cu"
+#include "../elementwise.cu"
+#include "../attention.cu"
+#include "../attention_backward.cu"
 #include "../cross_entropy.cu"
 #include "../adamw.cu"
 #include "../embedding.cu"
 
-static void launch(size_t blocks, const std::function<void()>& kernel) {
-    gridDim.x = blocks;
-    for (unsigned b = 0; b < blocks; b++) {
-        blockIdx.x = b;
+static void launch(size_t columns, size_t rows, const std::function<void()>& kernel) {
+    gridDim = {(unsigned)columns, (unsigned)rows};
+    for (unsigned b = 0; b < columns * rows; b++) {
+        blockIdx = {b % gridDim.x, b / gridDim.x};
         std::barrier<> barrier(THREADS);
         block_barrier = &barrier;
         std::vector<std::thread> threads;
@@ -44,6 +47,7 @@ static void launch(size_t blocks, const std::function<void()>& kernel) {
         for (auto& thread : threads) thread.join();
     }
 }
+static void launch(size_t blocks, const std::function<void()>& kernel) { launch(blocks, 1, kernel); }
 static size_t blocks(size_t items) { return (items + THREADS - 1) / THREADS; }
 
 static std::mt19937 random_bits(7);
@@ -136,23 +140,22 @@ static void check_swiglu() {
 }
 
 static void check_rope() {
-    const size_t n = 4, heads = 3, half = 16;
-    auto x = halves(n * heads * 2 * half);
-    auto cos = uniform(10 * half), sin = uniform(10 * half);
-    std::vector<unsigned> positions = {0, 9, 3, 4};
+    const size_t n = 4, heads = 3, rotated = 2, half = 16;
+    auto x = halves(n * heads * 2 * half), y = poisoned<bf16>(x.size());
+    auto cos = uniform(n * half), sin = uniform(n * half);
     for (double direction : {1.0, -1.0}) {
-        std::vector<double> want(x.size());
+        std::vector<double> want;
+        for (bf16 v : x) want.push_back(value(v));
         for (size_t i = 0; i < n; i++)
-            for (size_t h = 0; h < heads; h++)
+            for (size_t h = 0; h < rotated; h++)
                 for (size_t j = 0; j < half; j++) {
                     size_t at = (i * heads + h) * 2 * half + j;
-                    double c = cos[positions[i] * half + j], s = direction * sin[positions[i] * half + j];
+                    double c = cos[i * half + j], s = direction * sin[i * half + j];
                     want[at] = value(x[at]) * c - value(x[at + half]) * s;
                     want[at + half] = value(x[at + half]) * c + value(x[at]) * s;
                 }
-        auto y = x;
         launch(blocks(x.size() / 2), [&] {
-            rope(y.data(), cos.data(), sin.data(), positions.data(), x.size() / 2, heads, half, direction);
+            rope(x.data(), y.data(), cos.data(), sin.data(), x.size() / 2, heads, rotated, half, direction);
         });
         same(direction > 0 ? "rope" : "rope backward", y, want, BF16);
     }
@@ -189,7 +192,8 @@ static void check_adamw() {
     double squares = 0;
     for (float x : g) squares += (double)x * x;
     auto shares = poisoned<double>(2);
-    auto clip = poisoned<float>(1), norm = poisoned<float>(1);
+    auto clip = poisoned<float>(1);
+    auto norm = poisoned<double>(1);
     launch(2, [&] { sum_of_squares(g.data(), shares.data(), n); });
     launch(1, [&] { clip_factor(shares.data(), 2, 1.f, clip.data(), norm.data()); });
     same("gradient norm", norm, {std::sqrt(squares)}, F32);
@@ -232,6 +236,73 @@ static void check_embedding() {
     same("embedding backward", dw, dw_, F32);
 }
 
+// Documents, one of which sees a prefix; more rows than a tile, and no multiple of one.
+static void check_attention() {
+    const int n = 37, heads = 4, kv_heads = 2, hd = 10, width = (heads + 2 * kv_heads) * hd;
+    const float scale = 1 / std::sqrt((float)hd);
+    auto qkv = halves(n * width), dout = halves(n * heads * hd);
+    std::vector<unsigned> prefix(2 * n, 0), first(n, 0), last(n);
+    for (int i = 0; i < n; i++) {
+        first[i] = i < 20 ? 0 : i < 23 ? 20 : 23;
+        last[i] = i < 20 ? 20 : i < 23 ? 23 : n;
+        if (i >= 23) prefix[2 * i] = 3, prefix[2 * i + 1] = 9;
+        if (i >= 3 && i < 9) last[i] = n;
+    }
+    auto visible = [&](int i, int j) {
+        return (j >= (int)first[i] && j <= i) || (j >= (int)prefix[2 * i] && j < (int)prefix[2 * i + 1]);
+    };
+    auto at = [&](int row, int column, int c) { return value(qkv[row * width + column * hd + c]); };
+    std::vector<double> out_(n * heads * hd), lse_(heads * n), d_(n * width), delta_(heads * n);
+    for (int h = 0; h < heads; h++)
+        for (int i = 0; i < n; i++) {
+            const int k = heads + h / 2, v = heads + kv_heads + h / 2;
+            std::vector<double> s(n, -INFINITY), dp(n);
+            double sum = 0, d = 0;
+            for (int j = 0; j < n; j++)
+                if (visible(i, j)) {
+                    s[j] = 0;
+                    for (int c = 0; c < hd; c++) s[j] += at(i, h, c) * at(j, k, c) * scale;
+                    sum += std::exp(s[j]);
+                }
+            lse_[h * n + i] = std::log(sum);
+            for (int j = 0; j < n; j++)
+                for (int c = 0; c < hd; c++) {
+                    const double p = std::exp(s[j]) / sum, o = value(dout[(i * heads + h) * hd + c]);
+                    out_[(i * heads + h) * hd + c] += p * at(j, v, c);
+                    dp[j] += o * at(j, v, c);
+                    d_[j * width + v * hd + c] += p * o;
+                }
+            for (int j = 0; j < n; j++) d += std::exp(s[j]) / sum * dp[j];
+            delta_[h * n + i] = d;
+            for (int j = 0; j < n; j++)
+                for (int c = 0; c < hd; c++) {
+                    const double ds = std::exp(s[j]) / sum * (dp[j] - d) * scale;
+                    d_[i * width + h * hd + c] += ds * at(j, k, c);
+                    d_[j * width + k * hd + c] += ds * at(i, h, c);
+                }
+        }
+    auto out = poisoned<bf16>(n * heads * hd), d_qkv = poisoned<bf16>(n * width);
+    auto lse = poisoned<float>(heads * n), delta = poisoned<float>(heads * n);
+    const size_t tiles = (n + QUERIES - 1) / QUERIES;
+    launch(tiles, heads, [&] {
+        attention(qkv.data(), out.data(), lse.data(), prefix.data(), first.data(), n, heads, kv_heads, hd, scale);
+    });
+    same("attention", out, out_, BF16);
+    same("attention lse", lse, lse_, F32);
+    // As the backward pass is given it: the output in bf16.
+    launch(blocks(n * heads), 1, [&] { attention_delta(out.data(), dout.data(), delta.data(), n, heads, hd); });
+    same("attention delta", delta, delta_, 2e-2);
+    launch(tiles, heads, [&] {
+        attention_dq(qkv.data(), dout.data(), lse.data(), delta.data(), d_qkv.data(), prefix.data(), first.data(), n,
+                     heads, kv_heads, hd, scale);
+    });
+    launch(tiles, kv_heads, [&] {
+        attention_dkv(qkv.data(), dout.data(), lse.data(), delta.data(), d_qkv.data(), prefix.data(), first.data(),
+                      last.data(), n, heads, kv_heads, hd, scale);
+    });
+    same("attention backward", d_qkv, d_, 2e-2);
+}
+
 int main() {
     check_embedding();
     check_rms_norm();
@@ -239,6 +310,7 @@ int main() {
     check_rope();
     check_cross_entropy();
     check_adamw();
+    check_attention();
     std::printf(failures ? "%d FAILED\n" : "all kernels agree\n", failures);
     return failures != 0;
 }

@@ -1,0 +1,97 @@
+//! Memory of a card, as buffers that go back to its arena.
+
+use super::{Card, CardError};
+use bytemuck::Pod;
+
+/// What numbers are stored as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DType {
+    /// 32-bit floats.
+    F32,
+    /// The upper halves of 32-bit floats.
+    Bf16,
+}
+
+impl DType {
+    /// Bytes of one number.
+    pub fn size(self) -> usize {
+        match self {
+            DType::F32 => 4,
+            DType::Bf16 => 2,
+        }
+    }
+}
+
+/// An owned run of bytes in a card's memory. Dropped, it goes back to the card's arena; what was launched before still
+/// finds it, since all work is in one stream.
+pub struct CardBuffer {
+    card: Card,
+    address: u64,
+    bytes: usize,
+}
+
+impl CardBuffer {
+    /// Bytes of unspecified content.
+    pub fn stale(card: &Card, bytes: usize) -> Result<Self, CardError> {
+        Ok(Self { card: card.clone(), address: card.take(bytes)?, bytes })
+    }
+
+    /// Zeros.
+    pub fn zeroed(card: &Card, bytes: usize) -> Result<Self, CardError> {
+        let buffer = Self::stale(card, bytes)?;
+        card.clear(buffer.address, bytes)?;
+        Ok(buffer)
+    }
+
+    /// A copy of values of the host. The values may change as soon as this returns.
+    pub fn from_host<T: Pod>(card: &Card, values: &[T]) -> Result<Self, CardError> {
+        let buffer = Self::stale(card, size_of_val(values))?;
+        card.upload(bytemuck::cast_slice(values), buffer.address)?;
+        Ok(buffer)
+    }
+
+    /// A copy on the same card.
+    pub fn copied(&self) -> Result<Self, CardError> {
+        let copy = Self::stale(&self.card, self.bytes)?;
+        self.card.copy(self.address, copy.address, self.bytes)?;
+        Ok(copy)
+    }
+
+    /// Overwrites it with values of the host, which may change as soon as this returns. Panics if the sizes differ.
+    pub fn overwrite<T: Pod>(&self, values: &[T]) -> Result<(), CardError> {
+        assert_eq!(size_of_val(values), self.bytes, "overwrite: bytes");
+        self.card.upload(bytemuck::cast_slice(values), self.address)
+    }
+
+    /// Waits for the card and copies everything to the host. Panics if the sizes differ.
+    pub fn read<T: Pod>(&self, into: &mut [T]) -> Result<(), CardError> {
+        assert_eq!(size_of_val(into), self.bytes, "read: bytes");
+        self.card.download(self.address, bytemuck::cast_slice_mut(into))
+    }
+
+    /// Sets every byte to zero.
+    pub fn clear(&self) -> Result<(), CardError> {
+        self.card.clear(self.address, self.bytes)
+    }
+
+    /// Where it lies in the card's memory.
+    pub fn address(&self) -> u64 {
+        self.address
+    }
+
+    /// Its size.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Its card.
+    pub fn card(&self) -> &Card {
+        &self.card
+    }
+}
+
+impl Drop for CardBuffer {
+    fn drop(&mut self) {
+        self.card.give(self.address, self.bytes);
+    }
+}

@@ -1,0 +1,10 @@
+// Every kernel, in the order of the module.
+#include "adamw.cu"
+#include "attention.cu"
+#include "attention_backward.cu"
+#include "cross_entropy.cu"
+#include "elementwise.cu"
+#include "embedding.cu"
+#include "rms_norm.cu"
+#include "rope.cu"
+#include "swiglu.cu"

@@ -1,0 +1,25 @@
+//! Builds the card made of the processor (`card.cpp`) and opens it.
+
+use herd_tensor::cuda::Card;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+/// The folder with the three libraries, built once for a test binary.
+pub fn folder() -> &'static Path {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| {
+        let build = concat!(env!("CARGO_MANIFEST_DIR"), "/../tensor/tests/fake_card/build");
+        // Its own folder, since test binaries may run at the same time.
+        let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("card-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let made = Command::new(build).arg(&folder).status();
+        assert!(made.expect("tests/fake_card/build needs bash and g++").success(), "the fake card builds");
+        folder
+    })
+}
+
+/// The fake card, with memory and kernels of its own.
+pub fn open() -> Card {
+    Card::open_in(0, &[folder().to_path_buf()], None).unwrap_or_else(|error| panic!("{error}"))
+}
