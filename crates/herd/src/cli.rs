@@ -1,6 +1,6 @@
 //! The command line: what `herd --help` says.
 
-use crate::commands::model::Precision;
+use crate::commands::model::InferPrecision;
 use crate::commands::{checkpoint, classify, generate, label, look, measure, mix, tasks};
 use clap::{Args, Parser, Subcommand};
 use herd_run::Verbosity;
@@ -291,7 +291,7 @@ pub struct BenchInferArgs {
     pub requests: usize,
     /// In how many bits to compute.
     #[command(flatten)]
-    pub precision: Precision,
+    pub precision: InferPrecision,
     /// Times to measure, opening the model each time.
     #[arg(long, default_value_t = 3, value_name = "N")]
     pub rounds: usize,
@@ -387,7 +387,7 @@ pub struct ChatArgs {
     pub seed: u64,
     /// In how many bits to compute.
     #[command(flatten)]
-    pub precision: Precision,
+    pub precision: InferPrecision,
 }
 
 /// Options of `herd serve`.
@@ -418,7 +418,7 @@ pub struct ServeArgs {
     pub cache_tokens: usize,
     /// In how many bits to compute.
     #[command(flatten)]
-    pub precision: Precision,
+    pub precision: InferPrecision,
     /// Answers that are computed at once.
     #[arg(long, default_value_t = 64, value_name = "N")]
     pub at_once: usize,

@@ -1,6 +1,6 @@
 //! `herd generate`: one answer, as text or with all its numbers.
 
-use super::model::{Precision, open, text_of};
+use super::model::{InferPrecision, open, text_of};
 use herd_infer::Sampling;
 use herd_run::Context;
 use herd_tokenizer::chat::{Message, Role, encode_dialog};
@@ -46,7 +46,7 @@ pub struct Args {
     ignore_end: bool,
     /// In how many bits to compute.
     #[command(flatten)]
-    precision: Precision,
+    precision: InferPrecision,
     /// One JSON object with text, token ids and log-probabilities.
     #[arg(long)]
     json: bool,

@@ -1,6 +1,6 @@
 //! `herd perplexity` and `herd logits`: numbers to compare a model by.
 
-use super::model::{Precision, activation_type, open, text_of};
+use super::model::{InferPrecision, activation_type, open, text_of};
 use crate::folder::model_folder;
 use anyhow::Context as _;
 use herd_convert::logits::{read_tokens, write_logits};
@@ -21,7 +21,7 @@ pub struct PerplexityArgs {
     context: usize,
     /// In how many bits to compute.
     #[command(flatten)]
-    precision: Precision,
+    precision: InferPrecision,
     /// One JSON object.
     #[arg(long)]
     json: bool,

@@ -7,7 +7,7 @@ use std::path::Path;
 
 /// In how many bits a model computes.
 #[derive(clap::Args, Clone, Copy)]
-pub struct Precision {
+pub struct InferPrecision {
     /// How the cache keeps keys and values; auto is f16 for weights of 16 bits or fewer, f32 for others.
     #[arg(long, default_value = "auto", value_parser = cache_type, value_name = "auto|f32|f16|q8")]
     cache_type: CacheType,
@@ -16,7 +16,7 @@ pub struct Precision {
     activations: ActivationType,
 }
 
-impl Precision {
+impl InferPrecision {
     /// Settings with these types.
     pub fn settings(self) -> Settings {
         Settings { cache_type: self.cache_type, activations: self.activations, ..Settings::default() }
@@ -43,7 +43,7 @@ pub fn activation_type(name: &str) -> Result<ActivationType, String> {
 }
 
 /// Opens a GGUF file, a model folder, or the most finished model of a run folder.
-pub fn open(path: &Path, precision: Precision) -> anyhow::Result<Generator> {
+pub fn open(path: &Path, precision: InferPrecision) -> anyhow::Result<Generator> {
     Ok(Generator::open(&model_folder(path)?, precision.settings())?)
 }
 
