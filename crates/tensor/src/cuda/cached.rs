@@ -4,7 +4,10 @@ use super::Card;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The upload belonging to the value that holds this; shared by its clones, and no part of its equality.
-pub(crate) struct Cached<T>(Arc<Mutex<Option<(Card, Arc<T>)>>>);
+pub(crate) struct Cached<T>(Arc<Mutex<Upload<T>>>);
+
+/// The card, and what it was given.
+type Upload<T> = Option<(Card, Arc<T>)>;
 
 impl<T> Cached<T> {
     /// What was uploaded to this card, or what `make` uploads now.
