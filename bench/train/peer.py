@@ -1,9 +1,10 @@
-"""A training step in PyTorch on a CPU: the peer of `herd bench train`, with the same weights, tokens and protocol.
+"""A training step in PyTorch, on a CPU or a card: the peer of `herd bench train`, with the same weights, tokens and protocol.
 
     python peer.py W1 --mode eager|compile [--steps N | --interactive] [--threads 2]
 
 One JSON line a step. With --interactive one step for each line `step` of standard input; the line `reset` starts the
-peak of memory anew (what compiling took is then not counted).
+peak of memory anew (what compiling took is then not counted). With `--device cuda` matrices are multiplied in bf16 (autocast;
+weights, gradients and moments stay f32) unless `--precision f32` is given, and memory is the card's.
 """
 
 import argparse
@@ -86,15 +87,15 @@ def expand(k, heads):
     return k.repeat_interleave(heads // k.shape[1], 1)
 
 
-def attention(w, way, lengths):
+def attention(w, way, lengths, device="cpu"):
     """How to attend, among the ways that PyTorch has."""
     if way == "causal":  # SDPA's flash kernel
         return lambda q, k, v: F.scaled_dot_product_attention(q, expand(k, w.heads), expand(v, w.heads), is_causal=True)
     if way == "gqa":
         return lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
-    document = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
+    document = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths)).to(device)
     if way == "mask":  # SDPA with a dense mask
-        rows = torch.arange(w.tokens)
+        rows = torch.arange(w.tokens, device=device)
         mask = (document[:, None] == document[None]) & (rows[:, None] >= rows[None])
         return lambda q, k, v: F.scaled_dot_product_attention(q, expand(k, w.heads), expand(v, w.heads), attn_mask=mask)
     if way == "documents":  # SDPA's flash kernel, once for each document
@@ -105,7 +106,7 @@ def attention(w, way, lengths):
         return each
     if way == "flex":  # FlexAttention, which skips masked blocks; has no backward pass on a CPU as of PyTorch 2.15
         visible = lambda b, h, q, k: (document[q] == document[k]) & (q >= k)
-        mask = create_block_mask(visible, None, None, w.tokens, w.tokens, device="cpu")
+        mask = create_block_mask(visible, None, None, w.tokens, w.tokens, device=device)
         return lambda q, k, v: flex_attention(q, k, v, block_mask=mask, enable_gqa=True)
     raise SystemExit(f"no such way to attend: {way}")
 
@@ -124,30 +125,35 @@ def main():
     parser.add_argument("--interactive", action="store_true")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--attention", choices=["causal", "gqa", "mask", "documents", "flex"])
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--precision", choices=["bf16", "f32"], default="bf16", help="of products on a card")
     parser.add_argument("--compiler-mode", help="of torch.compile, such as max-autotune")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     w = WORKLOADS[args.workload]
     way = args.attention or ("causal" if w.sequence else "documents")
     lengths = w.lengths()
-    attend = attention(w, way, lengths)
+    on_card = args.device == "cuda"
+    attend = attention(w, way, lengths, args.device)
     model = Model(w)
     initialize(model, w)
+    model.to(args.device)
     matrices = [p for p in model.parameters() if p.dim() > 1]
     norms = [p for p in model.parameters() if p.dim() == 1]
     groups = [{"params": matrices, "weight_decay": 0.1}, {"params": norms, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=LEARNING_RATE, betas=(0.9, 0.95), eps=1e-5, fused=True)
     rows = (w.tokens // w.sequence, w.sequence) if w.sequence else (1, w.tokens)
-    tokens, targets = (torch.from_numpy(x).view(rows) for x in w.batch())
+    tokens, targets = (torch.from_numpy(x).view(rows).to(args.device) for x in w.batch())
     positions = torch.arange(w.sequence) if w.sequence else torch.cat([torch.arange(n) for n in lengths])
     frequencies = 1 / 500_000 ** (torch.arange(0, w.head_dim, 2, dtype=torch.float64) / w.head_dim)
     angles = torch.outer(positions.double(), frequencies)
     angles = torch.cat((angles, angles), -1)
-    cos, sin = angles.cos().float(), angles.sin().float()
+    cos, sin = angles.cos().float().to(args.device), angles.sin().float().to(args.device)
     forward = torch.compile(model, mode=args.compiler_mode) if args.mode == "compile" else model
 
     def step():
-        loss = forward(tokens, targets, cos, sin, attend)
+        with torch.autocast("cuda", torch.bfloat16, enabled=on_card and args.precision == "bf16"):
+            loss = forward(tokens, targets, cos, sin, attend)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -160,6 +166,9 @@ def main():
             line = sys.stdin.readline()
             if not line:
                 break
+            if line.strip() == "reset" and on_card:
+                torch.cuda.reset_peak_memory_stats()
+                continue
             if line.strip() == "reset":
                 with open("/proc/self/clear_refs", "w") as file:
                     file.write("5")
@@ -169,6 +178,8 @@ def main():
         loss = step()
         seconds = time.perf_counter() - start
         row = dict(workload=args.workload, step=number, seconds=seconds, loss=loss, tokens_per_s=w.tokens / seconds)
+        if on_card:
+            row["peak_card_mb"] = torch.cuda.max_memory_allocated() / 1e6
         print(json.dumps(row | dict(peak_rss_mb=peak_mb(), attention=way)), flush=True)
 
 

@@ -266,10 +266,11 @@ pub enum TokenizerCommand {
 /// What `herd bench` measures.
 #[derive(Subcommand)]
 pub enum BenchCommand {
-    /// Training steps of a fixed workload: W1 to W5 (W0 is a tiny one for trying out).
+    /// Training steps of a fixed workload: W1 to W5, G1, G3 (W0 is a tiny one for trying out).
     ///
     /// W1: 57M parameters, 4 x 512 tokens. W2: the same with 4,096 tokens of packed documents. W3: a vocabulary of
-    /// 128,256. W4: 254M parameters, every block computed again. W5: one sequence of 16,384 tokens.
+    /// 128,256. W4: 254M parameters, every block computed again. W5: one sequence of 16,384 tokens. G1, G3: Llama 3.2 1B's
+    /// and 3B's shapes, 8,192 tokens, for a card.
     Train(BenchTrainArgs),
     /// Opening a model, reading prompts and writing answers.
     Infer(BenchInferArgs),

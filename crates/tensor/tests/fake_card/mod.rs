@@ -1,4 +1,4 @@
-//! Builds the card made of the processor (`card.cpp`) and opens it.
+//! Builds the card made of the processor (`card.cpp`) and opens it; or the machine's first card, where `HERD_REAL_CARD` is set.
 
 use herd_tensor::cuda::Card;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,10 @@ pub fn folder() -> &'static Path {
     })
 }
 
-/// The fake card, with memory and kernels of its own.
+/// The fake card, with memory and kernels of its own, or the real one.
 pub fn open() -> Card {
+    if std::env::var_os("HERD_REAL_CARD").is_some() {
+        return Card::open(0).unwrap_or_else(|error| panic!("{error}"));
+    }
     Card::open_in(0, &[folder().to_path_buf()], None).unwrap_or_else(|error| panic!("{error}"))
 }

@@ -15,7 +15,7 @@ pub const LEARNING_RATE: f64 = 3e-4;
 /// A fixed training step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Workload {
-    /// What it is called: `W1` to `W5`, or `W0` for trying out.
+    /// What it is called: `W1` to `W5`, `W0` for trying out, `G1` and `G3` for a card.
     pub name: &'static str,
     /// What it is about.
     pub title: &'static str,
@@ -54,7 +54,7 @@ const W1: Workload = Workload {
 };
 
 /// All workloads.
-pub const WORKLOADS: [Workload; 6] = [
+pub const WORKLOADS: [Workload; 8] = [
     Workload {
         name: "W0",
         title: "a smoke test: 0.2M parameters, 2 x 32 tokens",
@@ -108,6 +108,32 @@ pub const WORKLOADS: [Workload; 6] = [
         tokens: 16_384,
         sequence: 16_384,
         ..W1
+    },
+    Workload {
+        name: "G1",
+        title: "1498M parameters in the shape of Llama 3.2 1B, 8,192 tokens, for a card",
+        model_dimension: 2048,
+        layers: 16,
+        heads: 32,
+        kv_heads: 8,
+        ffn_dimension: 8192,
+        vocabulary: 128_256,
+        tokens: 8192,
+        sequence: 8192,
+        recompute: false,
+    },
+    Workload {
+        name: "G3",
+        title: "3607M parameters in the shape of Llama 3.2 3B, 8,192 tokens, for a card",
+        model_dimension: 3072,
+        layers: 28,
+        heads: 24,
+        kv_heads: 8,
+        ffn_dimension: 8192,
+        vocabulary: 128_256,
+        tokens: 8192,
+        sequence: 8192,
+        recompute: false,
     },
 ];
 
