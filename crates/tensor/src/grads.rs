@@ -1,5 +1,6 @@
 //! Gradients: one flat buffer with the layout of the parameters, and which of its rows hold anything.
 
+use crate::cuda::api::driver::DevicePtr;
 use crate::flat::Flat;
 use crate::params::LayoutTable;
 use crate::{ParamId, Params};
@@ -82,16 +83,22 @@ pub struct Grads {
 }
 
 impl Grads {
-    /// Zero gradients for `params`.
+    /// Zero gradients for `params`, on the same device.
     pub fn new(params: &Params) -> Self {
         let layout = Arc::clone(&params.layout);
-        let flat = Flat::sparse(params.count());
+        let flat = Flat::zeros_like(params.buffer());
         let rows = layout.specs.iter().map(|spec| Rows::none(spec.shape[0])).collect();
         Self { layout, flat, rows }
     }
 
     /// Sets all gradients to zero.
     pub fn zero(&mut self) {
+        if let Some(card) = self.flat.card() {
+            let bytes = 4 * self.layout.total();
+            let result = card.fill(self.flat.at_mut(), 0, bytes);
+            result.unwrap_or_else(|error| panic!("card: {error}"));
+            return self.rows.iter_mut().for_each(Rows::clear);
+        }
         for (index, spec) in self.layout.specs.iter().enumerate() {
             let values = &mut self.flat[self.layout.range(ParamId::new(index))];
             let (count, rows) = (spec.shape[0], &mut self.rows[index]);
@@ -132,6 +139,18 @@ impl Grads {
             self.flat.expect_writes(range.clone());
         }
         &mut self.flat[range]
+    }
+
+    /// Address of one parameter's gradient on the card, for kernels that write.
+    pub(crate) fn at_mut(&mut self, id: ParamId) -> DevicePtr {
+        self.rows[id.index()].insert_all();
+        self.flat.at_mut() + 4 * self.layout.range(id).start as u64
+    }
+
+    /// Address of all gradients on the card, for kernels that read and clear them.
+    pub(crate) fn all_at_mut(&mut self) -> DevicePtr {
+        self.rows.iter_mut().for_each(Rows::clear);
+        self.flat.at_mut()
     }
 
     /// Gradient of one parameter of which only the given rows will be written.

@@ -28,6 +28,9 @@
 //! system for nothing large. The tape frees activations while it walks back, and outputs that are cheap to compute
 //! again (normalisation, SwiGLU) are not kept at all.
 //!
+//! **Cards.** Parameters that were moved to an NVIDIA card ([`Params::to_card`]) make everything computed with them lie
+//! there too, in f32 or bf16; the tape and its users see no difference. See [`cuda`].
+//!
 //! **Errors.** This crate is called by model code with shapes it has chosen itself, so a wrong shape is a bug of the
 //! caller: it panics with a message that names the operator and both shapes. Nothing here reads outside input.
 
@@ -45,6 +48,7 @@ mod random;
 pub mod reference;
 mod rope;
 mod segments;
+mod storage;
 mod tape;
 mod tensor;
 

@@ -92,7 +92,7 @@ impl RopeTable {
         {
             panic!("rope: row {row} is at position {position}, the table ends at {}", self.data.positions);
         }
-        Rope { table: self.clone(), positions: positions.into() }
+        Rope { table: self.clone(), positions: Arc::new(positions.to_vec()) }
     }
 }
 
@@ -115,7 +115,7 @@ impl TableData {
 #[derive(Clone)]
 pub struct Rope {
     table: RopeTable,
-    positions: Arc<[u32]>,
+    positions: Arc<Vec<u32>>,
 }
 
 impl Rope {
@@ -132,5 +132,10 @@ impl Rope {
     /// Cosines and sines of batch row `row`, each `[head_dim / 2]`.
     pub fn row(&self, row: usize) -> (&[f32], &[f32]) {
         self.table.row(self.positions[row] as usize)
+    }
+
+    /// What identifies the table, and the shared positions.
+    pub(crate) fn parts(&self) -> (&Arc<impl Send + Sync + 'static>, &RopeTable, &Arc<Vec<u32>>) {
+        (&self.table.data, &self.table, &self.positions)
     }
 }

@@ -1,5 +1,6 @@
 //! The tape: operators append themselves in the forward pass, and `backward` walks from the end, freeing as it goes.
 
+use crate::cuda::{Card, DType, bodies};
 use crate::kernels::matmul::Into;
 use crate::kernels::rows;
 use crate::{Grads, Params, Tensor, profile};
@@ -101,6 +102,7 @@ impl Flow<'_> {
         let Some(index) = slot.0 else { return };
         match &mut self.adjoints[index] {
             empty @ None => *empty = Some(grad),
+            Some(sum) if sum.card().is_some() => bodies::add_into(sum, &grad),
             Some(sum) => match sum.get_mut() {
                 Some(sum) => rows::add_assign(sum, grad.as_slice()),
                 None => {
@@ -122,6 +124,28 @@ impl Flow<'_> {
                 *empty = Some(fresh);
             }
             Some(sum) => write(sum.make_mut(), Into::Add),
+        }
+    }
+}
+
+/// The same on a card.
+impl Flow<'_> {
+    /// [`Flow::accumulate`] for a body that writes a tensor, or adds to it.
+    pub fn accumulate_on_card(
+        &mut self,
+        slot: Slot,
+        (card, dtype): (Card, DType),
+        shape: &[usize],
+        write: impl FnOnce(&mut Tensor, Into),
+    ) {
+        let Some(index) = slot.0 else { return };
+        match &mut self.adjoints[index] {
+            empty @ None => {
+                let mut fresh = Tensor::stale_on(card, dtype, shape);
+                write(&mut fresh, Into::Overwrite);
+                *empty = Some(fresh);
+            }
+            Some(sum) => write(sum, Into::Add),
         }
     }
 }
@@ -166,8 +190,12 @@ impl<'p> Tape<'p> {
         &var.value
     }
 
-    /// A value that gets no gradient.
+    /// A value that gets no gradient. If the parameters lie on a card, it is copied there.
     pub fn constant(&self, value: Tensor) -> Var {
+        let value = match self.params.place() {
+            Some(place) => value.to_card(place.card, place.dtype),
+            None => value,
+        };
         Var { value, node: None, again: None }
     }
 
@@ -233,6 +261,10 @@ impl<'p> Tape<'p> {
         let mut flow = Flow { params: self.params, grads, adjoints };
         for (var, seed) in seeds {
             assert_eq!(var.shape(), seed.shape(), "backward: shapes of a variable and its gradient differ");
+            let seed = match var.value.card() {
+                Some(card) => seed.to_card(card, var.value.dtype()),
+                None => seed,
+            };
             flow.give(self.slot(&var), seed);
         }
         while let Some(node) = self.nodes.pop() {

@@ -1,107 +1,368 @@
-//! The driver and the cards it knows.
+//! A card that computes: its context, one stream for computing and one for copies to the host, its memory and kernels.
+//!
+//! A card is opened once in a process and stays open. What is enqueued runs in order; the host waits only where it reads
+//! a number ([`super::Later`]).
 
-use super::{Kind, Library, Missing};
-use std::ffi::{CStr, c_char, c_int};
+use super::api::driver::{DevicePtr, Driver, Handle, MAX_DYNAMIC_SHARED, NO_TIMING, NON_BLOCKING, attribute};
+use super::memory::{Block, Memory, Usage};
+use super::products::Products;
+use super::staging::Staging;
+use super::{DType, Error, cached::Cached, compile};
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::{CStr, c_int, c_uint, c_void};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
-/// One card.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Card {
-    /// As the driver names it, such as `NVIDIA H200`.
+/// An open card. Cheap to copy.
+#[derive(Clone, Copy)]
+pub struct Card(&'static Inner);
+
+pub(super) struct Inner {
+    driver: Driver,
+    pub ordinal: usize,
     pub name: String,
-    /// Compute capability: (9, 0) on Hopper.
-    pub capability: (u32, u32),
-    /// Bytes of its memory.
-    pub memory: u64,
-    /// Streaming multiprocessors.
-    pub processors: u32,
+    capability: (c_int, c_int),
+    context: Pointer,
+    compute: Pointer,
+    copies: Pointer,
+    memory: Memory,
+    modules: [OnceLock<Module>; 2],
+    products: OnceLock<Products>,
+    staging: Staging,
+    cached: Cached,
+    poisons: bool,
 }
 
-/// The driver's library, opened and started.
-#[derive(Debug)]
-pub struct Driver {
-    library: Library,
+/// What the driver gave: any thread may use it.
+#[derive(Clone, Copy)]
+pub(super) struct Pointer(pub Handle);
+// SAFETY: the driver's functions may be called from all threads.
+unsafe impl Send for Pointer {}
+// SAFETY: as above.
+unsafe impl Sync for Pointer {}
+
+struct Module {
+    module: Pointer,
+    /// By name, with the dynamic shared memory it may have.
+    functions: Mutex<HashMap<&'static CStr, (Pointer, usize)>>,
 }
 
-type Status = c_int;
+/// An argument of a kernel.
+#[derive(Clone, Copy)]
+pub enum Arg {
+    /// An address (0 for none), or a `size_t`.
+    Word(u64),
+    /// An `int` or `unsigned`.
+    Int(u32),
+    /// A `float`.
+    Float(f32),
+}
 
-/// From `cuda.h`: CUdevice_attribute.
-const MULTIPROCESSOR_COUNT: c_int = 16;
-const CAPABILITY_MAJOR: c_int = 75;
-const CAPABILITY_MINOR: c_int = 76;
+/// How many blocks and threads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grid {
+    /// Blocks along x, y and z.
+    pub blocks: [usize; 3],
+    /// Threads of a block.
+    pub threads: usize,
+    /// Bytes of dynamic shared memory.
+    pub shared: usize,
+}
 
-impl Driver {
-    /// Opens the driver's library; no card is touched.
-    pub fn open() -> Result<Self, Missing> {
-        Ok(Self { library: Library::open(Kind::Driver)? })
+/// Dynamic shared memory that every kernel may have.
+const WITHOUT_ASKING: usize = 48 << 10;
+
+/// Threads of a block of every kernel but attention's; `THREADS` in `kernels/common.cuh`.
+pub const THREADS: usize = 256;
+
+impl Grid {
+    /// One block for each of `count` rows.
+    pub fn rows(count: usize) -> Self {
+        Self { blocks: [count, 1, 1], threads: THREADS, shared: 0 }
     }
 
-    /// The library itself.
-    pub fn library(&self) -> &Library {
-        &self.library
+    /// One thread for each of `count` values.
+    pub fn values(count: usize) -> Self {
+        Self::rows(count.div_ceil(THREADS))
+    }
+}
+
+impl Card {
+    /// Opens card `ordinal`, or returns it if it is open. The error names what is missing and what helps.
+    pub fn open(ordinal: usize) -> Result<Self, Error> {
+        static OPEN: Mutex<BTreeMap<usize, Card>> = Mutex::new(BTreeMap::new());
+        let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(card) = open.get(&ordinal) {
+            return Ok(*card);
+        }
+        let card = Card(Box::leak(Box::new(Inner::open(ordinal)?)));
+        open.insert(ordinal, card);
+        Ok(card)
     }
 
-    /// The cards of this machine. The error is what the driver says, such as `no CUDA-capable device is detected`.
-    pub fn cards(&self) -> Result<Vec<Card>, String> {
-        // SAFETY: the signatures of these functions are those of cuda.h; every pointer given is to a live variable of
-        // the right type, and the name is as long as is said.
+    /// As the driver names it.
+    pub fn name(self) -> &'static str {
+        &self.0.name
+    }
+
+    /// Its number.
+    pub fn ordinal(self) -> usize {
+        self.0.ordinal
+    }
+
+    /// What its memory is used for.
+    pub fn usage(self) -> Usage {
+        self.0.memory.usage()
+    }
+
+    /// The most bf16 operations a second that its maker promises (dense, at boost clock), where known: what MFU is
+    /// measured against.
+    pub fn promised_flops(self) -> Option<f64> {
+        let known =
+            [("H100", 989e12), ("H200", 989e12), ("GH200", 989e12), ("A100", 312e12), ("B200", 2250e12)];
+        known.iter().find(|(name, _)| self.0.name.contains(name)).map(|(_, flops)| *flops)
+    }
+
+    /// Waits until everything enqueued is done.
+    pub fn synchronize(self) -> Result<(), Error> {
+        self.bind()?;
+        // SAFETY: the streams are this card's.
         unsafe {
-            let init: extern "C" fn(u32) -> Status = self.function(c"cuInit")?;
-            let count: extern "C" fn(*mut c_int) -> Status = self.function(c"cuDeviceGetCount")?;
-            let get: extern "C" fn(*mut c_int, c_int) -> Status = self.function(c"cuDeviceGet")?;
-            let name: extern "C" fn(*mut c_char, c_int, c_int) -> Status =
-                self.function(c"cuDeviceGetName")?;
-            let memory: extern "C" fn(*mut usize, c_int) -> Status = self.function(c"cuDeviceTotalMem_v2")?;
-            let attribute: extern "C" fn(*mut c_int, c_int, c_int) -> Status =
-                self.function(c"cuDeviceGetAttribute")?;
-            self.check(init(0))?;
-            let mut cards: c_int = 0;
-            self.check(count(&mut cards))?;
-            (0..cards)
-                .map(|index| {
-                    let (mut device, mut bytes, mut text) = (0, 0usize, [0 as c_char; 256]);
-                    self.check(get(&mut device, index))?;
-                    self.check(name(text.as_mut_ptr(), 255, device))?;
-                    self.check(memory(&mut bytes, device))?;
-                    let value = |which| {
-                        let mut value = 0;
-                        self.check(attribute(&mut value, which, device))?;
-                        Ok::<u32, String>(value.unsigned_abs())
-                    };
-                    Ok(Card {
-                        name: CStr::from_ptr(text.as_ptr()).to_string_lossy().into_owned(),
-                        capability: (value(CAPABILITY_MAJOR)?, value(CAPABILITY_MINOR)?),
-                        memory: bytes as u64,
-                        processors: value(MULTIPROCESSOR_COUNT)?,
-                    })
-                })
-                .collect()
+            self.0.driver.stream_synchronize(self.0.compute.0)?;
+            self.0.driver.stream_synchronize(self.0.copies.0)
         }
     }
 
-    /// A function of the library. The caller says its type.
-    unsafe fn function<F: Copy>(&self, name: &CStr) -> Result<F, String> {
-        assert_eq!(size_of::<F>(), size_of::<*mut ()>(), "a function's address");
-        let symbol = self.library.symbol(name).ok_or_else(|| {
-            format!("the driver has no {}: it is too old, install a newer one", name.to_string_lossy())
-        })?;
-        // SAFETY: `F` is as large as an address; the caller answers for the signature.
-        Ok(unsafe { std::mem::transmute_copy(&symbol) })
+    pub(crate) fn memory(self) -> &'static Memory {
+        &self.0.memory
     }
 
-    fn check(&self, status: Status) -> Result<(), String> {
-        if status == 0 {
+    pub(super) fn driver(self) -> &'static Driver {
+        // The context must be this thread's before any call; failures show in the call itself.
+        let _ = self.bind();
+        &self.0.driver
+    }
+
+    pub(super) fn compute(self) -> Handle {
+        self.0.compute.0
+    }
+
+    pub(super) fn copies(self) -> Handle {
+        self.0.copies.0
+    }
+
+    pub(crate) fn staging(self) -> &'static Staging {
+        &self.0.staging
+    }
+
+    pub(super) fn cached(self) -> &'static Cached {
+        &self.0.cached
+    }
+
+    pub(super) fn poisons(self) -> bool {
+        self.0.poisons
+    }
+
+    pub(super) fn products(self) -> &'static Products {
+        self.0.products.get_or_init(|| Products::open(self).unwrap_or_else(|error| panic!("card: {error}")))
+    }
+
+    /// Makes the card's context that of this thread.
+    fn bind(self) -> Result<(), Error> {
+        thread_local! {
+            static BOUND: std::cell::Cell<Option<usize>> = const { std::cell::Cell::new(None) };
+        }
+        if BOUND.get() != Some(self.0.ordinal) {
+            // SAFETY: the context is retained for ever.
+            unsafe { self.0.driver.set_current(self.0.context.0)? };
+            BOUND.set(Some(self.0.ordinal));
+        }
+        Ok(())
+    }
+
+    /// An event for ordering.
+    pub(super) fn event(self) -> Result<Handle, Error> {
+        let mut event = std::ptr::null_mut();
+        // SAFETY: a pointer to a live variable.
+        unsafe { self.driver().event_create(&mut event, NO_TIMING)? };
+        Ok(event)
+    }
+
+    /// Sets bytes, in the order of computing.
+    pub(crate) fn fill(self, at: DevicePtr, value: u8, bytes: usize) -> Result<(), Error> {
+        // SAFETY: the range is a block's.
+        unsafe { self.driver().fill(at, value, bytes, self.compute()) }
+    }
+
+    /// Copies bytes on the card.
+    pub(crate) fn copy(self, to: DevicePtr, from: DevicePtr, bytes: usize) -> Result<(), Error> {
+        // SAFETY: both ranges are blocks'.
+        unsafe { self.driver().copy_on_card(to, from, bytes, self.compute()) }
+    }
+
+    /// Compiles the kernels for a type of activations now, not with the first step.
+    pub fn prepare(self, dtype: DType) -> Result<(), Error> {
+        self.module(dtype).map(drop)
+    }
+
+    fn module(self, dtype: DType) -> Result<&'static Module, Error> {
+        let slot = &self.0.modules[dtype as usize];
+        if let Some(module) = slot.get() {
+            return Ok(module);
+        }
+        self.bind()?;
+        let module = compile::load(&self.0.driver, self.0.capability, dtype)?;
+        Ok(slot.get_or_init(|| Module { module: Pointer(module), functions: Mutex::default() }))
+    }
+
+    fn function(self, dtype: DType, name: &'static CStr, shared: usize) -> Result<Handle, Error> {
+        let module = self.module(dtype)?;
+        let mut functions = module.functions.lock().unwrap_or_else(PoisonError::into_inner);
+        let (function, allowed) = match functions.get(name) {
+            Some((function, allowed)) => (function.0, *allowed),
+            None => {
+                let mut function = std::ptr::null_mut();
+                // SAFETY: the module is loaded, the name ends in a zero.
+                unsafe { self.driver().module_function(&mut function, module.module.0, name.as_ptr())? };
+                (function, WITHOUT_ASKING)
+            }
+        };
+        if shared > allowed {
+            // SAFETY: the function is of a loaded module.
+            unsafe { self.driver().function_attribute(function, MAX_DYNAMIC_SHARED, shared as c_int)? };
+        }
+        functions.insert(name, (Pointer(function), shared.max(allowed)));
+        Ok(function)
+    }
+
+    /// Enqueues a kernel of the program for a type of activations. The caller answers for the arguments: they are those of
+    /// the kernel's source, in order, and every address is a live block's with room for what is written.
+    pub(super) fn launch(self, dtype: DType, name: &'static CStr, grid: Grid, args: &[Arg]) {
+        let result = self.try_launch(dtype, name, grid, args);
+        result.unwrap_or_else(|error| panic!("card: kernel {}: {error}", name.to_string_lossy()));
+    }
+
+    fn try_launch(self, dtype: DType, name: &'static CStr, grid: Grid, args: &[Arg]) -> Result<(), Error> {
+        let [x, y, z] = grid.blocks;
+        if x * y * z == 0 {
             return Ok(());
         }
-        let mut text: *const c_char = std::ptr::null();
-        // SAFETY: the signature is that of cuda.h; the text it points to is static.
+        if x > i32::MAX as usize || y > 65_535 || z > 65_535 {
+            return Err(Error::Unfit(format!("a grid of {x} x {y} x {z} blocks is too large")));
+        }
+        let function = self.function(dtype, name, grid.shared)?;
+        let mut values: Vec<u64> = args
+            .iter()
+            .map(|arg| match *arg {
+                Arg::Word(word) => word,
+                Arg::Int(int) => u64::from(int),
+                Arg::Float(float) => u64::from(float.to_bits()),
+            })
+            .collect();
+        // A null at the end lets a test see how many there are; the driver reads as many as the kernel has.
+        let mut pointers: Vec<*mut c_void> =
+            values.iter_mut().map(|v| std::ptr::from_mut(v).cast()).collect();
+        pointers.push(std::ptr::null_mut());
+        // SAFETY: each pointer is to a value at least as large as the kernel's argument (little-endian).
         unsafe {
-            let explain: extern "C" fn(Status, *mut *const c_char) -> Status =
-                self.function(c"cuGetErrorString")?;
-            explain(status, &mut text);
-            Err(match text.is_null() {
-                true => format!("error {status}"),
-                false => format!("{} (error {status})", CStr::from_ptr(text).to_string_lossy()),
+            self.driver().launch(
+                function,
+                x as c_uint,
+                y as c_uint,
+                z as c_uint,
+                grid.threads as c_uint,
+                1,
+                1,
+                grid.shared as c_uint,
+                self.compute(),
+                pointers.as_mut_ptr(),
+                std::ptr::null_mut(),
+            )
+        }
+    }
+
+    /// A block, or a panic that says what helps.
+    pub(crate) fn block(self, bytes: usize) -> Block {
+        Block::new(self, bytes).unwrap_or_else(|error| panic!("card: {error}"))
+    }
+}
+
+impl Inner {
+    fn open(ordinal: usize) -> Result<Self, Error> {
+        let driver = Driver::open()?;
+        let (mut count, mut device, mut bytes, mut text) = (0, 0, 0usize, [0; 256]);
+        let (mut compute, mut copies) = Default::default();
+        // SAFETY: every pointer is to a live variable of the right type, and the text is as long as is said.
+        unsafe {
+            driver.init(0)?;
+            driver.device_count(&mut count)?;
+            if ordinal >= count.max(0) as usize {
+                return Err(Error::Unfit(format!(
+                    "there is no card {ordinal}: the driver knows {count} (CUDA_VISIBLE_DEVICES may hide some; see `herd doctor`)"
+                )));
+            }
+            driver.device(&mut device, ordinal as c_int)?;
+            driver.device_name(text.as_mut_ptr(), 255, device)?;
+            driver.total_memory(&mut bytes, device)?;
+            let attribute = |which| {
+                let mut value = 0;
+                driver.device_attribute(&mut value, which, device).map(|()| value)
+            };
+            let name = CStr::from_ptr(text.as_ptr()).to_string_lossy().into_owned();
+            let capability =
+                (attribute(attribute::CAPABILITY_MAJOR)?, attribute(attribute::CAPABILITY_MINOR)?);
+            if capability.0 < 8 {
+                let (major, minor) = capability;
+                return Err(Error::Unfit(format!(
+                    "{name} has compute capability {major}.{minor}; bf16 needs 8.0 (Ampere) or newer: use `device = \"cpu\"`"
+                )));
+            }
+            if attribute(attribute::VIRTUAL_MEMORY)? == 0 {
+                return Err(Error::Unfit(format!(
+                    "{name}: the driver does not manage virtual memory (vGPU?)"
+                )));
+            }
+            let mut primary: Handle = std::ptr::null_mut();
+            driver.retain_primary(&mut primary, device)?;
+            driver.set_current(primary)?;
+            for stream in [&mut compute, &mut copies] {
+                let mut handle: Handle = std::ptr::null_mut();
+                driver.stream_create(&mut handle, NON_BLOCKING)?;
+                *stream = Pointer(handle);
+            }
+            let memory = Memory::reserve(&driver, device, bytes)?;
+            Ok(Self {
+                driver,
+                ordinal,
+                name,
+                capability,
+                context: Pointer(primary),
+                compute,
+                copies,
+                memory,
+                modules: [const { OnceLock::new() }; 2],
+                products: OnceLock::new(),
+                staging: Staging::default(),
+                cached: Cached::default(),
+                poisons: std::env::var_os("HERD_CUDA_POISON").is_some(),
             })
         }
+    }
+}
+
+impl Default for Pointer {
+    fn default() -> Self {
+        Self(std::ptr::null_mut())
+    }
+}
+
+impl std::fmt::Debug for Card {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "cuda:{} ({})", self.0.ordinal, self.0.name)
+    }
+}
+
+impl PartialEq for Card {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.ordinal == other.0.ordinal
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! The order: folders named in `HERD_CUDA_LIBS` (with `:` between them), `CUDA_HOME`, the system's own search (which
 //! reads `LD_LIBRARY_PATH`), the `nvidia/*/lib` folders of Python environments (the active one, then those of the
-//! `python3` on the path), and `/usr/local/cuda`. The driver's library comes with the driver, so for it the system is
-//! asked first.
+//! `python3` on the path), and `/usr/local/cuda`. The driver's library comes with the driver, so for it the system is asked
+//! before all folders but those of `HERD_CUDA_LIBS`.
 
 use super::system::{file_of, load, symbol};
 use std::ffi::{CStr, c_int, c_void};
@@ -88,15 +88,15 @@ impl std::error::Error for Missing {}
 /// Folders to look in, before and after the system's own search.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Folders {
+    pub(super) named: Vec<PathBuf>,
     pub(super) first: Vec<PathBuf>,
     pub(super) last: Vec<PathBuf>,
 }
 
 /// Every folder that is looked in besides the system's own, in order.
 pub fn search_folders() -> Vec<PathBuf> {
-    let Folders { mut first, last } = Folders::of(&|name| std::env::var_os(name));
-    first.extend(last);
-    first
+    let Folders { named, first, last } = Folders::of(&|name| std::env::var_os(name));
+    [named, first, last].concat()
 }
 
 impl Folders {
@@ -104,7 +104,7 @@ impl Folders {
     fn of(variable: &dyn Fn(&str) -> Option<std::ffi::OsString>) -> Self {
         let mut folders = Folders::default();
         if let Some(paths) = variable("HERD_CUDA_LIBS") {
-            folders.first.extend(std::env::split_paths(&paths).filter(|p| !p.as_os_str().is_empty()));
+            folders.named.extend(std::env::split_paths(&paths).filter(|p| !p.as_os_str().is_empty()));
         }
         for name in ["CUDA_HOME", "CUDA_PATH"] {
             if let Some(home) = variable(name) {
@@ -155,6 +155,11 @@ pub struct Library {
     handle: *mut c_void,
 }
 
+// SAFETY: the loader's functions may be called from all threads; the handle is never closed.
+unsafe impl Send for Library {}
+// SAFETY: as above.
+unsafe impl Sync for Library {}
+
 impl Library {
     /// Opens a library of this machine.
     pub fn open(kind: Kind) -> Result<Self, Missing> {
@@ -168,9 +173,9 @@ impl Library {
             paths.filter(|path| path.exists()).collect()
         };
         let by_name = kind.files().iter().map(PathBuf::from).collect();
-        let mut places = [within(&folders.first), by_name, within(&folders.last)];
+        let mut places = [within(&folders.named), within(&folders.first), by_name, within(&folders.last)];
         if kind == Kind::Driver {
-            places.swap(0, 1);
+            places.swap(1, 2);
         }
         for path in places.iter().flatten() {
             match load(path) {
@@ -265,7 +270,8 @@ mod tests {
             ("VIRTUAL_ENV", root.join("venv")),
             ("PATH", root.join("sys/bin")),
         ]);
-        assert_eq!(found.first, ["/mine", "/yours", "/toolkit/lib64", "/toolkit/lib"].map(PathBuf::from));
+        assert_eq!(found.named, ["/mine", "/yours"].map(PathBuf::from));
+        assert_eq!(found.first, ["/toolkit/lib64", "/toolkit/lib"].map(PathBuf::from));
         let packages = root.join("venv/lib/python3.12/site-packages/nvidia");
         assert_eq!(
             found.last,
@@ -284,7 +290,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let file = root.path().join("libcudnn.so.9");
         fs::write(&file, "not a library").unwrap();
-        let folders = Folders { first: vec![root.path().into()], last: Vec::new() };
+        let folders = Folders { named: vec![root.path().into()], ..Folders::default() };
         // A machine with cuDNN in the system's folders opens that one instead.
         if let Err(missing) = Library::open_from(Kind::Cudnn, &folders) {
             let text = missing.to_string();

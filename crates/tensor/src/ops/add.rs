@@ -1,5 +1,6 @@
 //! Residual connection: `y = a + b`; `da = dy`, `db = dy`.
 
+use crate::cuda::bodies;
 use crate::kernels::rows;
 use crate::tape::{Backward, Flow, Slot};
 use crate::{Tape, Tensor, Var, profile};
@@ -14,8 +15,14 @@ impl Tape<'_> {
     pub fn add(&mut self, a: &Var, b: &Var) -> Var {
         assert_eq!(a.shape(), b.shape(), "add: shapes differ");
         let _span = profile::span("add");
-        let mut out = Tensor::stale(a.shape());
-        rows::add(out.make_mut(), a.value().as_slice(), b.value().as_slice());
+        let out = match a.value().card() {
+            Some(_) => bodies::add(a.value(), b.value()),
+            None => {
+                let mut out = Tensor::stale(a.shape());
+                rows::add(out.make_mut(), a.value().as_slice(), b.value().as_slice());
+                out
+            }
+        };
         let state = Add { a: self.slot(a), b: self.slot(b) };
         self.push(out, || state)
     }

@@ -6,6 +6,8 @@
 //! pass, and nothing of size `n x vocabulary` is ever stored. Rows of weight 0 are left out.
 
 use super::select_rows::{gather, scatter};
+use crate::cuda::bodies::loss as on_card;
+use crate::cuda::{Later, bodies};
 use crate::kernels::matmul::{Into, Strided, product};
 use crate::kernels::rows::{loss_gradient, scale};
 use crate::tape::{Backward, Flow, Slot};
@@ -108,6 +110,9 @@ impl<'p> Tape<'p> {
     pub fn linear_cross_entropy(&mut self, x: &Var, w: ParamId, targets: &[u32], weights: &[f32]) -> Var {
         let vocabulary = self.matrix(w, x.width(), "linear_cross_entropy");
         let counted = counted("linear_cross_entropy", x.value(), vocabulary, targets, weights);
+        if x.value().card().is_some() {
+            return self.cross_entropy_on_card(x, w, counted);
+        }
         let weight = self.params().value(w);
         if !self.is_recording() {
             let loss = run(&counted, weight, None);
@@ -130,8 +135,34 @@ impl<'p> Tape<'p> {
         weights: &[f32],
         grads: &mut Grads,
     ) -> f32 {
+        self.cross_entropy_backward_later(x, w, targets, weights, grads).wait()[0]
+    }
+
+    /// [`Tape::cross_entropy_backward`] without waiting for the loss (one number): a card may not have computed it yet.
+    pub fn cross_entropy_backward_later(
+        self,
+        x: Var,
+        w: ParamId,
+        targets: &[u32],
+        weights: &[f32],
+        grads: &mut Grads,
+    ) -> Later {
         let vocabulary = self.matrix(w, x.width(), "cross_entropy_backward");
         let counted = counted("cross_entropy_backward", x.value(), vocabulary, targets, weights);
+        if let Some(card) = x.value().card() {
+            let mut dx = Tensor::stale_on(card, x.value().dtype(), &[counted.rows.len(), x.width()]);
+            let gradients = on_card::Gradients { dx: &mut dx, dw: grads.at_mut(w) };
+            let Counted { rows, x: some, targets, weights } = counted;
+            let loss = on_card::cross_entropy(self.params(), &some, w, &targets, &weights, Some(gradients));
+            drop(some);
+            if rows.len() < x.rows() {
+                let mut all = Tensor::stale_on(card, dx.dtype(), x.shape());
+                bodies::rows::scatter(&dx, &rows, &mut all, Into::Overwrite);
+                dx = all;
+            }
+            self.backward_from([(x, dx)], grads);
+            return Later::coming(loss, 1).unwrap_or_else(|error| panic!("card: {error}"));
+        }
         let mut dx = Tensor::stale(&[counted.rows.len(), x.width()]);
         let loss = run(&counted, self.params().value(w), Some((dx.make_mut(), grads.of_mut(w))));
         let dx = if counted.rows.len() == x.rows() {
@@ -146,14 +177,39 @@ impl<'p> Tape<'p> {
         };
         drop(counted);
         self.backward_from([(x, dx)], grads);
-        loss
+        Later::known(vec![loss])
+    }
+
+    fn cross_entropy_on_card(&mut self, x: &Var, w: ParamId, counted: Counted) -> Var {
+        let Counted { rows, x: some, targets, weights } = counted;
+        let params = self.params();
+        if !self.is_recording() {
+            let loss = on_card::cross_entropy(params, &some, w, &targets, &weights, None);
+            return self.constant(Tensor::scalar_on_card(loss));
+        }
+        let card = some.card().expect("the body of a card");
+        let mut dx = Tensor::stale_on(card, some.dtype(), some.shape());
+        let mut dw = Tensor::zeros_on(card, params.shape(w));
+        let gradients = on_card::Gradients { dx: &mut dx, dw: dw.at_mut() };
+        let loss = on_card::cross_entropy(params, &some, w, &targets, &weights, Some(gradients));
+        let (slot, n) = (self.slot(x), x.rows());
+        self.push(Tensor::scalar_on_card(loss), || CrossEntropy { x: slot, n, rows, w, dx, dw })
     }
 }
 
 impl Backward for CrossEntropy {
     fn backward(self: Box<Self>, grad: Tensor, flow: &mut Flow<'_>) {
-        let factor = grad.item();
         let (mut dx, mut dw) = (self.dx, self.dw);
+        if grad.card().is_some() {
+            bodies::scale(&mut dx, &grad);
+            let place = bodies::Place::of(&dx);
+            bodies::add_scaled_f32(place, flow.grads.at_mut(self.w), &dw, &grad);
+            return match self.rows.len() == self.n {
+                true => flow.give(self.x, dx),
+                false => scatter(flow, self.x, self.n, &self.rows, &dx),
+            };
+        }
+        let factor = grad.item();
         if factor != 1.0 {
             scale(dx.make_mut(), factor);
             scale(dw.make_mut(), factor);

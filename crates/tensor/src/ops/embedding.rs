@@ -1,5 +1,6 @@
 //! Embedding: `y[i] = w[ids[i]]` with `w [vocabulary, d]`, `y [n, d]`; `dw[ids[i]] += dy[i]`.
 
+use crate::cuda::bodies::embedding as on_card;
 use crate::kernels::matmul::SharedMut;
 use crate::tape::{Backward, Flow};
 use crate::{ParamId, Tape, Tensor, Var, profile};
@@ -10,6 +11,11 @@ struct Embedding {
     ids: Vec<u32>,
 }
 
+struct OnCard {
+    w: ParamId,
+    rows: on_card::Sorted,
+}
+
 impl Tape<'_> {
     /// Rows of `w` (`[vocabulary, d]`) for the given ids: `[n, d]`. Panics if an id is outside the vocabulary.
     pub fn embedding(&mut self, w: ParamId, ids: &[u32]) -> Var {
@@ -17,6 +23,12 @@ impl Tape<'_> {
         let shape = self.params().shape(w);
         assert_eq!(shape.len(), 2, "embedding: the table has shape {shape:?}, not [vocabulary, d]");
         let (vocabulary, d) = (shape[0], shape[1]);
+        if let Some(place) = self.params().place() {
+            let outside = ids.iter().find(|id| **id as usize >= vocabulary);
+            assert!(outside.is_none(), "embedding: id {outside:?} is outside the vocabulary of {vocabulary}");
+            let out = on_card::forward(self.params(), place, w, ids);
+            return self.push(out, || OnCard { w, rows: on_card::sorted(place, ids) });
+        }
         let table = self.params().value(w);
         let mut out = Tensor::stale(&[ids.len(), d]);
         for (row, &id) in out.make_mut().chunks_exact_mut(d).zip(ids) {
@@ -48,5 +60,11 @@ impl Backward for Embedding {
                 }
             }
         });
+    }
+}
+
+impl Backward for OnCard {
+    fn backward(self: Box<Self>, grad: Tensor, flow: &mut Flow<'_>) {
+        on_card::backward(&self.rows, &grad, self.w, flow.grads);
     }
 }

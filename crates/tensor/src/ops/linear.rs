@@ -1,6 +1,7 @@
 //! Linear layer: `y = x w^T (+ r)` with `x [n, in]`, `w [out, in]`, `r, y [n, out]`;
 //! `dx = dy w`, `dw += dy^T x`, `dr = dy`.
 
+use crate::cuda::bodies::linear as on_card;
 use crate::kernels::matmul::{Into, Strided, product};
 use crate::tape::{Backward, Flow, Saved, Slot};
 use crate::{ParamId, Tape, Tensor, Var, profile};
@@ -27,11 +28,19 @@ impl<'p> Tape<'p> {
         let _span = profile::span("linear");
         let (n, inputs) = (x.rows(), x.width());
         let outputs = self.matrix(w, inputs, "linear");
+        if let Some(residual) = residual {
+            assert_eq!(residual.shape(), [n, outputs], "linear_add: shape of the residual");
+        }
+        if x.value().card().is_some() {
+            let out = on_card::forward(self.params(), x.value(), w, residual.map(Var::value));
+            let x_slot = self.slot(x);
+            let residual = residual.map_or(Slot::NONE, |r| self.slot(r));
+            return self.push(out, || Linear { x: x_slot, saved: Saved::new(x), w, residual });
+        }
         let mut out = Tensor::stale(&[n, outputs]);
         let into = match residual {
             None => Into::Overwrite,
             Some(residual) => {
-                assert_eq!(residual.shape(), [n, outputs], "linear_add: shape of the residual");
                 out.make_mut().copy_from_slice(residual.value().as_slice());
                 Into::Add
             }
@@ -66,6 +75,15 @@ impl Backward for Linear {
         let (n, outputs) = (grad.rows(), grad.row_len());
         let params = flow.params;
         let inputs = params.shape(self.w)[1];
+        if grad.card().is_some() {
+            let x = self.saved.tensor(params);
+            on_card::backward_w(&x, &grad, self.w, flow.grads);
+            let on = (x.card().expect("as its output"), x.dtype());
+            flow.accumulate_on_card(self.x, on, x.shape(), |dx, into| {
+                on_card::backward_x(params, &grad, self.w, dx, into);
+            });
+            return flow.give(self.residual, grad);
+        }
         let dy = Strided::rows(grad.as_slice(), outputs);
         {
             let x = self.saved.tensor(params);

@@ -4,6 +4,7 @@
 //! The logits exist for one chunk of rows at a time; the backward pass computes them again.
 
 use super::cross_entropy::chunk_rows;
+use crate::cuda::bodies::loss as on_card;
 use crate::kernels::matmul::{Into, Strided, product};
 use crate::kernels::rows::loss_gradient;
 use crate::tape::{Backward, Flow, Saved, Slot};
@@ -30,6 +31,16 @@ impl Tape<'_> {
                 (*target as usize) < vocabulary,
                 "token_logprobs: target {target} of row {row} is outside the vocabulary of {vocabulary}"
             );
+        }
+        if x.value().card().is_some() {
+            let out = on_card::logprobs(self.params(), x.value(), w, targets);
+            let slot = self.slot(x);
+            return self.push(out, || LogProbs {
+                x: slot,
+                saved: Saved::new(x),
+                w,
+                targets: targets.to_vec(),
+            });
         }
         let mut out = Tensor::stale(&[n]);
         let weight = self.params().value(w);
@@ -63,6 +74,12 @@ impl Backward for LogProbs {
     fn backward(self: Box<Self>, grad: Tensor, flow: &mut Flow<'_>) {
         let params = flow.params;
         let x = self.saved.tensor(params);
+        if let Some(card) = x.card() {
+            let mut dx = Tensor::stale_on(card, x.dtype(), x.shape());
+            let gradients = on_card::Gradients { dx: &mut dx, dw: flow.grads.at_mut(self.w) };
+            on_card::logprobs_backward(params, &x, self.w, &self.targets, &grad, gradients);
+            return flow.give(self.x, dx);
+        }
         let (n, d) = (x.rows(), x.row_len());
         let weight = params.value(self.w);
         let vocabulary = weight.len() / d;

@@ -3,6 +3,7 @@
 //!
 //! The output is not kept: consumers compute it again from `x` and `r`.
 
+use crate::cuda::bodies::rms_norm as on_card;
 use crate::isa::by_isa;
 use crate::kernels::elementary::sum;
 use crate::kernels::matmul::{Into, SharedMut};
@@ -25,13 +26,33 @@ struct RmsNorm {
     state: Arc<Normed>,
 }
 
+struct OnCard {
+    x: Tensor,
+    /// `[n]`
+    rstd: Tensor,
+    w: ParamId,
+}
+
+struct OnCardBack {
+    x: Slot,
+    state: Arc<OnCard>,
+}
+
 impl Tape<'_> {
     /// Root-mean-square normalisation of the rows of `x [n, d]`, times `w [d]`.
     pub fn rms_norm(&mut self, x: &Var, w: ParamId, eps: f32) -> Var {
         let _span = profile::span("rms_norm");
         let d = x.width();
+        let spec = self.params().spec(w);
+        assert_eq!(spec.count(), d, "rms_norm: {} has another width than x", spec.name);
+        if x.value().card().is_some() {
+            let (out, rstd) = on_card::forward(self.params(), x.value(), w, eps);
+            let slot = self.slot(x);
+            let state = Arc::new(OnCard { x: x.value().clone(), rstd, w });
+            return self
+                .push_again(out, Arc::clone(&state) as Arc<dyn Again>, || OnCardBack { x: slot, state });
+        }
         let weight = self.params().value(w);
-        assert_eq!(weight.len(), d, "rms_norm: {} has another width than x", self.params().spec(w).name);
         let mut out = Tensor::stale(x.shape());
         let mut rstd = Buffer::stale(x.rows());
         let rows = task_rows(d);
@@ -104,6 +125,26 @@ impl Backward for RmsNorm {
                 *dw += share;
             }
         }
+    }
+}
+
+impl Again for OnCard {
+    fn compute(&self, params: &Params) -> Tensor {
+        on_card::again(params, &self.x, &self.rstd, self.w)
+    }
+}
+
+impl Backward for OnCardBack {
+    fn backward(self: Box<Self>, grad: Tensor, flow: &mut Flow<'_>) {
+        let OnCard { x, rstd, w } = &*self.state;
+        let params = flow.params;
+        if flow.wants(self.x) {
+            let on = (x.card().expect("its values lie there"), x.dtype());
+            flow.accumulate_on_card(self.x, on, x.shape(), |dx, into| {
+                on_card::backward_x(params, x, rstd, *w, &grad, dx, into);
+            });
+        }
+        on_card::backward_w(x, rstd, *w, &grad, flow.grads);
     }
 }
 

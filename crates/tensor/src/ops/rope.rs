@@ -1,6 +1,7 @@
 //! Rotary position embedding by itself (attention has it built in): each head of row `i` is rotated by the angles of
 //! `positions[i]`; the backward pass rotates the gradient back. `x, y [n, heads * head_dim]`.
 
+use crate::cuda::bodies::rope as on_card;
 use crate::kernels::rows::rotate;
 use crate::tape::{Backward, Flow, Slot};
 use crate::{Rope, Tape, Tensor, Var, profile};
@@ -29,8 +30,14 @@ impl Tape<'_> {
             rope.head_dim()
         );
         let _span = profile::span("rope");
-        let mut out = Tensor::from_slice(x.value().as_slice(), x.shape());
-        rotate_rows(out.make_mut(), x.width(), rope, 1.0);
+        let out = match x.value().card() {
+            Some(_) => on_card::rotated(x.value(), rope, x.width() / rope.head_dim(), 1.0),
+            None => {
+                let mut out = Tensor::from_slice(x.value().as_slice(), x.shape());
+                rotate_rows(out.make_mut(), x.width(), rope, 1.0);
+                out
+            }
+        };
         let slot = self.slot(x);
         self.push(out, || Rotated { x: slot, rope: rope.clone() })
     }
@@ -39,7 +46,10 @@ impl Tape<'_> {
 impl Backward for Rotated {
     fn backward(self: Box<Self>, mut grad: Tensor, flow: &mut Flow<'_>) {
         let width = grad.row_len();
-        rotate_rows(grad.make_mut(), width, &self.rope, -1.0);
+        match grad.card() {
+            Some(_) => on_card::rotate(&mut grad, &self.rope, width / self.rope.head_dim(), -1.0),
+            None => rotate_rows(grad.make_mut(), width, &self.rope, -1.0),
+        }
         flow.give(self.x, grad);
     }
 }

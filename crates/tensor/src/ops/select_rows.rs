@@ -1,5 +1,6 @@
 //! Row selection: `y[i] = x[rows[i]]` with `x [n, d]`, `y [rows.len(), d]`; `dx[rows[i]] += dy[i]`.
 
+use crate::cuda::bodies::rows as on_card;
 use crate::kernels::matmul::Into;
 use crate::tape::{Backward, Flow, Slot};
 use crate::{Tape, Tensor, Var};
@@ -22,6 +23,10 @@ impl Tape<'_> {
 /// Copies rows of `x` into a new tensor.
 pub(super) fn gather(x: &Tensor, rows: &[usize]) -> Tensor {
     let (n, d) = (x.rows(), x.row_len());
+    if x.card().is_some() {
+        rows.iter().for_each(|&row| assert!(row < n, "select_rows: row {row} of {n}"));
+        return on_card::gather(x, rows);
+    }
     let mut out = Tensor::stale(&[rows.len(), d]);
     for (out, &row) in out.make_mut().chunks_exact_mut(d).zip(rows) {
         assert!(row < n, "select_rows: row {row} of {n}");
@@ -33,6 +38,11 @@ pub(super) fn gather(x: &Tensor, rows: &[usize]) -> Tensor {
 /// Adds rows of `grad` to the rows of a gradient of `n` rows they were gathered from.
 pub(super) fn scatter(flow: &mut Flow<'_>, slot: Slot, n: usize, rows: &[usize], grad: &Tensor) {
     let d = grad.row_len();
+    if let Some(card) = grad.card() {
+        return flow.accumulate_on_card(slot, (card, grad.dtype()), &[n, d], |dx, into| {
+            on_card::scatter(grad, rows, dx, into);
+        });
+    }
     flow.accumulate(slot, &[n, d], |dx, into| {
         if into == Into::Overwrite {
             dx.fill(0.0);

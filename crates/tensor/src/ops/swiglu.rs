@@ -4,6 +4,7 @@
 //! The output is not kept: consumers compute it again. The gradient takes the place of the input where nobody else
 //! needs it any more.
 
+use crate::cuda::bodies::swiglu as on_card;
 use crate::kernels::{rows::swiglu_backward, swiglu};
 use crate::tape::{Again, Backward, Flow, Slot};
 use crate::{Params, Tape, Tensor, Var, profile};
@@ -17,6 +18,9 @@ struct SwiGlu {
 }
 
 fn forward(gate_up: &Tensor) -> Tensor {
+    if gate_up.card().is_some() {
+        return on_card::forward(gate_up);
+    }
     let f = gate_up.row_len() / 2;
     let mut out = Tensor::stale(&[gate_up.rows(), f]);
     swiglu(gate_up.as_slice(), out.make_mut(), f);
@@ -52,7 +56,10 @@ impl Backward for SwiGlu {
             Ok(Gated(tensor)) => tensor,
             Err(shared) => shared.0.clone(),
         };
-        swiglu_backward(grad.as_slice(), gate_up.make_mut(), grad.row_len());
+        match grad.card() {
+            Some(_) => on_card::backward(&grad, &mut gate_up),
+            None => swiglu_backward(grad.as_slice(), gate_up.make_mut(), grad.row_len()),
+        }
         flow.give(self.x, gate_up);
     }
 }

@@ -10,9 +10,9 @@ use std::ptr::NonNull;
 /// Places are multiples of this many floats: a page.
 const GRAIN: usize = 1024;
 
-/// Which stretches of an endless row are taken, in floats.
+/// Which stretches of an endless row are taken, in floats (on a card: in units of 512 bytes).
 #[derive(Default)]
-struct Places {
+pub(crate) struct Places {
     /// Begin and length of the free stretches below `top`; no two touch each other.
     free: BTreeMap<usize, usize>,
     /// Where the part that was ever taken ends.
@@ -21,7 +21,7 @@ struct Places {
 
 impl Places {
     /// The lowest place for `len`, which must not end beyond `most`; and whether `top` had to rise.
-    fn take(&mut self, len: usize, most: usize) -> Option<(usize, bool)> {
+    pub fn take(&mut self, len: usize, most: usize) -> Option<(usize, bool)> {
         if let Some((&start, &free)) = self.free.iter().find(|(_, free)| **free >= len) {
             self.free.remove(&start);
             if free > len {
@@ -39,7 +39,8 @@ impl Places {
         Some((start, true))
     }
 
-    fn give(&mut self, mut start: usize, mut len: usize) {
+    /// Takes back a place with its length.
+    pub fn give(&mut self, mut start: usize, mut len: usize) {
         if let Some(after) = self.free.remove(&(start + len)) {
             len += after;
         }

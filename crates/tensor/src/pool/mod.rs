@@ -8,6 +8,7 @@
 mod arena;
 
 use arena::Arena;
+pub(crate) use arena::Places;
 use std::alloc::{Layout, alloc, alloc_zeroed, dealloc, handle_alloc_error};
 use std::collections::BTreeMap;
 use std::ptr::NonNull;

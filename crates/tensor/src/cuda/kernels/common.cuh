@@ -1,5 +1,15 @@
-// What every kernel shares. NVRTC needs no header of the toolkit: bf16 is its bits, all arithmetic is in f32.
+// What every kernel shares. NVRTC needs no header of the toolkit: bf16 is its bits, all arithmetic is in f32. The program
+// is compiled once for each type of activations: REAL_BF16 or REAL_F32.
 typedef unsigned short bf16;
+#ifdef REAL_F32
+typedef float real;
+#else
+typedef bf16 real;
+#endif
+#ifndef KERNEL
+#define KERNEL(name) extern "C" __global__ void name
+#define DYNAMIC_SHARED(name) extern __shared__ __align__(16) unsigned char name[]
+#endif
 
 __device__ inline float load(bf16 x) { return __uint_as_float((unsigned)x << 16); }
 __device__ inline float load(float x) { return x; }
@@ -13,7 +23,9 @@ __device__ inline bf16 to_bf16(float x) {
 __device__ inline void store(bf16* p, float x) { *p = to_bf16(x); }
 __device__ inline void store(float* p, float x) { *p = x; }
 
-// Threads of a block that reduces; a power of two.
+#define LEAST __uint_as_float(0xff800000u)  // minus infinity
+
+// Threads of a block, in every kernel but those of attention on tensor cores; a power of two.
 #define THREADS 256
 
 // Sum or maximum over the block, the same bits every time: a tree of fixed shape. All threads get the result.

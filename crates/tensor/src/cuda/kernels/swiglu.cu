@@ -1,6 +1,6 @@
 // ops/swiglu.rs on a card: rows [gate | up] of 2 f, one thread a pair; n f threads in blocks of THREADS.
 
-extern "C" __global__ void swiglu(const bf16* gate_up, bf16* y, size_t pairs, int f) {
+KERNEL(swiglu)(const real* gate_up, real* y, size_t pairs, int f) {
     const size_t i = (size_t)blockIdx.x * THREADS + threadIdx.x;
     if (i >= pairs) return;
     const size_t at = i / f * 2 * f + i % f;
@@ -9,7 +9,7 @@ extern "C" __global__ void swiglu(const bf16* gate_up, bf16* y, size_t pairs, in
 }
 
 // The gradient takes the place of the input.
-extern "C" __global__ void swiglu_backward(bf16* gate_up, const bf16* dy, size_t pairs, int f) {
+KERNEL(swiglu_backward)(real* gate_up, const real* dy, size_t pairs, int f) {
     const size_t i = (size_t)blockIdx.x * THREADS + threadIdx.x;
     if (i >= pairs) return;
     const size_t at = i / f * 2 * f + i % f;

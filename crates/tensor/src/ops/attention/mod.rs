@@ -14,6 +14,7 @@ mod backward;
 mod forward;
 mod panels;
 
+use crate::cuda::bodies::attention as on_card;
 use crate::kernels::rows::rotate;
 use crate::pool::Buffer;
 use crate::tape::{Backward, Flow, Slot};
@@ -139,6 +140,15 @@ struct Attended {
     lse: Buffer,
 }
 
+struct OnCard {
+    qkv_slot: Slot,
+    call: Attention,
+    /// Queries and keys rotated.
+    qkv: Tensor,
+    out: Tensor,
+    lse: Tensor,
+}
+
 impl Tape<'_> {
     /// Attention of packed rows `[q heads | k heads | v heads]`: `qkv [n, (h + 2 kv) hd]` to `[n, h hd]`. Rotation of q
     /// and k happens inside. Panics if the shapes, segments or positions do not fit.
@@ -158,6 +168,12 @@ impl Tape<'_> {
             assert_eq!(rope.head_dim(), shape.head_dim, "attention: head_dim of the RoPE table");
         }
         let _span = profile::span("attention");
+        if qkv.value().card().is_some() {
+            let (rotated, out, lse) = on_card::forward(call, qkv.value());
+            let qkv_slot = self.slot(qkv);
+            let call = call.clone();
+            return self.push(out.clone(), || OnCard { qkv_slot, call, qkv: rotated, out, lse });
+        }
         let mut out = Tensor::stale(&[n, shape.heads * shape.head_dim]);
         let mut lse = Buffer::stale(shape.heads * n);
         forward::run(call, qkv.value().as_slice(), n, out.make_mut(), &mut lse);
@@ -183,6 +199,13 @@ impl Backward for Attended {
             grad.as_slice(),
             d_qkv.make_mut(),
         );
+        flow.give(self.qkv_slot, d_qkv);
+    }
+}
+
+impl Backward for OnCard {
+    fn backward(self: Box<Self>, grad: Tensor, flow: &mut Flow<'_>) {
+        let d_qkv = on_card::backward(&self.call, &self.qkv, &self.out, &self.lse, &grad);
         flow.give(self.qkv_slot, d_qkv);
     }
 }

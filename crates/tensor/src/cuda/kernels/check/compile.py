@@ -1,17 +1,28 @@
-"""Compiles every kernel for the cards Herd is meant for, without a card: NVRTC comes from PyPI (nvidia-cuda-nvrtc).
+"""Compiles the kernels for the cards Herd is meant for, without a card: NVRTC comes from PyPI (nvidia-cuda-nvrtc).
 
     pip install nvidia-cuda-nvrtc && python3 compile.py
 
-A kernel that does not compile is told with NVRTC's own words; exit code 1."""
+The program is put together as `compile.rs` does, once for each type of activations. If it does not compile, NVRTC's own words
+are told; exit code 1."""
 
 import ctypes
 import glob
 import importlib.util
+import re
 import sys
 from pathlib import Path
 
 ARCHITECTURES = ["sm_80", "sm_90", "sm_100"]
 KERNELS = Path(__file__).parent.parent
+
+
+def sources():
+    """The files in the order of `compile.rs`, which names them all."""
+    names = re.findall(r'include_str!\("kernels/([^"]+)"\)', (KERNELS.parent / "compile.rs").read_text())
+    missing = {p.name for p in KERNELS.glob("*.cu*")} - set(names)
+    if missing:
+        sys.exit(f"compile.rs does not name {', '.join(sorted(missing))}")
+    return [KERNELS / name for name in names]
 
 
 def library():
@@ -22,34 +33,35 @@ def library():
     return ctypes.CDLL(found[0])
 
 
-def compile(nvrtc, name, source, architecture):
-    """The machine code's size, and the log if that failed."""
+def compile(nvrtc, source, architecture, real):
+    """The machine code, and the log if that failed."""
     program = ctypes.c_void_p()
     call = lambda f, *a: getattr(nvrtc, f)(*a)
-    assert call("nvrtcCreateProgram", ctypes.byref(program), source, name.encode(), 0, None, None) == 0
-    options = [f"--gpu-architecture={architecture}".encode(), b"--std=c++17", b"-default-device"]
+    assert call("nvrtcCreateProgram", ctypes.byref(program), source, b"herd.cu", 0, None, None) == 0
+    options = [f"--gpu-architecture={architecture}".encode(), b"--std=c++17", b"-default-device", real]
     status = call("nvrtcCompileProgram", program, len(options), (ctypes.c_char_p * len(options))(*options))
     size = ctypes.c_size_t()
     if status != 0:
         call("nvrtcGetProgramLogSize", program, ctypes.byref(size))
         log = ctypes.create_string_buffer(size.value)
         call("nvrtcGetProgramLog", program, log)
-        return 0, log.value.decode()
+        return b"", log.value.decode()
     assert call("nvrtcGetCUBINSize", program, ctypes.byref(size)) == 0
-    return size.value, ""
+    code = ctypes.create_string_buffer(size.value)
+    assert call("nvrtcGetCUBIN", program, code) == 0
+    return code.raw, ""
 
 
 def main():
     nvrtc = library()
-    common = (KERNELS / "common.cuh").read_text()
-    sources = sorted(KERNELS.glob("*.cu"))
-    failed = not sources
-    for path in sources:
-        source = f"{common}\n#line 1 \"{path.name}\"\n{path.read_text()}".encode()
+    files = sources()
+    source = "".join(f'#line 1 "{path.name}"\n{path.read_text()}\n' for path in files).encode()
+    failed = False
+    for real in ("F32", "BF16"):
         for architecture in ARCHITECTURES:
-            size, log = compile(nvrtc, path.name, source, architecture)
-            print(f"{path.name:<20} {architecture:<7} {size:>7} bytes" if size else f"{path.name} {architecture} FAILED\n{log}")
-            failed |= size == 0
+            code, log = compile(nvrtc, source, architecture, f"-DREAL_{real}".encode())
+            print(f"{real:<5} {architecture:<7} {len(code):>8} bytes" if code else f"{real} {architecture} FAILED\n{log}")
+            failed |= not code
     sys.exit(failed)
 
 

@@ -3,46 +3,29 @@
 //
 //     g++ -std=c++20 -O1 -fsanitize=thread -pthread on_cpu.cpp -o on_cpu && ./on_cpu
 //
-// It proves index arithmetic, formulas and barriers. Only a card proves launches, memory on the card, the compiler's
-// code for it, and speed.
+// It proves index arithmetic, formulas and barriers. Launches are proven by tests/card.rs. Only a card proves memory on the
+// card, the compiler's code for it, and speed.
 
-#include <barrier>
-#include <bit>
-#include <cmath>
-#include <cstdio>
-#include <functional>
-#include <random>
-#include <thread>
-#include <vector>
-
-struct Index { unsigned x; };
-thread_local Index threadIdx;
-static Index blockIdx, gridDim;
-static std::barrier<>* block_barrier;
-#define __global__
-#define __device__
-#define __shared__ static
-static void __syncthreads() { block_barrier->arrive_and_wait(); }
-static float __uint_as_float(unsigned x) { return std::bit_cast<float>(x); }
-static unsigned __float_as_uint(float x) { return std::bit_cast<unsigned>(x); }
+#define REAL_THREADS
+#define REAL_BF16
+#include "cpu.hpp"
 #include "../common.cuh"
+#include "../mma.cuh"
+#include "../elementwise.cu"
 #include "../rms_norm.cu"
 #include "../swiglu.cu"
 #include "../rope.cu"
 #include "../cross_entropy.cu"
 #include "../adamw.cu"
 #include "../embedding.cu"
+#include "../attention.cu"
+#include "../attention_mma.cu"
+#include <algorithm>
+#include <cstdio>
+#include <random>
 
-static void launch(size_t blocks, const std::function<void()>& kernel) {
-    gridDim.x = blocks;
-    for (unsigned b = 0; b < blocks; b++) {
-        blockIdx.x = b;
-        std::barrier<> barrier(THREADS);
-        block_barrier = &barrier;
-        std::vector<std::thread> threads;
-        for (unsigned t = 0; t < THREADS; t++) threads.emplace_back([&kernel, t] { threadIdx.x = t; kernel(); });
-        for (auto& thread : threads) thread.join();
-    }
+static void launch(size_t blocks, const std::function<void()>& kernel, unsigned y = 1, unsigned threads = THREADS) {
+    cpu::launch({(unsigned)blocks, y, 1}, threads, kernel);
 }
 static size_t blocks(size_t items) { return (items + THREADS - 1) / THREADS; }
 
@@ -83,20 +66,17 @@ static const double BF16 = 1.0 / 250, F32 = 1e-5;
 
 static void check_rms_norm() {
     const int n = 3, d = 300;  // more than a block's threads, and no multiple of them
-    auto x = halves(n * d), residual = halves(n * d), dy = halves(n * d), dx = halves(n * d);
+    auto x = halves(n * d), dy = halves(n * d), dx = halves(n * d);
     auto w = uniform(d), dw = uniform(d);
-    auto sum = poisoned<bf16>(n * d), y = poisoned<bf16>(n * d);
+    auto y = poisoned<bf16>(n * d);
     auto rstd = poisoned<float>(n);
-    launch(n, [&] { rms_norm(x.data(), residual.data(), sum.data(), w.data(), y.data(), rstd.data(), d, 1e-5f); });
-    std::vector<double> sum_(n * d), y_(n * d), dx_(n * d), dw_(dw.begin(), dw.end()), r_(n);
+    launch(n, [&] { rms_norm(x.data(), w.data(), y.data(), rstd.data(), d, 1e-5f); });
+    std::vector<double> y_(n * d), dx_(n * d), dw_(dw.begin(), dw.end()), r_(n);
     for (int i = 0; i < n; i++) {
         double squares = 0, dot = 0;
-        for (int j = 0; j < d; j++) {
-            sum_[i * d + j] = value(x[i * d + j]) + value(residual[i * d + j]);
-            squares += std::pow(value(to_bf16(sum_[i * d + j])), 2);
-        }
+        for (int j = 0; j < d; j++) squares += std::pow(value(x[i * d + j]), 2);
         double r = r_[i] = 1 / std::sqrt(squares / d + 1e-5);
-        auto s = [&](int j) { return value(to_bf16(sum_[i * d + j])); };
+        auto s = [&](int j) { return value(x[i * d + j]); };
         for (int j = 0; j < d; j++) {
             y_[i * d + j] = s(j) * r * w[j];
             dot += w[j] * value(dy[i * d + j]) * s(j) * r;
@@ -105,15 +85,16 @@ static void check_rms_norm() {
         for (int j = 0; j < d; j++)
             dx_[i * d + j] = value(dx[i * d + j]) + r * (w[j] * value(dy[i * d + j]) - s(j) * r * dot / d);
     }
-    same("rms_norm sum", sum, sum_, BF16);
     same("rms_norm y", y, y_, BF16);
     same("rms_norm rstd", rstd, r_, F32);
-    auto alone = poisoned<bf16>(n * d);
-    launch(n, [&] { rms_norm(sum.data(), nullptr, nullptr, w.data(), alone.data(), rstd.data(), d, 1e-5f); });
-    same("rms_norm no residual", alone, y_, BF16);
-    launch(n, [&] { rms_norm_dx(sum.data(), w.data(), rstd.data(), dy.data(), dx.data(), d, 1); });
+    auto again = poisoned<bf16>(n * d);
+    launch(blocks(n * d), [&] { rms_norm_again(x.data(), w.data(), rstd.data(), again.data(), n * d, d); });
+    same("rms_norm again", again, y_, BF16);
+    launch(n, [&] { rms_norm_dx(x.data(), w.data(), rstd.data(), dy.data(), dx.data(), d, 1); });
     same("rms_norm dx", dx, dx_, BF16);
-    launch(blocks(d), [&] { rms_norm_dw(sum.data(), rstd.data(), dy.data(), dw.data(), n, d); });
+    auto shares = poisoned<float>(2 * d);
+    launch(blocks(d), [&] { rms_norm_dw(x.data(), rstd.data(), dy.data(), shares.data(), n, d, 2); }, 2);
+    launch(blocks(d), [&] { add_shares(shares.data(), dw.data(), 2, d); });
     same("rms_norm dw", dw, dw_, F32);
 }
 
@@ -145,14 +126,15 @@ static void check_rope() {
         for (size_t i = 0; i < n; i++)
             for (size_t h = 0; h < heads; h++)
                 for (size_t j = 0; j < half; j++) {
+                    // The last of three heads is not rotated.
                     size_t at = (i * heads + h) * 2 * half + j;
-                    double c = cos[positions[i] * half + j], s = direction * sin[positions[i] * half + j];
+                    double c = h < 2 ? cos[positions[i] * half + j] : 1, s = h < 2 ? direction * sin[positions[i] * half + j] : 0;
                     want[at] = value(x[at]) * c - value(x[at + half]) * s;
                     want[at + half] = value(x[at + half]) * c + value(x[at]) * s;
                 }
         auto y = x;
         launch(blocks(x.size() / 2), [&] {
-            rope(y.data(), cos.data(), sin.data(), positions.data(), x.size() / 2, heads, half, direction);
+            rope(y.data(), y.data(), cos.data(), sin.data(), positions.data(), x.size() / 2, heads, 2, half, direction);
         });
         same(direction > 0 ? "rope" : "rope backward", y, want, BF16);
     }
@@ -164,22 +146,24 @@ static void check_cross_entropy() {
     std::vector<unsigned> targets = {0, 999, 500};
     std::vector<float> weights = {1.f, 0.25f, 0.f};
     auto dz = poisoned<bf16>(n * v);
-    auto nll = poisoned<float>(n);
-    std::vector<double> dz_(n * v), nll_(n);
+    auto nll = poisoned<float>(n), logprob = poisoned<float>(n);
+    std::vector<double> dz_(n * v), nll_(n), logprob_(n);
     for (int i = 0; i < n; i++) {
         double sum = 0;
         for (int j = 0; j < v; j++) sum += std::exp((double)z[i * v + j]);
         for (int j = 0; j < v; j++)
             dz_[i * v + j] = weights[i] * (std::exp((double)z[i * v + j]) / sum - (j == (int)targets[i]));
-        nll_[i] = -weights[i] * (z[i * v + targets[i]] - std::log(sum));
+        logprob_[i] = z[i * v + targets[i]] - std::log(sum);
+        nll_[i] = -weights[i] * logprob_[i];
     }
-    launch(n, [&] { loss_gradient(z.data(), targets.data(), weights.data(), dz.data(), nll.data(), v); });
+    launch(n, [&] { loss_gradient(z.data(), targets.data(), weights.data(), dz.data(), logprob.data(), nll.data(), v, 1.f); });
     // Most of these are near 1e-3, so the tolerance for values near 1 would see nothing.
     for (auto& x : dz_) x *= 1000;
     std::vector<double> scaled;
     for (bf16 x : dz) scaled.push_back(1000 * value(x));
     same("cross_entropy dz", scaled, dz_, BF16);
     same("cross_entropy nll", nll, nll_, F32);
+    same("cross_entropy logprob", logprob, logprob_, F32);
 }
 
 static void check_adamw() {
@@ -189,28 +173,132 @@ static void check_adamw() {
     double squares = 0;
     for (float x : g) squares += (double)x * x;
     auto shares = poisoned<double>(2);
-    auto clip = poisoned<float>(1), norm = poisoned<float>(1);
+    auto report = poisoned<float>(2);
+    const float lr = 0.01f, b1 = 0.9f, b2 = 0.95f;
+    const double keep = 0.99, eps = 1e-8;
+    unsigned steps = 2;
+    Rule rule;
     launch(2, [&] { sum_of_squares(g.data(), shares.data(), n); });
-    launch(1, [&] { clip_factor(shares.data(), 2, 1.f, clip.data(), norm.data()); });
-    same("gradient norm", norm, {std::sqrt(squares)}, F32);
-    same("clip factor", clip, {1 / std::sqrt(squares)}, F32);
-    const double keep = 0.99, b1 = 0.9, b2 = 0.95, rate = 0.01, root = 1.5, eps = 1e-8, factor = clip[0];
+    launch(1, [&] { adamw_rule(shares.data(), 2, nullptr, 1.f, lr, b1, b2, &steps, &rule, report.data()); });
+    same("gradient norm", report, {std::sqrt(squares), 0}, F32);
+    const double rate = lr / (1 - std::pow(b1, 3)), root = 1 / std::sqrt(1 - std::pow(b2, 3));
+    same("adamw rule", std::vector<float>{rule.clip, rule.rate, rule.root, rule.apply},
+         {1 / std::sqrt(squares), rate, root, 1}, F32);
     std::vector<double> w_(n), m_(n), v_(n);
     for (size_t i = 0; i < n; i++) {
-        double grad = g[i] * factor;
+        double grad = g[i] * rule.clip;
         m_[i] = b1 * m[i] + (1 - b1) * grad;
         v_[i] = b2 * v[i] + (1 - b2) * grad * grad;
         w_[i] = w[i] * keep - rate * m_[i] / (std::sqrt(v_[i]) * root + eps);
     }
     auto copy = poisoned<bf16>(n);
+    auto halves_of = [](const std::vector<float>& x) {
+        std::vector<bf16> out;
+        for (float value : x) out.push_back(to_bf16(value));
+        return out;
+    };
+    auto w2 = w, g2 = g;
+    auto m2 = halves_of(m), v2 = halves_of(v);
     launch(blocks(n), [&] {
-        adamw(w.data(), g.data(), m.data(), v.data(), copy.data(), clip.data(), n, keep, b1, b2, rate, root, eps);
+        adamw_f32(w.data(), g.data(), m.data(), v.data(), copy.data(), &rule, &steps, n, 0, keep, b1, b2, eps);
+    });
+    launch(blocks(n), [&] {
+        adamw_bf16(w2.data(), g2.data(), m2.data(), v2.data(), nullptr, &rule, &steps, n, 0, keep, b1, b2, eps);
     });
     same("adamw w", w, w_, F32);
     same("adamw m", m, m_, F32);
     same("adamw v", v, v_, F32);
     same("adamw bf16 copy", copy, w_, BF16);
     same("adamw clears g", g, std::vector<double>(n, 0.0), 0.0);
+    same("adamw m in bf16", m2, m_, 3 * BF16);
+    same("adamw v in bf16", v2, v_, 3 * BF16);
+    const float infinite = 1.f / 0.f;
+    launch(1, [&] { adamw_rule(shares.data(), 2, &infinite, 1.f, lr, b1, b2, &steps, &rule, report.data()); });
+    g = uniform(n);
+    launch(blocks(n), [&] {
+        adamw_f32(w.data(), g.data(), m.data(), v.data(), copy.data(), &rule, &steps, n, 0, keep, b1, b2, eps);
+    });
+    same("a loss that is infinite", w, w_, F32);
+    same("clears g and counts not", g, std::vector<double>(n, 0.0), steps == 3 ? 0.0 : -1.0);
+}
+
+static void check_moves() {
+    const size_t n = 4, d = 90;
+    auto x = halves(n * d), y = poisoned<bf16>(3 * d), dx = halves(n * d), sum = poisoned<bf16>(n * d);
+    std::vector<unsigned> rows = {2, 0, 2}, starts = {0, 1, 1, 3, 3}, from = {1, 0, 2};
+    launch(blocks(3 * d), [&] { gather_rows(x.data(), rows.data(), y.data(), 3 * d, d); });
+    std::vector<double> y_, sum_, added(n * d);
+    for (unsigned r : rows)
+        for (size_t j = 0; j < d; j++) y_.push_back(value(x[r * d + j]));
+    for (size_t i = 0; i < n * d; i++) sum_.push_back(value(x[i]) + value(dx[i])), added[i] = value(dx[i]);
+    for (size_t i = 0; i < 3; i++)
+        for (size_t j = 0; j < d; j++) added[rows[i] * d + j] += value(y[i * d + j]);
+    same("gather_rows", y, y_, 0.0);
+    launch(blocks(n * d), [&] { add(x.data(), dx.data(), sum.data(), n * d); });
+    same("add", sum, sum_, BF16);
+    launch(blocks(n * d), [&] { scatter_rows(y.data(), starts.data(), from.data(), dx.data(), n * d, d, 1); });
+    same("scatter_rows", dx, added, BF16);
+}
+
+// One head, both kernels: 70 rows in two documents.
+static void check_attention() {
+    const int n = 70, hd = 64, width = 3 * hd;
+    const float scale = 0.125f;
+    auto qkv = halves(n * width), dout = halves(n * hd);
+    for (auto& x : qkv) x = to_bf16(0.5f * load(x));
+    std::vector<unsigned> first(n), prefix(2 * n);
+    for (int i = 0; i < n; i++) first[i] = i < 33 ? 0 : 33;
+    std::vector<double> out_(n * hd), lse_(n), d_(n * width);
+    for (int i = 0; i < n; i++) {
+        std::vector<double> p(n);
+        double sum = 0, delta = 0;
+        for (int j = first[i]; j <= i; j++) {
+            double s = 0;
+            for (int c = 0; c < hd; c++) s += value(qkv[i * width + c]) * value(qkv[j * width + hd + c]);
+            sum += p[j] = std::exp(s * scale);
+        }
+        lse_[i] = std::log(sum);
+        for (int j = first[i]; j <= i; j++)
+            for (int c = 0; c < hd; c++) out_[i * hd + c] += p[j] / sum * value(qkv[j * width + 2 * hd + c]);
+        for (int c = 0; c < hd; c++) delta += out_[i * hd + c] * value(dout[i * hd + c]);
+        for (int j = first[i]; j <= i; j++) {
+            double dp = 0;
+            for (int c = 0; c < hd; c++) dp += value(dout[i * hd + c]) * value(qkv[j * width + 2 * hd + c]);
+            const double ds = p[j] / sum * (dp - delta) * scale;
+            for (int c = 0; c < hd; c++) {
+                d_[i * width + c] += ds * value(qkv[j * width + hd + c]);
+                d_[j * width + hd + c] += ds * value(qkv[i * width + c]);
+                d_[j * width + 2 * hd + c] += p[j] / sum * value(dout[i * hd + c]);
+            }
+        }
+    }
+    for (bool mma : {false, true}) {
+        const int tile = mma ? 64 : 32, tiles = (n + tile - 1) / tile, threads = mma ? 128 : 256;
+        std::vector<unsigned> starts = {0}, visits, key_starts = {0}, key_visits;
+        for (int q = 0; q < tiles; starts.push_back(visits.size()), q++)
+            for (int k = 0; k <= q; k++) visits.push_back(2 * k + 1);
+        for (int k = 0; k < tiles; key_starts.push_back(key_visits.size()), k++)
+            for (int q = k; q < tiles; q++) key_visits.push_back(2 * q + 1);
+        auto out = poisoned<bf16>(n * hd), d = poisoned<bf16>(n * width);
+        auto lse = poisoned<float>(n), delta = poisoned<float>(n);
+        launch(tiles, [&] {
+            (mma ? attention_forward_64 : attention_forward)(qkv.data(), out.data(), lse.data(), starts.data(), visits.data(),
+                                                             first.data(), prefix.data(), n, 1, 1, hd, scale);
+        }, 1, threads);
+        launch(blocks(n), [&] { attention_delta(out.data(), dout.data(), delta.data(), n, 1, hd); });
+        launch(tiles, [&] {
+            (mma ? attention_dq_64 : attention_dq)(qkv.data(), dout.data(), lse.data(), delta.data(), d.data(), starts.data(),
+                                                   visits.data(), first.data(), prefix.data(), n, 1, 1, hd, scale);
+        }, 1, threads);
+        launch(tiles, [&] {
+            (mma ? attention_dkv_64 : attention_dkv)(qkv.data(), dout.data(), lse.data(), delta.data(), d.data(),
+                                                     key_starts.data(), key_visits.data(), first.data(), prefix.data(), n, 1,
+                                                     1, hd, scale);
+        }, 1, threads);
+        same(mma ? "attention mma out" : "attention out", out, out_, 2 * BF16);
+        same(mma ? "attention mma lse" : "attention lse", lse, lse_, mma ? 1e-4 : F32);
+        same(mma ? "attention mma d_qkv" : "attention d_qkv", d, d_, 4 * BF16);
+    }
 }
 
 static void check_embedding() {
@@ -239,6 +327,8 @@ int main() {
     check_rope();
     check_cross_entropy();
     check_adamw();
+    check_moves();
+    check_attention();
     std::printf(failures ? "%d FAILED\n" : "all kernels agree\n", failures);
     return failures != 0;
 }

@@ -1,0 +1,278 @@
+// attention.cu on tensor cores: bf16, head_dim 64 or 128, tiles of 64 x 64, four warps of which each owns 16 rows of its
+// block's tile. Scores and their gradients stay in registers: the output fragments of one product are the left-hand
+// fragments of the next. Probabilities and ds are rounded to bf16 before they are multiplied.
+#ifdef REAL_BF16
+#define ROWS 64
+#define WARPS 4
+
+// Rows row0.. of `column`.. of x [n, width] into a shared tile, 16 bytes a thread; zeros beyond the end.
+template <int HD>
+__device__ inline void load_tile(bf16* tile, const bf16* x, int n, int width, int column, int row0) {
+    for (int i = threadIdx.x; i < ROWS * (HD / 8); i += 32 * WARPS) {
+        const int r = i / (HD / 8), c = i % (HD / 8) * 8;
+        uint4 value = {0, 0, 0, 0};
+        if (row0 + r < n) value = *(const uint4*)(x + (size_t)(row0 + r) * width + column + c);
+        *(uint4*)(tile + r * (HD + 8) + c) = value;
+    }
+}
+
+// Writes fragments [16, HD] times a factor to rows row0.. of `column`.. of x [n, width].
+template <int HD>
+__device__ inline void store_rows(bf16* x, int n, int width, int column, int row0, float (*acc)[4], const float* factor) {
+    const int lane = threadIdx.x % 32;
+    for (int half = 0; half < 2; half++) {
+        const int row = row0 + lane / 4 + 8 * half;
+        if (row >= n) continue;
+        unsigned* to = (unsigned*)(x + (size_t)row * width + column) + lane % 4;
+#pragma unroll
+        for (int nt = 0; nt < HD / 8; nt++)
+            to[nt * 4] = pack(acc[nt][2 * half] * factor[half], acc[nt][2 * half + 1] * factor[half]);
+    }
+}
+
+template <int HD>
+__device__ void forward_mma(const bf16* qkv, bf16* out, float* lse, const unsigned* starts, const unsigned* visits,
+                            const unsigned* first, const unsigned* prefix, int n, int heads, int kv_heads, float scale) {
+    DYNAMIC_SHARED(tiles);
+    const int P = HD + 8;
+    bf16 *q = (bf16*)tiles, *k = q + ROWS * P, *v = k + ROWS * P;
+    const int lane = threadIdx.x % 32, own = threadIdx.x / 32 * 16, head = blockIdx.y, q0 = blockIdx.x * ROWS;
+    const int width = (heads + 2 * kv_heads) * HD, kv_head = head / (heads / kv_heads);
+    const float base2 = scale * 1.4426950408889634f;
+    load_tile<HD>(q, qkv, n, width, head * HD, q0);
+    __syncthreads();
+    unsigned qa[HD / 16][4];
+#pragma unroll
+    for (int c = 0; c < HD / 16; c++) load_a(qa[c], q, P, own, c * 16);
+    float acc[HD / 8][4] = {}, top[2] = {LEAST, LEAST}, sum[2] = {0.f, 0.f};
+    for (unsigned at = starts[blockIdx.x]; at < starts[blockIdx.x + 1]; at++) {
+        const int k0 = visits[at] / 2 * ROWS, check = visits[at] % 2;
+        __syncthreads();
+        load_tile<HD>(k, qkv, n, width, (heads + kv_head) * HD, k0);
+        load_tile<HD>(v, qkv, n, width, (heads + kv_heads + kv_head) * HD, k0);
+        __syncthreads();
+        float s[ROWS / 8][4] = {};
+#pragma unroll
+        for (int c = 0; c < HD / 16; c++)
+#pragma unroll
+            for (int t = 0; t < ROWS / 16; t++) {
+                unsigned b[4];
+                load_b_rows(b, k, P, t * 16, c * 16);
+                mma_bf16(s[2 * t], qa[c], b[0], b[1]);
+                mma_bf16(s[2 * t + 1], qa[c], b[2], b[3]);
+            }
+        float high[2] = {top[0], top[1]}, fade[2], base[2];
+#pragma unroll
+        for (int t = 0; t < ROWS / 8; t++)
+#pragma unroll
+            for (int e = 0; e < 4; e++) {
+                const int i = q0 + own + lane / 4 + e / 2 * 8, j = k0 + t * 8 + lane % 4 * 2 + e % 2;
+                s[t][e] = check && !visible(first, prefix, n, i, j) ? LEAST : s[t][e] * base2;
+                high[e / 2] = s[t][e] > high[e / 2] ? s[t][e] : high[e / 2];
+            }
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            for (int mask = 1; mask < 4; mask *= 2) {
+                const float other = shuffle_xor(high[h], mask);
+                high[h] = other > high[h] ? other : high[h];
+            }
+            base[h] = high[h] == LEAST ? 0.f : high[h];
+            fade[h] = exp2f(top[h] - base[h]);
+            top[h] = high[h];
+            sum[h] *= fade[h];
+        }
+#pragma unroll
+        for (int t = 0; t < ROWS / 8; t++)
+#pragma unroll
+            for (int e = 0; e < 4; e++) s[t][e] = exp2f(s[t][e] - base[e / 2]), sum[e / 2] += s[t][e];
+#pragma unroll
+        for (int t = 0; t < HD / 8; t++)
+#pragma unroll
+            for (int e = 0; e < 4; e++) acc[t][e] *= fade[e / 2];
+#pragma unroll
+        for (int c = 0; c < ROWS / 16; c++) {
+            const unsigned a[4] = {pack(s[2 * c][0], s[2 * c][1]), pack(s[2 * c][2], s[2 * c][3]),
+                                   pack(s[2 * c + 1][0], s[2 * c + 1][1]), pack(s[2 * c + 1][2], s[2 * c + 1][3])};
+#pragma unroll
+            for (int t = 0; t < HD / 16; t++) {
+                unsigned b[4];
+                load_b_columns(b, v, P, c * 16, t * 16);
+                mma_bf16(acc[2 * t], a, b[0], b[1]);
+                mma_bf16(acc[2 * t + 1], a, b[2], b[3]);
+            }
+        }
+    }
+    float inverse[2];
+    for (int h = 0; h < 2; h++) {
+        for (int mask = 1; mask < 4; mask *= 2) sum[h] += shuffle_xor(sum[h], mask);
+        inverse[h] = 1.f / sum[h];
+        const int row = q0 + own + lane / 4 + 8 * h;
+        if (lane % 4 == 0 && row < n) lse[(size_t)head * n + row] = (top[h] + log2f(sum[h])) * 0.6931471805599453f;
+    }
+    store_rows<HD>(out, n, heads * HD, head * HD, q0 + own, acc, inverse);
+}
+
+// Rows of queries are this block's; keys pass by.
+template <int HD>
+__device__ void dq_mma(const bf16* qkv, const bf16* dout, const float* lse, const float* delta, bf16* dqkv,
+                       const unsigned* starts, const unsigned* visits, const unsigned* first, const unsigned* prefix, int n,
+                       int heads, int kv_heads, float scale) {
+    DYNAMIC_SHARED(tiles);
+    const int P = HD + 8;
+    bf16 *q = (bf16*)tiles, *g = q + ROWS * P, *k = g + ROWS * P, *v = k + ROWS * P;
+    const int lane = threadIdx.x % 32, own = threadIdx.x / 32 * 16, head = blockIdx.y, q0 = blockIdx.x * ROWS;
+    const int width = (heads + 2 * kv_heads) * HD, kv_head = head / (heads / kv_heads);
+    load_tile<HD>(q, qkv, n, width, head * HD, q0);
+    load_tile<HD>(g, dout, n, heads * HD, head * HD, q0);
+    float acc[HD / 8][4] = {}, of_lse[2] = {0.f, 0.f}, of_delta[2] = {0.f, 0.f};
+    for (int h = 0; h < 2; h++) {
+        const int row = q0 + own + lane / 4 + 8 * h;
+        if (row < n) of_lse[h] = lse[(size_t)head * n + row], of_delta[h] = delta[(size_t)head * n + row];
+    }
+    for (unsigned at = starts[blockIdx.x]; at < starts[blockIdx.x + 1]; at++) {
+        const int k0 = visits[at] / 2 * ROWS, check = visits[at] % 2;
+        __syncthreads();
+        load_tile<HD>(k, qkv, n, width, (heads + kv_head) * HD, k0);
+        load_tile<HD>(v, qkv, n, width, (heads + kv_heads + kv_head) * HD, k0);
+        __syncthreads();
+        for (int part = 0; part < ROWS; part += 32) {
+            float s[4][4] = {}, dp[4][4] = {};
+#pragma unroll
+            for (int c = 0; c < HD / 16; c++) {
+                unsigned qa[4], ga[4];
+                load_a(qa, q, P, own, c * 16);
+                load_a(ga, g, P, own, c * 16);
+#pragma unroll
+                for (int t = 0; t < 2; t++) {
+                    unsigned b[4];
+                    load_b_rows(b, k, P, part + t * 16, c * 16);
+                    mma_bf16(s[2 * t], qa, b[0], b[1]);
+                    mma_bf16(s[2 * t + 1], qa, b[2], b[3]);
+                    load_b_rows(b, v, P, part + t * 16, c * 16);
+                    mma_bf16(dp[2 * t], ga, b[0], b[1]);
+                    mma_bf16(dp[2 * t + 1], ga, b[2], b[3]);
+                }
+            }
+#pragma unroll
+            for (int t = 0; t < 4; t++)
+#pragma unroll
+                for (int e = 0; e < 4; e++) {
+                    const int i = q0 + own + lane / 4 + e / 2 * 8, j = k0 + part + t * 8 + lane % 4 * 2 + e % 2;
+                    const bool seen = i < n && !(check && !visible(first, prefix, n, i, j));
+                    s[t][e] = seen ? expf(s[t][e] * scale - of_lse[e / 2]) * (dp[t][e] - of_delta[e / 2]) : 0.f;
+                }
+#pragma unroll
+            for (int c = 0; c < 2; c++) {
+                const unsigned a[4] = {pack(s[2 * c][0], s[2 * c][1]), pack(s[2 * c][2], s[2 * c][3]),
+                                       pack(s[2 * c + 1][0], s[2 * c + 1][1]), pack(s[2 * c + 1][2], s[2 * c + 1][3])};
+#pragma unroll
+                for (int t = 0; t < HD / 16; t++) {
+                    unsigned b[4];
+                    load_b_columns(b, k, P, part + c * 16, t * 16);
+                    mma_bf16(acc[2 * t], a, b[0], b[1]);
+                    mma_bf16(acc[2 * t + 1], a, b[2], b[3]);
+                }
+            }
+        }
+    }
+    const float factor[2] = {scale, scale};
+    store_rows<HD>(dqkv, n, width, head * HD, q0 + own, acc, factor);
+}
+
+// Rows of keys are this block's; the queries of all heads that share them pass by. Scores are transposed: [key][query].
+template <int HD>
+__device__ void dkv_mma(const bf16* qkv, const bf16* dout, const float* lse, const float* delta, bf16* dqkv,
+                        const unsigned* starts, const unsigned* visits, const unsigned* first, const unsigned* prefix,
+                        int n, int heads, int kv_heads, float scale) {
+    DYNAMIC_SHARED(tiles);
+    const int P = HD + 8;
+    bf16 *q = (bf16*)tiles, *g = q + ROWS * P, *k = g + ROWS * P, *v = k + ROWS * P;
+    float *of_lse = (float*)(v + ROWS * P), *of_delta = of_lse + ROWS;
+    const int lane = threadIdx.x % 32, own = threadIdx.x / 32 * 16, kv_head = blockIdx.y, k0 = blockIdx.x * ROWS;
+    const int width = (heads + 2 * kv_heads) * HD, group = heads / kv_heads;
+    load_tile<HD>(k, qkv, n, width, (heads + kv_head) * HD, k0);
+    load_tile<HD>(v, qkv, n, width, (heads + kv_heads + kv_head) * HD, k0);
+    float dk[HD / 8][4] = {}, dv[HD / 8][4] = {};
+    for (int head = kv_head * group; head < (kv_head + 1) * group; head++)
+        for (unsigned at = starts[blockIdx.x]; at < starts[blockIdx.x + 1]; at++) {
+            const int q0 = visits[at] / 2 * ROWS, check = visits[at] % 2;
+            __syncthreads();
+            load_tile<HD>(q, qkv, n, width, head * HD, q0);
+            load_tile<HD>(g, dout, n, heads * HD, head * HD, q0);
+            if (threadIdx.x < ROWS) {
+                const size_t row = (size_t)head * n + q0 + threadIdx.x;
+                const bool inside = q0 + (int)threadIdx.x < n;
+                of_lse[threadIdx.x] = inside ? lse[row] : 0.f;
+                of_delta[threadIdx.x] = inside ? delta[row] : 0.f;
+            }
+            __syncthreads();
+            for (int part = 0; part < ROWS; part += 32) {
+                float s[4][4] = {}, dp[4][4] = {};
+#pragma unroll
+                for (int c = 0; c < HD / 16; c++) {
+                    unsigned ka[4], va[4];
+                    load_a(ka, k, P, own, c * 16);
+                    load_a(va, v, P, own, c * 16);
+#pragma unroll
+                    for (int t = 0; t < 2; t++) {
+                        unsigned b[4];
+                        load_b_rows(b, q, P, part + t * 16, c * 16);
+                        mma_bf16(s[2 * t], ka, b[0], b[1]);
+                        mma_bf16(s[2 * t + 1], ka, b[2], b[3]);
+                        load_b_rows(b, g, P, part + t * 16, c * 16);
+                        mma_bf16(dp[2 * t], va, b[0], b[1]);
+                        mma_bf16(dp[2 * t + 1], va, b[2], b[3]);
+                    }
+                }
+#pragma unroll
+                for (int t = 0; t < 4; t++)
+#pragma unroll
+                    for (int e = 0; e < 4; e++) {
+                        const int r = part + t * 8 + lane % 4 * 2 + e % 2, j = k0 + own + lane / 4 + e / 2 * 8;
+                        const bool seen = q0 + r < n && !(check && !visible(first, prefix, n, q0 + r, j));
+                        s[t][e] = seen ? expf(s[t][e] * scale - of_lse[r]) : 0.f;
+                        dp[t][e] = s[t][e] * (dp[t][e] - of_delta[r]);
+                    }
+#pragma unroll
+                for (int c = 0; c < 2; c++) {
+                    const unsigned pa[4] = {pack(s[2 * c][0], s[2 * c][1]), pack(s[2 * c][2], s[2 * c][3]),
+                                            pack(s[2 * c + 1][0], s[2 * c + 1][1]), pack(s[2 * c + 1][2], s[2 * c + 1][3])};
+                    const unsigned da[4] = {pack(dp[2 * c][0], dp[2 * c][1]), pack(dp[2 * c][2], dp[2 * c][3]),
+                                            pack(dp[2 * c + 1][0], dp[2 * c + 1][1]),
+                                            pack(dp[2 * c + 1][2], dp[2 * c + 1][3])};
+#pragma unroll
+                    for (int t = 0; t < HD / 16; t++) {
+                        unsigned b[4];
+                        load_b_columns(b, g, P, part + c * 16, t * 16);
+                        mma_bf16(dv[2 * t], pa, b[0], b[1]);
+                        mma_bf16(dv[2 * t + 1], pa, b[2], b[3]);
+                        load_b_columns(b, q, P, part + c * 16, t * 16);
+                        mma_bf16(dk[2 * t], da, b[0], b[1]);
+                        mma_bf16(dk[2 * t + 1], da, b[2], b[3]);
+                    }
+                }
+            }
+        }
+    const float by_scale[2] = {scale, scale}, one[2] = {1.f, 1.f};
+    store_rows<HD>(dqkv, n, width, (heads + kv_head) * HD, k0 + own, dk, by_scale);
+    store_rows<HD>(dqkv, n, width, (heads + kv_heads + kv_head) * HD, k0 + own, dv, one);
+}
+
+#define FORWARD(name, HD)                                                                                                \
+    KERNEL(name)(const bf16* qkv, bf16* out, float* lse, const unsigned* starts, const unsigned* visits,                 \
+                 const unsigned* first, const unsigned* prefix, int n, int heads, int kv_heads, int, float scale) {      \
+        forward_mma<HD>(qkv, out, lse, starts, visits, first, prefix, n, heads, kv_heads, scale);                        \
+    }
+#define BACKWARD(name, body, HD)                                                                                         \
+    KERNEL(name)(const bf16* qkv, const bf16* dout, const float* lse, const float* delta, bf16* dqkv,                    \
+                 const unsigned* starts, const unsigned* visits, const unsigned* first, const unsigned* prefix, int n,   \
+                 int heads, int kv_heads, int, float scale) {                                                            \
+        body<HD>(qkv, dout, lse, delta, dqkv, starts, visits, first, prefix, n, heads, kv_heads, scale);                 \
+    }
+FORWARD(attention_forward_64, 64)
+FORWARD(attention_forward_128, 128)
+BACKWARD(attention_dq_64, dq_mma, 64)
+BACKWARD(attention_dq_128, dq_mma, 128)
+BACKWARD(attention_dkv_64, dkv_mma, 64)
+BACKWARD(attention_dkv_128, dkv_mma, 128)
+#endif
