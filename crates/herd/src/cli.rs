@@ -5,6 +5,7 @@ use clap::{Args, Parser, Subcommand};
 use herd_run::Verbosity;
 use herd_train::bench::{WORKLOADS, Workload};
 use herd_train::moments::MomentType;
+use herd_train::{ComputeType, Device};
 use std::path::PathBuf;
 
 /// Herd: the complete Llama 3 system as one program.
@@ -267,10 +268,27 @@ pub enum BenchCommand {
     /// Training steps of a fixed workload: W1 to W5 (W0 is a tiny one for trying out).
     ///
     /// W1: 57M parameters, 4 x 512 tokens. W2: the same with 4,096 tokens of packed documents. W3: a vocabulary of
-    /// 128,256. W4: 254M parameters, every block computed again. W5: one sequence of 16,384 tokens.
+    /// 128,256. W4: 254M parameters, every block computed again. W5: one sequence of 16,384 tokens. For a card (--device
+    /// cuda): G1, G2, G3: Llama 3.2 1B, 3B and 3.1 8B; P1, P2: packed documents, 8,192 and 65,536 tokens.
     Train(BenchTrainArgs),
     /// Opening a model, reading prompts and writing answers.
     Infer(BenchInferArgs),
+    /// A card beside the CPU: every operator, and a training curve.
+    Card(BenchCardArgs),
+}
+
+/// Options of `herd bench card`.
+#[derive(Args)]
+pub struct BenchCardArgs {
+    /// The card: `cuda`, or `cuda:1` for the second.
+    #[arg(long, default_value = "cuda", value_name = "cuda[:N]")]
+    pub device: Device,
+    /// Training steps to compare.
+    #[arg(long, default_value_t = 50, value_name = "N")]
+    pub steps: usize,
+    /// One JSON object instead of a table.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Options of `herd bench infer`.
@@ -304,6 +322,15 @@ pub struct BenchTrainArgs {
     /// Steps to make.
     #[arg(long, default_value_t = 6, value_name = "N", conflicts_with = "interactive")]
     pub steps: usize,
+    /// Where to train: `cpu`, `cuda`, or `cuda:1` for the second card (`herd doctor` shows them).
+    #[arg(long, default_value = "cpu", value_name = "cpu|cuda[:N]")]
+    pub device: Device,
+    /// What a card computes in; bf16 unless told.
+    #[arg(long, value_name = "f32|bf16")]
+    pub dtype: Option<ComputeType>,
+    /// Only forward and backward, without an optimizer; on a card.
+    #[arg(long)]
+    pub no_update: bool,
     /// What the optimizer's moments are stored as, as `moments` in a recipe.
     #[arg(long, default_value = "f32", value_parser = moments, value_name = "f32|bf16")]
     pub moments: MomentType,

@@ -2,6 +2,7 @@
 
 use crate::moments::{MomentType, Moments, Pair};
 use herd_run::SettingError;
+use herd_tensor::cuda::{AdamWOnCard, AdamWStep, Later};
 use herd_tensor::kernels::{AdamWRule, Moment, adamw, sum_of_squares};
 use herd_tensor::{Grads, ParamId, Params, Rows, profile};
 use rayon::prelude::*;
@@ -89,16 +90,31 @@ pub struct AdamW {
     steps: u64,
     /// For each parameter the rows that ever had a gradient.
     met: Vec<Rows>,
+    /// The body of a card, if the parameters lie there.
+    on_card: Option<AdamWOnCard>,
+}
+
+/// A step that was begun: what it did is known once the device says so.
+#[derive(Debug)]
+pub struct Begun(Progress);
+
+#[derive(Debug)]
+enum Progress {
+    /// The CPU did it: the norm, and whether the step was applied.
+    Done(f64, bool),
+    /// A card will say the same.
+    UnderWay(Later),
 }
 
 impl AdamW {
     /// An optimizer for a set of parameters; its moments begin at zero.
     pub fn new(params: &Params, settings: AdamWSettings) -> Self {
         let met = params.specs().iter().map(|spec| Rows::none(spec.shape[0])).collect();
-        Self { settings, moments: Moments::new(settings.moments, params.count()), steps: 0, met }
+        let moments = Moments::new(settings.moments, params);
+        Self { settings, moments, steps: 0, met, on_card: AdamWOnCard::new(params, 0) }
     }
 
-    /// Steps applied so far.
+    /// Steps applied so far. On a card, those of which the host knows.
     pub fn steps(&self) -> u64 {
         self.steps
     }
@@ -112,14 +128,18 @@ impl AdamW {
     pub fn restore(&mut self, steps: u64) -> &mut Moments {
         self.steps = steps;
         self.met.iter_mut().for_each(Rows::insert_all);
+        if let Some(on_card) = &self.on_card {
+            on_card.set_steps(steps);
+        }
         &mut self.moments
     }
 
     /// Forgets the moments, as before the first step.
     pub fn reset(&mut self, params: &Params) {
-        self.moments = Moments::new(self.settings.moments, params.count());
+        self.moments = Moments::new(self.settings.moments, params);
         self.steps = 0;
         self.met.iter_mut().for_each(Rows::clear);
+        self.on_card = AdamWOnCard::new(params, 0);
     }
 
     /// Applies one step with learning rate `lr` and clears the gradients for the next.
@@ -127,13 +147,61 @@ impl AdamW {
     /// If the gradient holds a NaN or an infinity, parameters and moments stay as they were, the gradients are
     /// cleared and [`NonFinite`] is returned.
     pub fn step(&mut self, params: &mut Params, grads: &mut Grads, lr: f64) -> Result<StepStats, NonFinite> {
+        let begun = self.begin(params, grads, lr, &[]);
+        self.finish(begun)
+    }
+
+    /// [`AdamW::step`] without waiting for a card. There, losses of the step that are not finite keep it from being
+    /// applied too.
+    pub fn begin(&mut self, params: &mut Params, grads: &mut Grads, lr: f64, losses: &[Later]) -> Begun {
+        let Some(on_card) = &self.on_card else {
+            let (norm, applied) = self.step_on_cpu(params, grads, lr);
+            return Begun(Progress::Done(norm, applied));
+        };
+        let s = &self.settings;
+        let step = AdamWStep {
+            max_norm: s.clip as f32,
+            lr,
+            b1: s.beta1 as f32,
+            b2: s.beta2 as f32,
+            eps: s.eps as f32,
+            weight_decay: s.weight_decay,
+        };
+        let norm = match &mut self.moments {
+            Moments::F32(Pair { first, second }) => {
+                on_card.step(params, grads, [first, second], &step, losses)
+            }
+            Moments::Bf16(Pair { first, second }) => {
+                on_card.step(params, grads, [first, second], &step, losses)
+            }
+        };
+        Begun(Progress::UnderWay(norm))
+    }
+
+    /// What a step did, once it is known. Steps are finished in the order in which they were begun.
+    pub fn finish(&mut self, begun: Begun) -> Result<StepStats, NonFinite> {
+        let (norm, applied) = match begun.0 {
+            // Counted already.
+            Progress::Done(norm, applied) => (norm, applied),
+            Progress::UnderWay(report) => {
+                let report = report.wait();
+                let applied = report[1] != 0.0;
+                self.steps += u64::from(applied);
+                (f64::from(report[0]), applied)
+            }
+        };
+        if applied { Ok(StepStats { grad_norm: norm }) } else { Err(NonFinite { norm }) }
+    }
+
+    /// The norm of the gradient, and whether the step was applied.
+    fn step_on_cpu(&mut self, params: &mut Params, grads: &mut Grads, lr: f64) -> (f64, bool) {
         let span = profile::span("gradient norm");
         let norm = norm(params, grads);
         drop(span);
         let _span = profile::span("adamw");
         if !norm.is_finite() {
             grads.zero();
-            return Err(NonFinite { norm });
+            return (norm, false);
         }
         self.steps += 1;
         let s = &self.settings;
@@ -153,7 +221,7 @@ impl AdamW {
             Moments::F32(pair) => update(rule, keep, noise, params, grads, pair, &mut self.met),
             Moments::Bf16(pair) => update(rule, keep, noise, params, grads, pair, &mut self.met),
         }
-        Ok(StepStats { grad_norm: norm })
+        (norm, true)
     }
 }
 

@@ -15,6 +15,7 @@ pub mod metrics;
 pub mod moments;
 pub mod needle;
 pub mod packing;
+mod place;
 pub mod pretrain;
 mod schedule;
 pub mod tensorboard;
@@ -22,5 +23,6 @@ pub mod trainer;
 
 pub use adamw::{AdamW, AdamWSettings, NonFinite, StepStats};
 pub use average::{Error as AverageError, average};
+pub use place::{ComputeType, Device, Place};
 pub use pretrain::{Error, Settings, Summary, run};
 pub use schedule::{BatchGrowth, BatchStage, DOMAINS, Mix, MixStage, Schedule};

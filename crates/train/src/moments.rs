@@ -1,7 +1,7 @@
 //! The optimizer's two moments of every parameter, in f32 or in bf16.
 
 use half::bf16;
-use herd_tensor::Flat;
+use herd_tensor::{Flat, Params};
 use serde::{Deserialize, Serialize};
 
 /// What moments are stored as.
@@ -32,11 +32,16 @@ pub enum Moments {
 }
 
 impl Moments {
-    /// Zeros for `size` parameters; they take memory only where they are written.
-    pub fn new(kind: MomentType, size: usize) -> Self {
+    /// Zeros for parameters, where these lie; in the host's memory they take some only where they are written.
+    pub fn new(kind: MomentType, params: &Params) -> Self {
+        let like = params.buffer();
         match kind {
-            MomentType::F32 => Self::F32(Pair { first: Flat::sparse(size), second: Flat::sparse(size) }),
-            MomentType::Bf16 => Self::Bf16(Pair { first: Flat::sparse(size), second: Flat::sparse(size) }),
+            MomentType::F32 => {
+                Self::F32(Pair { first: Flat::zeros_like(like), second: Flat::zeros_like(like) })
+            }
+            MomentType::Bf16 => {
+                Self::Bf16(Pair { first: Flat::zeros_like(like), second: Flat::zeros_like(like) })
+            }
         }
     }
 

@@ -42,7 +42,10 @@ pub fn run() {
     }
     println!("\nlooked in         the system's folders and LD_LIBRARY_PATH");
     search_folders().iter().for_each(|folder| println!("                  {}", folder.display()));
-    println!("\nHerd does not compute on a card yet: everything runs on the processor.");
+    println!(
+        "\nTraining computes on a card if told (`device = \"cuda\"` in [pretrain], `herd bench train G1 --device cuda`);"
+    );
+    println!("everything else runs on the processor. `herd bench card` compares a card with it.");
 }
 
 fn print_library(kind: Kind, library: Result<&Library, &Missing>) {

@@ -62,6 +62,7 @@ pub fn run(command: Command, ctx: &Context) -> anyhow::Result<()> {
         Command::Serve(args) => talk::serve(&args, ctx),
         Command::Bench(BenchCommand::Train(args)) => bench::train(args, ctx),
         Command::Bench(BenchCommand::Infer(args)) => bench::infer(args),
+        Command::Bench(BenchCommand::Card(args)) => bench::card(args),
     }
 }
 

@@ -1,18 +1,22 @@
 //! `herd bench train`: training steps of a fixed [`Workload`], timed one by one.
 
+mod card;
+mod card_steps;
 mod memory;
 mod operators;
 mod workload;
 
+pub use card::{Curve, Operator, Report, compare, curve};
 pub use memory::Plan;
 pub use operators::{Line, table, trace};
 pub use workload::{LEARNING_RATE, WORKLOADS, Workload, hash, initialize, number};
 
 use crate::moments::MomentType;
+use crate::place::Place;
 use crate::trainer::NotFinite;
 use herd_run::atomic::{self, FileError};
 use herd_run::{Context, Interrupted, memory::peak_resident};
-use herd_tensor::{isa, peak, pool, profile};
+use herd_tensor::{cuda, isa, peak, pool, profile};
 use serde::Serialize;
 use std::io::{self, BufRead, Write};
 use std::path::PathBuf;
@@ -31,6 +35,10 @@ pub struct Options {
     pub interactive: bool,
     /// Other tokens in every step, instead of the same.
     pub fresh: bool,
+    /// Where to train, and what in.
+    pub place: Place,
+    /// Only forward and backward, without an optimizer and its moments; on a card.
+    pub no_update: bool,
     /// What the optimizer's moments are stored as.
     pub moments: MomentType,
     /// Where to write a Chrome trace of the operators.
@@ -54,6 +62,9 @@ pub struct Step {
     pub gflops: f64,
     /// The most memory the process has had so far, 10^6 bytes; absent where the system does not tell.
     pub peak_rss_mb: Option<f64>,
+    /// The most of the card's memory that was in use, 10^6 bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peak_card_mb: Option<f64>,
 }
 
 /// Why the measurement ended early.
@@ -68,6 +79,9 @@ pub enum Error {
     /// A line of the input is no command.
     #[error("the input says `{0}`; it may only say `step`, once for each step to make")]
     Command(String),
+    /// There is no such card, or it cannot be used.
+    #[error("--device: {0}")]
+    Device(#[from] cuda::Error),
     /// The trace cannot be written.
     #[error(transparent)]
     File(#[from] FileError),
@@ -90,6 +104,9 @@ pub fn run(
     mut output: impl Write,
     ctx: &Context,
 ) -> Result<(), Error> {
+    if !options.place.device.is_cpu() {
+        return card_steps::run(options, input, output, ctx);
+    }
     let workload = options.workload;
     let mut micro = workload.micro_batch(0);
     let plan = Plan::of(&workload, &micro, options.moments);
@@ -134,6 +151,7 @@ pub fn run(
             tokens_per_s: workload.tokens as f64 / seconds,
             gflops: flops / seconds / 1e9,
             peak_rss_mb: peak_resident().map(|bytes| bytes as f64 / 1e6),
+            peak_card_mb: None,
         };
         match peak {
             None => writeln!(output, "{}", serde_json::to_string(&step).map_err(io::Error::other)?)?,
@@ -154,7 +172,7 @@ pub fn run(
 }
 
 /// Waits for a command; `false` at the end of the input.
-fn told(input: &mut impl BufRead) -> Result<bool, Error> {
+fn told(input: &mut dyn BufRead) -> Result<bool, Error> {
     let mut line = String::new();
     if input.read_line(&mut line)? == 0 {
         return Ok(false);

@@ -4,9 +4,10 @@
 use crate::adamw::AdamWSettings;
 use crate::moments::MomentType;
 use crate::packing::{MicroBatch, Packer};
+use crate::place::Place;
 use crate::trainer::Trainer;
 use herd_model::{Llama, LlamaConfig};
-use herd_tensor::{Init, Params};
+use herd_tensor::{Init, Params, cuda};
 use rayon::prelude::*;
 
 /// Learning rate of every step; the optimizer's other settings are its defaults.
@@ -15,7 +16,7 @@ pub const LEARNING_RATE: f64 = 3e-4;
 /// A fixed training step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Workload {
-    /// What it is called: `W1` to `W5`, or `W0` for trying out.
+    /// What it is called: `W1` to `W5` for a CPU, `G1` to `G3` and `P1`, `P2` for a card, or `W0` for trying out.
     pub name: &'static str,
     /// What it is about.
     pub title: &'static str,
@@ -29,7 +30,7 @@ pub struct Workload {
     pub kv_heads: usize,
     /// Width of the feed-forward network.
     pub ffn_dimension: usize,
-    /// Tokens in the vocabulary; the output matrix is not tied to the embedding.
+    /// Tokens in the vocabulary.
     pub vocabulary: usize,
     /// Tokens of a step.
     pub tokens: usize,
@@ -37,6 +38,8 @@ pub struct Workload {
     pub sequence: usize,
     /// Whether every block is computed again in the backward pass instead of kept.
     pub recompute: bool,
+    /// Whether the output matrix is the embedding.
+    pub tied: bool,
 }
 
 const W1: Workload = Workload {
@@ -51,10 +54,26 @@ const W1: Workload = Workload {
     tokens: 2048,
     sequence: 512,
     recompute: false,
+    tied: false,
+};
+
+const G1: Workload = Workload {
+    name: "G1",
+    title: "1236M parameters in the shape of Llama 3.2 1B, 8,192 tokens",
+    model_dimension: 2048,
+    layers: 16,
+    heads: 32,
+    kv_heads: 8,
+    ffn_dimension: 8192,
+    vocabulary: 128_256,
+    tokens: 8192,
+    sequence: 8192,
+    recompute: false,
+    tied: true,
 };
 
 /// All workloads.
-pub const WORKLOADS: [Workload; 6] = [
+pub const WORKLOADS: [Workload; 11] = [
     Workload {
         name: "W0",
         title: "a smoke test: 0.2M parameters, 2 x 32 tokens",
@@ -67,6 +86,7 @@ pub const WORKLOADS: [Workload; 6] = [
         tokens: 64,
         sequence: 32,
         recompute: false,
+        tied: false,
     },
     W1,
     Workload {
@@ -109,6 +129,38 @@ pub const WORKLOADS: [Workload; 6] = [
         sequence: 16_384,
         ..W1
     },
+    G1,
+    Workload {
+        name: "G2",
+        title: "3213M parameters in the shape of Llama 3.2 3B, 8,192 tokens",
+        model_dimension: 3072,
+        layers: 28,
+        heads: 24,
+        ..G1
+    },
+    Workload {
+        name: "G3",
+        title: "8030M parameters in the shape of Llama 3.1 8B, 8,192 tokens",
+        model_dimension: 4096,
+        layers: 32,
+        ffn_dimension: 14_336,
+        tied: false,
+        ..G1
+    },
+    Workload {
+        name: "P1",
+        title: "1236M parameters in the shape of Llama 3.2 1B, 8,192 tokens of packed documents",
+        sequence: 0,
+        ..G1
+    },
+    Workload {
+        name: "P2",
+        title: "1236M parameters in the shape of Llama 3.2 1B, 65,536 tokens of packed documents, every block computed again",
+        tokens: 65_536,
+        sequence: 0,
+        recompute: true,
+        ..G1
+    },
 ];
 
 /// The finaliser by which tokens and weights are made (Chris Wellons' lowbias32).
@@ -140,6 +192,7 @@ impl Workload {
             attention_heads: self.heads,
             key_value_heads: self.kv_heads,
             max_context: longest,
+            tie_embeddings: self.tied,
             ..herd_model::Settings::default()
         };
         shape.config(self.vocabulary, 0, Vec::new())
@@ -182,12 +235,18 @@ impl Workload {
 
     /// A trainer before its first step.
     pub fn trainer(&self, moments: MomentType) -> Trainer {
+        self.trainer_on(Place::default(), moments).expect("the CPU is always there")
+    }
+
+    /// A trainer before its first step, on a device.
+    pub fn trainer_on(&self, place: Place, moments: MomentType) -> Result<Trainer, cuda::Error> {
         let llama = Llama::new(self.config());
         let mut params = llama.params();
         initialize(&mut params);
+        place.take(&mut params)?;
         let mut trainer = Trainer::new(llama, params, AdamWSettings { moments, ..AdamWSettings::default() });
         trainer.recompute = self.recompute;
-        trainer
+        Ok(trainer)
     }
 }
 

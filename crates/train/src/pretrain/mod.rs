@@ -137,7 +137,9 @@ impl<'a> Run<'a> {
         let held_out = HeldOut::open(shards, short, settings.held_out.tokens, micro)?;
         let haystack = Haystack::open(shards, sentences, settings)?;
         let llama = Llama::new(model);
-        let params = llama.params();
+        let mut params = llama.params();
+        let on_device = settings.place().take(&mut params);
+        on_device.map_err(|error| SettingError::new("device", error.to_string()))?;
         let mut trainer = Trainer::new(llama, params, settings.optimizer);
         trainer.recompute = settings.recompute;
         let mut notes = Vec::new();
@@ -184,7 +186,11 @@ impl<'a> Run<'a> {
         let legs = phases::legs(settings);
         notes.extend(mix_notes(&legs, &loader.domains()));
         let peak_flops = match settings.peak_flops {
-            0.0 => gates::measured_peak_flops(),
+            0.0 => trainer
+                .params
+                .card()
+                .and_then(|card| card.promised_flops())
+                .unwrap_or_else(gates::measured_peak_flops),
             set => set,
         };
         let total: u64 = legs.iter().map(Leg::tokens).sum();

@@ -2,6 +2,7 @@
 
 use crate::adamw::AdamWSettings;
 use crate::needle::NeedleKind;
+use crate::place::{ComputeType, Device, Place};
 use crate::schedule::{BatchGrowth, Mix};
 use herd_run::SettingError;
 use serde::{Deserialize, Serialize};
@@ -19,6 +20,12 @@ pub struct Settings {
     /// work, the same bits.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub recompute: bool,
+    /// Where to train: `cpu`, `cuda`, or `cuda:1` for the second card. Part of what fixes the bits.
+    #[serde(skip_serializing_if = "Device::is_cpu")]
+    pub device: Device,
+    /// What a card computes in, `bf16` unless told; weights, gradients and moments are kept in f32. The CPU knows `f32`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dtype: Option<ComputeType>,
     /// AdamW.
     pub optimizer: AdamWSettings,
     /// What to do when a loss or gradient is not a number.
@@ -38,7 +45,8 @@ pub struct Settings {
     pub long_context: LongContext,
     /// Last phase.
     pub annealing: Annealing,
-    /// Peak FLOP/s of the machine for MFU; 0 measures a matrix product at the start.
+    /// Peak FLOP/s of the machine for MFU; 0 measures a matrix product at the start, or takes what the card's maker
+    /// promises (dense, bf16).
     pub peak_flops: f64,
 }
 
@@ -168,6 +176,8 @@ impl Default for Settings {
             seed: 0,
             micro_batch_tokens: 4096,
             recompute: false,
+            device: Device::default(),
+            dtype: None,
             optimizer: AdamWSettings::default(),
             non_finite: NonFinite::default(),
             checkpoint: CheckpointSettings::default(),
@@ -279,12 +289,20 @@ fn whole_sequences(key: &str, batch: u64, sequence: u64) -> Result<(), SettingEr
 }
 
 impl Settings {
+    /// Device and type.
+    pub fn place(&self) -> Place {
+        Place { device: self.device, dtype: self.dtype }
+    }
+
     /// Checks that the values can work. Keys in errors are relative to `[pretrain]`.
     pub fn validate(&self) -> Result<(), SettingError> {
         self.optimizer.validate().map_err(|e| e.within("optimizer"))?;
         positive("checkpoint.every_steps", self.checkpoint.every_steps)?;
         positive("checkpoint.keep", self.checkpoint.keep as u64)?;
         positive("held_out.tokens", self.held_out.tokens)?;
+        if self.device.is_cpu() && self.dtype == Some(ComputeType::Bf16) {
+            return wrong("dtype", "the CPU computes in f32: leave this out, or say device = \"cuda\"");
+        }
         if !(self.peak_flops.is_finite() && self.peak_flops >= 0.0) {
             return wrong("peak_flops", format!("{} must be a number from 0 up", self.peak_flops));
         }
@@ -415,6 +433,7 @@ mod tests {
     fn impossible_values_are_named_by_their_key() {
         Settings::default().validate().unwrap();
         assert_eq!(problem(|s| s.initial.warmup_steps = s.initial.steps).key, "initial.warmup_steps");
+        assert_eq!(problem(|s| s.dtype = Some(ComputeType::Bf16)).key, "dtype");
         assert_eq!(problem(|s| s.optimizer.beta2 = 1.0).key, "optimizer.beta2");
         assert_eq!(problem(|s| s.long_context.batch_tokens = 1000).key, "long_context.batch_tokens");
         assert_eq!(problem(|s| s.long_context.contexts = vec![512, 512]).key, "long_context.contexts");

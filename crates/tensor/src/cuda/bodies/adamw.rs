@@ -45,8 +45,16 @@ impl AdamWOnCard {
         Some(Self { place, steps, rule: card.block(16), shares: card.block(8 * SHARES) })
     }
 
+    /// Says how many steps were applied, as a checkpoint tells.
+    pub fn set_steps(&self, steps: u64) {
+        let card = self.place.card;
+        let result = card.staging().upload(card, self.steps.at(), &(steps as u32).to_ne_bytes());
+        result.unwrap_or_else(|error| panic!("card: {error}"));
+    }
+
     /// Enqueues a step: clips, updates, clears the gradients. If the norm or one of the losses that lie on the card is not
-    /// finite, only the latter. Returns the norm of the gradient, when it is known.
+    /// finite, only the latter. Returns the norm of the gradient, and 1 if the step was
+    /// applied, when they are known.
     pub fn step<M: Moment>(
         &self,
         params: &mut Params,
@@ -110,6 +118,6 @@ impl AdamWOnCard {
             ];
             card.launch(dtype, kernel, Grid::values(count), &args);
         }
-        Later::coming(report, 1).unwrap_or_else(|error| panic!("card: {error}"))
+        Later::coming(report, 2).unwrap_or_else(|error| panic!("card: {error}"))
     }
 }

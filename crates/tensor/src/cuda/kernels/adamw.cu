@@ -57,7 +57,7 @@ KERNEL(sum_of_squares)(const float* g, double* shares, size_t n) {
 }
 
 // One block. The norm of the gradient, and from it the rule of this step: if the norm or the loss is not finite, nothing is
-// applied and the step is not counted. max_norm 0 turns clipping off. report = (norm, loss); loss may be null.
+// applied and the step is not counted. max_norm 0 turns clipping off. report = (norm, 1 if applied); loss may be null.
 KERNEL(adamw_rule)(const double* shares, int count, const float* loss, float max_norm, float lr, float b1, float b2,
                    unsigned* steps, Rule* rule, float* report) {
     __shared__ double scratch[THREADS];
@@ -74,5 +74,5 @@ KERNEL(adamw_rule)(const double* shares, int count, const float* loss, float max
     rule->rate = (float)((double)lr / (1.0 - pow((double)b1, t)));
     rule->root = (float)(1.0 / sqrt(1.0 - pow((double)b2, t)));
     report[0] = norm;
-    report[1] = value;
+    report[1] = rule->apply;
 }
