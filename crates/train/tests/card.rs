@@ -14,31 +14,31 @@ use herd_train::{ComputeType, Place, checkpoint};
 
 const STEPS: usize = 50;
 
-fn agrees(dtype: ComputeType, moments: MomentType) {
+fn agrees(dtype: ComputeType, moments: MomentType, tolerance: f64) {
     let curve = curve("cuda".parse().unwrap(), dtype, moments, STEPS).unwrap();
     println!("{} {moments:?}: largest difference {:.1e}", curve.dtype, curve.difference);
     assert_eq!(curve.card.len(), STEPS);
-    assert!(curve.cpu[STEPS - 1] < 0.9 * curve.cpu[0], "the CPU learns: {:?}", curve.cpu);
-    assert!(curve.agrees, "{:e} {:?} {:?}", curve.difference, curve.cpu, curve.card);
+    assert!(curve.cpu[STEPS - 1] < 0.95 * curve.cpu[0], "the CPU learns: {:?}", curve.cpu);
+    assert!(curve.difference <= tolerance, "{:e} {:?} {:?}", curve.difference, curve.cpu, curve.card);
 }
 
 #[test]
 #[ignore = "needs a card: see the head of the file"]
 fn fifty_steps_in_f32() {
-    agrees(ComputeType::F32, MomentType::F32);
+    agrees(ComputeType::F32, MomentType::F32, 1e-4);
 }
 
 #[test]
 #[ignore = "needs a card: see the head of the file"]
 fn fifty_steps_in_bf16() {
-    agrees(ComputeType::Bf16, MomentType::F32);
+    agrees(ComputeType::Bf16, MomentType::F32, 1e-2);
 }
 
-/// Rounding at random is the same function of step and place on both.
+/// Rounding at random is the same function of step and place on both; a last bit that differs may change what is rounded.
 #[test]
 #[ignore = "needs a card: see the head of the file"]
 fn fifty_steps_with_moments_in_bf16() {
-    agrees(ComputeType::F32, MomentType::Bf16);
+    agrees(ComputeType::F32, MomentType::Bf16, 1e-3);
 }
 
 fn on_card(recompute: bool) -> Trainer {

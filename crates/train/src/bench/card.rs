@@ -23,6 +23,9 @@ const CURVE: Workload = Workload {
     tied: false,
 };
 
+/// Steps of linear warm-up.
+const WARMUP: f64 = 20.0;
+
 /// One operator.
 #[derive(Debug, Clone, Serialize)]
 pub struct Operator {
@@ -115,7 +118,8 @@ pub fn curve(
     let batches: Vec<_> = (0..5).map(|i| CURVE.micro_batch(i)).collect();
     for step in 0..steps {
         let batch = std::slice::from_ref(&batches[step % batches.len()]);
-        let lr = 10.0 * LEARNING_RATE;
+        // Without warm-up training is chaotic: the smallest difference would grow without bound.
+        let lr = 3.0 * LEARNING_RATE * ((step + 1) as f64 / WARMUP).min(1.0);
         of_cpu.push(nan(cpu.step(batch, lr)));
         if let Some(before) = begun.replace(card.begin(batch, lr)) {
             of_card.push(nan(card.finish(before)));
