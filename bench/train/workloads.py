@@ -16,6 +16,7 @@ class Workload:
     tokens: int
     sequence: int  # 0: packed documents
     recompute: bool = False
+    tied: bool = False  # the output matrix is the embedding
 
     @property
     def head_dim(self):
@@ -61,9 +62,12 @@ class Workload:
             yield f"layers.{i}.w_gate_up", (2 * self.f, d)
             yield f"layers.{i}.w_down", (d, self.f)
         yield "norm", (d,)
-        yield "head", (self.vocabulary, d)
+        if not self.tied:
+            yield "head", (self.vocabulary, d)
 
 
+# For a card: Llama 3.2 1B, 3B, and 3.1 8B.
+G1 = Workload(2048, 16, 32, 8, 8192, 128_256, 8192, 8192, tied=True)
 W1 = Workload(512, 8, 8, 2, 1536, 32_000, 2048, 512)
 WORKLOADS = {
     "W0": Workload(64, 2, 4, 2, 128, 1000, 64, 32),
@@ -72,6 +76,11 @@ WORKLOADS = {
     "W3": Workload(768, 4, 12, 4, 2048, 128_256, 2048, 1024),
     "W4": Workload(1024, 16, 16, 8, 2816, 32_000, 2048, 2048, recompute=True),
     "W5": replace(W1, tokens=16_384, sequence=16_384),
+    "G1": G1,
+    "G2": replace(G1, d=3072, layers=28, heads=24),
+    "G3": replace(G1, d=4096, layers=32, f=14_336, tied=False),
+    "P1": replace(G1, sequence=0),
+    "P2": replace(G1, tokens=65_536, sequence=0, recompute=True),
 }
 
 
