@@ -6,6 +6,7 @@ use super::card::Pointer;
 use super::memory::Block;
 use super::{Card, DType, Error};
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::ffi::c_int;
 use std::sync::{Mutex, PoisonError};
 
@@ -97,10 +98,10 @@ impl Products {
         let kinds = [(p.a.dtype, p.a.transposed), (p.b.dtype, p.b.transposed)];
         let key = (p.sizes, kinds, p.out_type, p.add.is_some(), alignments(p));
         let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
-        if !plans.contains_key(&key) {
-            plans.insert(key, self.plan(p)?);
-        }
-        let plan = &plans[&key];
+        let plan = match plans.entry(key) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => new.insert(self.plan(p)?),
+        };
         let (one, beta) = (1.0f32, if p.add.is_some() { 1.0f32 } else { 0.0 });
         let [b, a, out] = plan.layouts;
         let stream = self.card.compute();

@@ -446,7 +446,8 @@ impl<'a> Run<'a> {
             flops_per_second: rate(record.flops),
             mfu: rate(record.flops) / self.peak_flops,
             peak_flops: self.peak_flops,
-            peak_measured: self.settings.peak_flops == 0.0,
+            peak_measured: self.settings.peak_flops == 0.0
+                && self.trainer.params.card().and_then(|card| card.promised_flops()).is_none(),
             mfu_convention: MFU_CONVENTION.to_string(),
             phases: summary::phases(&self.position, &self.legs),
             curve: record.curve,
