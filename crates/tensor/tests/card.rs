@@ -1,5 +1,6 @@
-//! Every operator on a card, with the card made of the processor: the same cases as on the host. They need g++, so they
-//! run where they are asked for: `cargo test --release -p herd-tensor --test card -- --ignored`.
+//! Every operator on a card, with the card made of the processor: the same cases as on the host. Needs g++.
+
+#![cfg(target_os = "linux")]
 
 #[path = "check/cases.rs"]
 mod cases;
@@ -23,7 +24,6 @@ fn on_card(case: fn()) {
 macro_rules! cases {
     ($($name:ident)*) => {$(
         #[test]
-        #[ignore = "needs g++"]
         fn $name() {
             on_card(cases::$name);
         }
@@ -45,7 +45,6 @@ cases! {
 /// More logits than exist at once, some rows without weight, the hidden state used twice: loss and gradients on the card
 /// in f32 and bf16 beside those of the host.
 #[test]
-#[ignore = "needs g++"]
 fn a_loss_in_several_chunks() {
     let (vocabulary, d, n) = (400_000, 4, 300);
     let normal = Init::Normal { std: 1.0 };
@@ -80,7 +79,6 @@ fn a_loss_in_several_chunks() {
 }
 
 #[test]
-#[ignore = "needs g++"]
 fn parameters_are_where_they_were_written_last() {
     let card = fake_card::open();
     let mut params = Params::new(vec![ParamSpec::new("w", &[3, 2], Init::Ones)]);
@@ -100,7 +98,6 @@ fn parameters_are_where_they_were_written_last() {
 }
 
 #[test]
-#[ignore = "needs g++"]
 fn what_a_card_cannot_do_is_said_with_a_remedy() {
     let card = fake_card::open();
     let Err(error) = CardBuffer::stale(&card, 2 << 30) else { panic!("the card has 1 GiB") };
@@ -114,7 +111,6 @@ fn what_a_card_cannot_do_is_said_with_a_remedy() {
 }
 
 #[test]
-#[ignore = "needs g++"]
 #[should_panic(expected = "are on a card; to_host() copies them")]
 fn values_on_a_card_are_not_read_by_mistake() {
     let mut params = Params::new(vec![ParamSpec::new("w", &[3, 2], Init::Ones)]);
@@ -125,7 +121,6 @@ fn values_on_a_card_are_not_read_by_mistake() {
 
 /// The cache holds a module for each type of activations; a damaged one is made again.
 #[test]
-#[ignore = "needs g++"]
 fn compiled_kernels_are_kept() {
     let (cache, folders) = (tempfile::tempdir().unwrap(), [fake_card::folder().to_path_buf()]);
     let step = || {

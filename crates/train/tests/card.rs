@@ -1,5 +1,6 @@
-//! Training on a card, with the card made of the processor, against training on the processor. Needs g++:
-//! `cargo test --release -p herd-train --test card -- --ignored`.
+//! Training on a card, with the card made of the processor, against training on the processor. Needs g++.
+
+#![cfg(target_os = "linux")]
 
 #[path = "../../tensor/tests/fake_card/mod.rs"]
 mod fake_card;
@@ -71,25 +72,21 @@ fn fifty_steps(activations: DType, recompute: bool, tolerance: f64) {
 }
 
 #[test]
-#[ignore = "needs g++"]
 fn fifty_steps_in_f32_are_those_of_the_processor() {
     fifty_steps(DType::F32, false, 1e-4);
 }
 
 #[test]
-#[ignore = "needs g++"]
 fn fifty_steps_in_bf16_stay_near() {
     fifty_steps(DType::Bf16, false, 1e-2);
 }
 
 #[test]
-#[ignore = "needs g++"]
 fn fifty_steps_with_recomputation() {
     fifty_steps(DType::F32, true, 1e-4);
 }
 
 #[test]
-#[ignore = "needs g++"]
 fn a_checkpoint_of_a_card_continues_with_the_same_bits_on_it() {
     for activations in [DType::F32, DType::Bf16] {
         let (mut straight, _) = on_card(activations);
@@ -117,7 +114,6 @@ fn a_checkpoint_of_a_card_continues_with_the_same_bits_on_it() {
 }
 
 #[test]
-#[ignore = "needs g++"]
 fn a_step_that_is_not_finite_is_left_out() {
     let (mut trainer, _) = on_card(DType::Bf16);
     let vocabulary = trainer.llama.config.vocab_size as u32;

@@ -183,6 +183,9 @@ def main():
     parser.add_argument("--llama-server", type=pathlib.Path, required=True)
     parser.add_argument("--show", action="store_true", help="print both answers where they differ")
     args = parser.parse_args()
+    for path in [args.model, args.herd, args.llama_server]:
+        if not path.exists():
+            sys.exit(f"{path} does not exist")
     log = tempfile.TemporaryFile()
     herd = Server([args.herd, "serve", args.model, "--cache-tokens", 4096], log)
     peer = Server([args.llama_server, "-m", args.model, "-c", 4096, "-np", 1, "--jinja", "--slots", "--metrics", "--embeddings", "--pooling", "mean", "--no-webui"], log)

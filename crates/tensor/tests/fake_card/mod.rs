@@ -10,8 +10,8 @@ pub fn folder() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| {
         let build = concat!(env!("CARGO_MANIFEST_DIR"), "/../tensor/tests/fake_card/build");
-        // Its own folder, since test binaries may run at the same time.
-        let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("card-{}", std::process::id()));
+        // A folder for each package, since their tests may run at the same time.
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(concat!("card-of-", env!("CARGO_PKG_NAME")));
         std::fs::create_dir_all(&folder).unwrap();
         let made = Command::new(build).arg(&folder).status();
         assert!(made.expect("tests/fake_card/build needs bash and g++").success(), "the fake card builds");
