@@ -2,7 +2,7 @@
 //! compared at once.
 
 use super::batch::{GROUP, Group};
-use super::cache::{COUNT_AT, Cache, ID_BITS, INLINE, KEY_BYTES, PAIRS, SPILL_READ, SPILLED};
+use super::cache::{COUNT_AT, Cache, ID_BITS, INLINE, KEY_BYTES, PAIRS, Pair, SPILL_READ, SPILLED, beside};
 use std::arch::x86_64::*;
 
 /// Whether this processor has the instructions.
@@ -48,6 +48,17 @@ pub(super) fn make_keys(text: &[u8], mut start: usize, ends: &[usize], group: &m
     *long_count = longs;
 }
 
+/// Bit 0 if the first slot of a pair has a key, bit 4 if the second has it.
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn slot_of(key: __m256i, pair: &Pair) -> u32 {
+    // SAFETY: a pair is as large as the register.
+    let slots = unsafe { _mm512_load_si512((&raw const *pair).cast()) };
+    let equal = u32::from(_mm512_cmpeq_epi64_mask(_mm512_broadcast_i64x4(key), slots));
+    // The first three of four numbers have to be equal.
+    equal & equal >> 1 & equal >> 2 & 0x11
+}
+
 /// See [`super::batch::Instructions::copy_known`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,aes,bmi1,bmi2")]
 pub(super) fn copy_known(
@@ -63,16 +74,17 @@ pub(super) fn copy_known(
     let mut to = out.as_mut_ptr();
     let mut number = from;
     for (key, &place) in group.keys[from..count].iter().zip(&group.places[from..count]) {
-        let pair = &pairs[place as usize % PAIRS];
-        // SAFETY: a key and a pair are as large as the registers.
-        let (key, slots) = unsafe {
-            (_mm256_load_si256((&raw const *key).cast()), _mm512_load_si512((&raw const *pair).cast()))
-        };
-        let equal = u32::from(_mm512_cmpeq_epi64_mask(_mm512_broadcast_i64x4(key), slots));
-        // The first three of four numbers have to be equal.
-        let slot = equal & equal >> 1 & equal >> 2 & 0x11;
+        let place = place % PAIRS as u32;
+        let mut pair = &pairs[place as usize];
+        // SAFETY: a key is as large as the register.
+        let key = unsafe { _mm256_load_si256((&raw const *key).cast()) };
+        let mut slot = slot_of(key, pair);
         if slot == 0 {
-            break;
+            pair = &pairs[beside(place) as usize];
+            slot = slot_of(key, pair);
+            if slot == 0 {
+                break;
+            }
         }
         let found = pair.0[(slot >> 4) as usize & 1].found;
         if found.wrapping_sub(1 << COUNT_AT) < 3 << COUNT_AT {

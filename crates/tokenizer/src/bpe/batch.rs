@@ -1,7 +1,7 @@
 //! Looking pieces up by the batch, in two steps, so that the processor waits for many places of the cache at once
 //! instead of for one after the other: first the keys and places of all, then their tokens.
 
-use super::cache::{COUNT_AT, Cache, Found, ID_BITS, INLINE, KEY_BYTES, Key, PAIRS, Pair, SPILLED};
+use super::cache::{COUNT_AT, Cache, Found, ID_BITS, INLINE, KEY_BYTES, Key, PAIRS, Pair, SPILLED, beside};
 use crate::hashing::mix;
 
 /// Ends of pieces that are found at once.
@@ -167,7 +167,11 @@ fn copy_known(group: &Group, from: usize, count: usize, cache: &Cache, out: &mut
         let (room, mut filled) = (out.spare_capacity_mut(), 0);
         let mut found = 0;
         for (&key, &place) in group.keys[number..count].iter().zip(&group.places[number..count]) {
-            found = find(&pairs[place as usize % PAIRS], key);
+            let place = place % PAIRS as u32;
+            found = find(&pairs[place as usize], key);
+            if found == 0 {
+                found = find(&pairs[beside(place) as usize], key);
+            }
             if found.wrapping_sub(1 << COUNT_AT) >= 3 << COUNT_AT {
                 break;
             }

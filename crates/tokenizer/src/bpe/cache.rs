@@ -40,13 +40,20 @@ pub(super) struct Slot {
     pub(super) found: Found,
 }
 
-/// Two slots that a key can be in: one line of the processor's cache.
+/// Two of the four slots that a key can be in: one line of the processor's cache. The other two are in the line beside it
+/// ([`beside`]), which is looked at only if this one is full of others.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 pub(super) struct Pair(pub(super) [Slot; 2]);
 
 /// Pairs of slots, a power of two; 4 MB in all.
 pub(super) const PAIRS: usize = 1 << 16;
+/// The pair that holds what does not fit this one; and the other way round.
+#[inline(always)]
+pub(super) fn beside(place: u32) -> u32 {
+    place ^ 1
+}
+
 /// Tokens spilled before everything is forgotten.
 const SPILL: usize = 1 << 20;
 /// Tokens read from the spill at once.
@@ -93,7 +100,7 @@ impl Cache {
         self.batches.push(batch);
     }
 
-    /// Remembers a piece in place of the one that was remembered longest of two.
+    /// Remembers a piece: in its pair, or beside it if that is full, or else in place of the one that was remembered longest.
     pub(super) fn insert(&mut self, key: Key, place: u32, tokens: &[u32]) {
         let [a, b, c, _] = key.0;
         if a | b | c == 0 {
@@ -115,9 +122,20 @@ impl Cache {
             self.spill.extend_from_slice(&[0; SPILL_READ]);
             SPILLED | (tokens.len() as u64) << 32 | at as u64
         };
-        let Pair(slots) = &mut self.pairs.get_mut()[place as usize];
-        slots[1] = slots[0];
-        slots[0] = Slot { key: [a, b, c], found };
+        let slot = Slot { key: [a, b, c], found };
+        let pairs = self.pairs.get_mut();
+        let free = [place, place, beside(place), beside(place)].into_iter().zip([0, 1, 0, 1]);
+        for (place, number) in free {
+            let slots = &mut pairs[place as usize].0;
+            if slots[number].found == 0 {
+                slots[number] = slot;
+                return;
+            }
+        }
+        let [newest, pushed] = pairs[place as usize].0;
+        pairs[place as usize].0 = [slot, newest];
+        let others = &mut pairs[beside(place) as usize].0;
+        *others = [pushed, others[0]];
     }
 }
 
