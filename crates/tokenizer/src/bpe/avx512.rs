@@ -48,15 +48,15 @@ pub(super) fn make_keys(text: &[u8], mut start: usize, ends: &[usize], group: &m
     *long_count = longs;
 }
 
-/// Bit 0 if the first slot of a pair has a key, bit 4 if the second has it.
+/// Bit 3 if the first slot of a pair has a key, bit 7 if the second has it.
 #[target_feature(enable = "avx512f")]
 #[inline]
 fn slot_of(key: __m256i, pair: &Pair) -> u32 {
     // SAFETY: a pair is as large as the register.
     let slots = unsafe { _mm512_load_si512((&raw const *pair).cast()) };
-    let equal = u32::from(_mm512_cmpeq_epi64_mask(_mm512_broadcast_i64x4(key), slots));
-    // The first three of four numbers have to be equal.
-    equal & equal >> 1 & equal >> 2 & 0x11
+    // Three numbers of each slot are its key; where all of them are equal, the sum carries.
+    let equal = _mm512_mask_cmpeq_epi64_mask(0x77, _mm512_broadcast_i64x4(key), slots);
+    (u32::from(equal) + 0x11) & 0x88
 }
 
 /// See [`super::batch::Instructions::copy_known`].
@@ -86,8 +86,9 @@ pub(super) fn copy_known(
                 break;
             }
         }
-        let found = pair.0[(slot >> 4) as usize & 1].found;
-        if found.wrapping_sub(1 << COUNT_AT) < 3 << COUNT_AT {
+        let found = pair.0[(slot >> 7) as usize & 1].found;
+        // Neither nothing nor spilled.
+        if found as i64 > 0 {
             const TWO: u64 = ((1 << ID_BITS) - 1) | (((1 << ID_BITS) - 1) << 32);
             // All places are written, whatever their number: a branch on it would be mispredicted.
             // SAFETY: room for three tokens of each piece was made, and no more than they are written before.
