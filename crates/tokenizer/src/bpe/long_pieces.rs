@@ -23,6 +23,16 @@ struct Slot {
 #[repr(align(64))]
 struct Set([Slot; 4]);
 
+impl Set {
+    /// The only slot that may have a piece of this hash. Without a branch: which of them it is, nobody can predict.
+    #[inline(always)]
+    fn of(&self, hash: u64) -> &Slot {
+        let Self(slots) = self;
+        let is = |number: usize| usize::from(slots[number].hash == hash as u32);
+        &slots[is(1) | is(2) * 2 | is(3) * 3]
+    }
+}
+
 /// Tokens of pieces that fit no key, such as the clauses of Chinese and Japanese. Empty until the first is remembered.
 #[derive(Default)]
 pub(crate) struct LongPieces {
@@ -52,13 +62,10 @@ impl LongPieces {
     /// The second step of [`prepare`](Self::prepare).
     #[inline]
     pub(super) fn prepare_data(&self, hash: u64) {
-        let Set(slots) = &self.sets[place(hash)];
-        if let Some(slot) = slots.iter().find(|slot| slot.hash == hash as u32)
-            && let Some(data) = self.data.get(slot.at as usize..)
-        {
-            fetch(data.as_ptr());
-            fetch(data.as_ptr().wrapping_add(64));
-        }
+        let slot = self.sets[place(hash)].of(hash);
+        let data = self.data.as_ptr().wrapping_add(slot.at as usize);
+        fetch(data);
+        fetch(data.wrapping_add(64));
     }
 
     /// As [`get`](Self::get), with the hash of the piece.
@@ -67,19 +74,17 @@ impl LongPieces {
         if self.sets.is_empty() {
             return false;
         }
-        let Set(slots) = &self.sets[place(hash)];
-        for slot in slots {
-            if slot.hash != hash as u32 || slot.length as usize != piece.len() {
-                continue;
-            }
-            let (found, tokens) = self.data[slot.at as usize..].split_at(piece.len());
-            if found == piece {
-                let tokens = &tokens.as_chunks::<4>().0[..slot.count as usize];
-                out.extend(tokens.iter().map(|&bytes| u32::from_le_bytes(bytes)));
-                return true;
-            }
+        let slot = self.sets[place(hash)].of(hash);
+        if slot.hash != hash as u32 || slot.length as usize != piece.len() {
+            return false;
         }
-        false
+        let (found, tokens) = self.data[slot.at as usize..].split_at(piece.len());
+        if found != piece {
+            return false;
+        }
+        let tokens = &tokens.as_chunks::<4>().0[..slot.count as usize];
+        out.extend(tokens.iter().map(|&bytes| u32::from_le_bytes(bytes)));
+        true
     }
 
     /// Remembers a piece in place of the one of four that was remembered longest.
