@@ -2,7 +2,7 @@
 //! compared at once.
 
 use super::batch::{GROUP, Group};
-use super::cache::{COUNT_AT, Cache, ID_BITS, INLINE, KEY_BYTES, PAIRS, Pair, SPILL_READ, SPILLED, beside};
+use super::cache::{COUNT_AT, Cache, ID_BITS, INLINE, KEY_BYTES, PAIRS, Pair, SPILL_READ, SPILLED, beside, spilled};
 use std::arch::x86_64::*;
 
 /// Whether this processor has the instructions.
@@ -98,7 +98,7 @@ pub(super) fn copy_known(
             }
             filled += (found >> COUNT_AT) as usize;
         } else if found & SPILLED != 0 {
-            let (at, length) = (found as u32 as usize, (found >> 32) as usize & 0x7fff_ffff);
+            let (at, length) = spilled(found);
             let tokens = &cache.spill()[at..at + length.max(SPILL_READ)];
             if out.capacity() < filled + (count - number) * INLINE + tokens.len() {
                 // SAFETY: this many are written.

@@ -1,7 +1,7 @@
 //! Looking pieces up by the batch, in two steps, so that the processor waits for many places of the cache at once
 //! instead of for one after the other: first the keys and places of all, then their tokens.
 
-use super::cache::{COUNT_AT, Cache, Found, ID_BITS, INLINE, KEY_BYTES, Key, PAIRS, Pair, SPILLED, beside};
+use super::cache::{COUNT_AT, Cache, Found, ID_BITS, INLINE, KEY_BYTES, Key, PAIRS, Pair, SPILLED, beside, spilled};
 use crate::hashing::mix;
 
 /// Ends of pieces that are found at once.
@@ -188,7 +188,7 @@ fn copy_known(group: &Group, from: usize, count: usize, cache: &Cache, out: &mut
             if found & SPILLED == 0 {
                 return number;
             }
-            let (at, length) = (found as u32 as usize, (found >> 32) as usize & 0x7fff_ffff);
+            let (at, length) = spilled(found);
             out.extend_from_slice(&cache.spill()[at..at + length]);
             number += 1;
         }

@@ -100,7 +100,7 @@ impl Cache {
         self.batches.push(batch);
     }
 
-    /// Remembers a piece: in its pair, or beside it if that is full, or else in place of the one that was remembered longest.
+    /// Remembers a piece: in its pair, or beside it if that is full; else the one that was remembered longest has to go.
     pub(super) fn insert(&mut self, key: Key, place: u32, tokens: &[u32]) {
         let [a, b, c, _] = key.0;
         if a | b | c == 0 {
@@ -135,8 +135,37 @@ impl Cache {
         let [newest, pushed] = pairs[place as usize].0;
         pairs[place as usize].0 = [slot, newest];
         let others = &mut pairs[beside(place) as usize].0;
+        let oldest = others[1];
         *others = [pushed, others[0]];
+        self.keep_elsewhere(oldest);
     }
+
+    /// Whether a key of this place may have lost its slot, and its tokens are to be looked for in `long`.
+    pub(super) fn is_full(&self, place: u32) -> bool {
+        let pairs = self.pairs.get();
+        [place, beside(place)].iter().all(|&place| pairs[place as usize].0.iter().all(|slot| slot.found != 0))
+    }
+
+    /// What no longer has a slot goes to the pieces that never had one.
+    fn keep_elsewhere(&mut self, Slot { key, found }: Slot) {
+        let bytes: [[u8; 8]; KEY_BYTES / 8] = key.map(u64::to_le_bytes);
+        let piece = bytes.as_flattened();
+        let length = piece.iter().rposition(|&byte| byte != 0xff).map_or(0, |last| last + 1);
+        let inline: [u32; INLINE] = std::array::from_fn(|i| (found >> (ID_BITS * i as u32)) as u32 % (1 << ID_BITS));
+        let tokens = if found & SPILLED == 0 {
+            &inline[..(found >> COUNT_AT) as usize]
+        } else {
+            let (at, length) = spilled(found);
+            &self.spill[at..at + length]
+        };
+        self.long.insert(&piece[..length], tokens);
+    }
+}
+
+/// Where tokens begin in the spill, and how many they are.
+#[inline(always)]
+pub(super) fn spilled(found: Found) -> (usize, usize) {
+    (found as u32 as usize, (found >> 32) as usize & 0x7fff_ffff)
 }
 
 /// The pairs, on large pages where the system has them: they are read at random.

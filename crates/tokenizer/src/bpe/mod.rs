@@ -207,7 +207,8 @@ impl Bpe {
                 let piece = &text[if done == 0 { start } else { ends[done - 1] }..ends[done]];
                 let from = out.len();
                 if piece.len() <= KEY_BYTES {
-                    if self.encode_unknown(piece, whole, cache, out) {
+                    let elsewhere = cache.is_full(group.places[done]) && cache.long.get(piece, out);
+                    if !elsewhere && self.encode_unknown(piece, whole, cache, out) {
                         cache.insert(group.keys[done], group.places[done], &out[from..]);
                     }
                 } else {
