@@ -1,4 +1,4 @@
-use crate::hashing::of_bytes;
+use crate::hashing::{IN_BLOCKS, blocks, of_bytes};
 
 /// Longest piece worth remembering, bytes.
 pub(crate) const LONGEST: usize = 256;
@@ -6,6 +6,9 @@ pub(crate) const LONGEST: usize = 256;
 const SETS: usize = 1 << 14;
 /// Bytes of pieces and tokens before everything is forgotten.
 const BYTES: usize = 8 << 20;
+
+/// Tokens copied at once where there are no more: a loop over their number could not be predicted.
+const TOKENS_READ: usize = 16;
 
 /// Where a piece stands, with its tokens after it. Nothing if its length is 0.
 #[derive(Clone, Copy, Default)]
@@ -79,11 +82,22 @@ impl LongPieces {
             return false;
         }
         let (found, tokens) = self.data[slot.at as usize..].split_at(piece.len());
-        if found != piece {
+        if !equal(found, piece) {
             return false;
         }
-        let tokens = &tokens.as_chunks::<4>().0[..slot.count as usize];
-        out.extend(tokens.iter().map(|&bytes| u32::from_le_bytes(bytes)));
+        let count = slot.count as usize;
+        if count <= TOKENS_READ
+            && let Some(bytes) = tokens.first_chunk::<{ 4 * TOKENS_READ }>()
+        {
+            let all: [u32; TOKENS_READ] =
+                std::array::from_fn(|i| u32::from_le_bytes(bytes.as_chunks::<4>().0[i]));
+            let length = out.len();
+            out.extend_from_slice(&all);
+            out.truncate(length + count);
+        } else {
+            let tokens = &tokens.as_chunks::<4>().0[..count];
+            out.extend(tokens.iter().map(|&bytes| u32::from_le_bytes(bytes)));
+        }
         true
     }
 
@@ -109,6 +123,16 @@ impl LongPieces {
         self.data.extend_from_slice(piece);
         self.data.extend(tokens.iter().flat_map(|id| id.to_le_bytes()));
     }
+}
+
+/// Whether two pieces of the same length are equal.
+#[inline(always)]
+fn equal(one: &[u8], other: &[u8]) -> bool {
+    if !IN_BLOCKS.contains(&one.len()) || one.len() != other.len() {
+        return one == other;
+    }
+    let differ = |([a, b], [c, d]): ([u64; 2], [u64; 2])| (a ^ c) | (b ^ d);
+    blocks(one).into_iter().zip(blocks(other)).map(differ).fold(0, |all, bits| all | bits) == 0
 }
 
 /// Begins to bring the line of an address near.
