@@ -2,7 +2,9 @@
 //! compared at once.
 
 use super::batch::{GROUP, Group};
-use super::cache::{COUNT_AT, Cache, ID_BITS, INLINE, KEY_BYTES, PAIRS, Pair, SPILL_READ, SPILLED, beside, spilled};
+use super::cache::{
+    COUNT_AT, Cache, ID_BITS, INLINE, KEY_BYTES, PAIRS, Pair, SPILL_READ, SPILLED, beside, spilled,
+};
 use std::arch::x86_64::*;
 
 /// Whether this processor has the instructions.

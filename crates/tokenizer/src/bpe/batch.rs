@@ -1,7 +1,9 @@
 //! Looking pieces up by the batch, in two steps, so that the processor waits for many places of the cache at once
 //! instead of for one after the other: first the keys and places of all, then their tokens.
 
-use super::cache::{COUNT_AT, Cache, Found, ID_BITS, INLINE, KEY_BYTES, Key, PAIRS, Pair, SPILLED, beside, spilled};
+use super::cache::{
+    COUNT_AT, Cache, Found, ID_BITS, INLINE, KEY_BYTES, Key, PAIRS, Pair, SPILLED, beside, spilled,
+};
 use crate::hashing::mix;
 
 /// Ends of pieces that are found at once.

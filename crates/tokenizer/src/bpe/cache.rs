@@ -100,7 +100,7 @@ impl Cache {
         self.batches.push(batch);
     }
 
-    /// Remembers a piece: in its pair, or beside it if that is full; else the one that was remembered longest has to go.
+    /// Remembers a piece: in its pair, or beside it if that is full; else one that has been there for long has to go.
     pub(super) fn insert(&mut self, key: Key, place: u32, tokens: &[u32]) {
         let [a, b, c, _] = key.0;
         if a | b | c == 0 {
@@ -151,7 +151,8 @@ impl Cache {
         let bytes: [[u8; 8]; KEY_BYTES / 8] = key.map(u64::to_le_bytes);
         let piece = bytes.as_flattened();
         let length = piece.iter().rposition(|&byte| byte != 0xff).map_or(0, |last| last + 1);
-        let inline: [u32; INLINE] = std::array::from_fn(|i| (found >> (ID_BITS * i as u32)) as u32 % (1 << ID_BITS));
+        let inline: [u32; INLINE] =
+            std::array::from_fn(|i| (found >> (ID_BITS * i as u32)) as u32 % (1 << ID_BITS));
         let tokens = if found & SPILLED == 0 {
             &inline[..(found >> COUNT_AT) as usize]
         } else {
@@ -201,5 +202,40 @@ impl Pairs {
         let begin = self.begin();
         // SAFETY: as in `get`.
         unsafe { &mut *self.0.as_mut_ptr().add(begin).cast() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of more pieces of one place than it has slots, the last are in its slots and those before them among the long
+    /// ones, with their tokens, whether beside the key or spilled.
+    #[test]
+    fn pieces_without_a_slot_are_kept_elsewhere() {
+        let mut cache = Cache::default();
+        let pieces: Vec<Vec<u8>> = (1..=9).map(|length| vec![b'a' + length as u8; 2 * length]).collect();
+        let tokens =
+            |number: usize| (0..=number as u32 / 2).map(|i| 100 * i + number as u32).collect::<Vec<_>>();
+        let key_of = |piece: &[u8]| {
+            let mut bytes = [0xff; KEY_BYTES];
+            bytes[..piece.len()].copy_from_slice(piece);
+            std::array::from_fn(|i| u64::from_le_bytes(bytes.as_chunks::<8>().0[i]))
+        };
+        let place = 7;
+        for (number, piece) in pieces.iter().enumerate() {
+            assert_eq!(cache.is_full(place), number >= 4);
+            let [a, b, c] = key_of(piece);
+            cache.insert(Key([a, b, c, u64::MAX]), place, &tokens(number));
+        }
+        let slots = [place, beside(place)].map(|place| cache.pairs()[place as usize].0);
+        let kept = slots.as_flattened().iter().map(|slot| slot.key);
+        assert_eq!(kept.collect::<Vec<_>>(), [8, 7, 6, 5].map(|number: usize| key_of(&pieces[number])));
+        for (number, piece) in pieces.iter().enumerate() {
+            let mut out = vec![3];
+            let found = cache.long.get(piece, &mut out);
+            assert_eq!(found, number < 5, "{number}");
+            assert_eq!(out[1..], if found { tokens(number) } else { Vec::new() });
+        }
     }
 }

@@ -32,7 +32,7 @@ impl Set {
     fn of(&self, hash: u64) -> &Slot {
         let Self(slots) = self;
         let is = |number: usize| usize::from(slots[number].hash == hash as u32);
-        &slots[is(1) | is(2) * 2 | is(3) * 3]
+        &slots[is(1) | (2 * is(2)) | (3 * is(3))]
     }
 }
 

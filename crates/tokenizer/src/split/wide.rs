@@ -168,8 +168,7 @@ impl Region {
             } = classify(tables, block);
             // The region after this one; what the processor fetches by itself comes late after each pause.
             let ahead = text.as_ptr().wrapping_add((blocks + BLOCKS) * BLOCK);
-            // SAFETY: fetching in advance reads nothing.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(ahead.cast()) };
+            _mm_prefetch::<_MM_HINT_T0>(ahead.cast());
             before.0 = Masks::whole(letters, continuing, before.0);
             before.1 = Masks::whole(symbols, continuing, before.1);
             before.2 = Masks::whole(blanks, continuing, before.2);
