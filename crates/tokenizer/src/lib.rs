@@ -12,6 +12,7 @@ pub mod chat;
 mod error;
 mod format;
 mod hashing;
+mod large_pages;
 mod sentence_piece;
 pub mod shard;
 mod special;

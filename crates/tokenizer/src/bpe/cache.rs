@@ -4,7 +4,8 @@
 use super::Scratch;
 use super::batch::Batch;
 use super::long_pieces::LongPieces;
-use memmap2::MmapMut;
+use crate::large_pages::LargePages;
+use bytemuck::Zeroable;
 
 /// Longest piece that fits a key, bytes; nearly all words do.
 pub(crate) const KEY_BYTES: usize = 24;
@@ -46,6 +47,9 @@ pub(super) struct Slot {
 #[repr(C, align(64))]
 pub(super) struct Pair(pub(super) [Slot; 2]);
 
+// SAFETY: numbers. A slot of zeros has the key of 24 NUL characters, and no tokens.
+unsafe impl Zeroable for Pair {}
+
 /// Pairs of slots, a power of two; 4 MB in all.
 pub(super) const PAIRS: usize = 1 << 16;
 /// The pair that holds what does not fit this one; and the other way round.
@@ -61,7 +65,7 @@ pub(super) const SPILL_READ: usize = 16;
 
 /// See the module. Owned by one thread at a time.
 pub(crate) struct Cache {
-    pairs: Pairs,
+    pairs: LargePages<Pair>,
     /// Ends with [`SPILL_READ`] tokens that mean nothing.
     spill: Vec<u32>,
     pub(crate) long: LongPieces,
@@ -73,7 +77,7 @@ pub(crate) struct Cache {
 impl Default for Cache {
     fn default() -> Self {
         Self {
-            pairs: Pairs::new(),
+            pairs: LargePages::zeroed(PAIRS),
             spill: vec![0; SPILL_READ],
             long: LongPieces::default(),
             scratch: Scratch::default(),
@@ -85,7 +89,7 @@ impl Default for Cache {
 impl Cache {
     #[inline]
     pub(super) fn pairs(&self) -> &[Pair; PAIRS] {
-        self.pairs.get()
+        self.pairs.first_chunk().expect("the table has this many")
     }
 
     #[inline]
@@ -108,7 +112,7 @@ impl Cache {
             return;
         }
         if self.spill.len() > SPILL {
-            self.pairs = Pairs::new();
+            self.pairs = LargePages::zeroed(PAIRS);
             self.spill.truncate(SPILL_READ);
         }
         let fits = tokens.len() <= INLINE && tokens.iter().all(|&id| id < 1 << ID_BITS);
@@ -123,7 +127,7 @@ impl Cache {
             SPILLED | (tokens.len() as u64) << 32 | at as u64
         };
         let slot = Slot { key: [a, b, c], found };
-        let pairs = self.pairs.get_mut();
+        let pairs = &mut *self.pairs;
         let free = [place, place, beside(place), beside(place)].into_iter().zip([0, 1, 0, 1]);
         for (place, number) in free {
             let slots = &mut pairs[place as usize].0;
@@ -142,7 +146,7 @@ impl Cache {
 
     /// Whether a key of this place may have lost its slot, and its tokens are to be looked for in `long`.
     pub(super) fn is_full(&self, place: u32) -> bool {
-        let pairs = self.pairs.get();
+        let pairs = self.pairs();
         [place, beside(place)].iter().all(|&place| pairs[place as usize].0.iter().all(|slot| slot.found != 0))
     }
 
@@ -167,42 +171,6 @@ impl Cache {
 #[inline(always)]
 pub(super) fn spilled(found: Found) -> (usize, usize) {
     (found as u32 as usize, (found >> 32) as usize & 0x7fff_ffff)
-}
-
-/// The pairs, on large pages where the system has them: they are read at random.
-struct Pairs(MmapMut);
-
-/// Large pages begin at multiples of this.
-const PAGE: usize = 2 << 20;
-const PAIRS_BYTES: usize = PAIRS * size_of::<Pair>();
-
-impl Pairs {
-    /// All empty. A slot of zeros has the key of 24 NUL characters, and no tokens.
-    fn new() -> Self {
-        let map = MmapMut::map_anon(PAIRS_BYTES + PAGE)
-            .unwrap_or_else(|error| panic!("no memory for {PAIRS_BYTES} bytes: {error}"));
-        #[cfg(target_os = "linux")]
-        // Without them it only is slower.
-        let _ = map.advise(memmap2::Advice::HugePage);
-        Self(map)
-    }
-
-    #[inline]
-    fn begin(&self) -> usize {
-        (self.0.as_ptr() as usize).wrapping_neg() % PAGE
-    }
-
-    #[inline]
-    fn get(&self) -> &[Pair; PAIRS] {
-        // SAFETY: the map has PAIRS_BYTES from here on, aligned to a page; every bit pattern is a pair.
-        unsafe { &*self.0.as_ptr().add(self.begin()).cast() }
-    }
-
-    fn get_mut(&mut self) -> &mut [Pair; PAIRS] {
-        let begin = self.begin();
-        // SAFETY: as in `get`.
-        unsafe { &mut *self.0.as_mut_ptr().add(begin).cast() }
-    }
 }
 
 #[cfg(test)]

@@ -1,4 +1,6 @@
 use crate::hashing::mix;
+use crate::large_pages::LargePages;
+use bytemuck::Zeroable;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
@@ -20,7 +22,7 @@ const SCAN_LIMIT: usize = 64;
 
 /// All merges: an open-addressed table from a pair to its rank, made for the inner loop.
 pub(crate) struct MergeTable {
-    slots: Vec<Slot>,
+    slots: LargePages<Slot>,
     shift: u32,
     /// Token that the merge of a rank makes.
     results: Vec<u32>,
@@ -38,6 +40,9 @@ struct Slot {
     rank: u32,
 }
 
+// SAFETY: numbers.
+unsafe impl Zeroable for Slot {}
+
 #[inline]
 fn hash(left: u32, right: u32) -> u64 {
     mix(u64::from(left) << 32 | u64::from(right))
@@ -50,13 +55,14 @@ impl MergeTable {
         let size = (merges.len() * 3 / 2).next_power_of_two().max(2);
         let highest = merges.iter().map(|m| m.rank as usize + 1).max().unwrap_or(0);
         let mut table = Self {
-            slots: vec![Slot { left: NONE, right: NONE, rank: NONE }; size],
+            slots: LargePages::zeroed(size),
             shift: 64 - size.ilog2(),
             results: vec![NONE; highest],
             ordered: merges,
             byte_ids,
             byte_ranks: Vec::new(),
         };
+        table.slots.fill(Slot { left: NONE, right: NONE, rank: NONE });
         for merge in &table.ordered {
             table.results[merge.rank as usize] = merge.result;
             let mut at = (hash(merge.left, merge.right) >> table.shift) as usize;

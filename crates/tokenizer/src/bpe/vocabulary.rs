@@ -1,6 +1,8 @@
 use crate::Error;
 use crate::hashing::{FastMap, mix};
+use crate::large_pages::LargePages;
 use crate::vocabulary::{Entry, EntryKind, Strings};
+use bytemuck::Zeroable;
 
 /// The byte strings of all tokens by id, and from the byte strings of those that are text to the id.
 pub(crate) struct Vocabulary {
@@ -72,6 +74,9 @@ const KEY_BYTES: usize = 15;
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 struct Key(u128);
 
+// SAFETY: a number.
+unsafe impl Zeroable for Key {}
+
 impl Key {
     /// The key of at least 1 and at most [`KEY_BYTES`] bytes.
     #[inline]
@@ -91,14 +96,14 @@ impl Key {
 
 /// An open-addressed table from keys to ids: one cache line per look-up, where a map of boxed bytes takes three.
 struct ShortTokens {
-    slots: Vec<(Key, u32)>,
+    slots: LargePages<(Key, u32)>,
     shift: u32,
 }
 
 impl ShortTokens {
     fn new(tokens: usize) -> Self {
         let size = (tokens * 3 / 2).next_power_of_two().max(512);
-        Self { slots: vec![(Key::default(), 0); size], shift: 64 - size.ilog2() }
+        Self { slots: LargePages::zeroed(size), shift: 64 - size.ilog2() }
     }
 
     /// The slot of a key, or the empty one where it belongs.
