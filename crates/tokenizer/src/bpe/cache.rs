@@ -144,6 +144,13 @@ impl Cache {
         self.keep_elsewhere(oldest);
     }
 
+    /// Whether a key of this place has a slot.
+    #[inline]
+    pub(super) fn knows(&self, key: Key, place: u32) -> bool {
+        let is = |slot: &Slot| slot.key == key.0[..3];
+        [place, beside(place)].iter().any(|&place| self.pairs()[place as usize % PAIRS].0.iter().any(is))
+    }
+
     /// Whether a key of this place may have lost its slot, and its tokens are to be looked for in `long`.
     pub(super) fn is_full(&self, place: u32) -> bool {
         let pairs = self.pairs();

@@ -137,7 +137,7 @@ fn equal(one: &[u8], other: &[u8]) -> bool {
 
 /// Begins to bring the line of an address near.
 #[inline]
-fn fetch<T>(at: *const T) {
+pub(super) fn fetch<T>(at: *const T) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: fetching in advance reads nothing.
     unsafe {

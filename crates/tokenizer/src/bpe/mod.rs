@@ -16,7 +16,7 @@ pub(crate) use vocabulary::Vocabulary;
 use crate::split::{CLASSES, Classes, Split, llama3_piece_ends};
 use batch::{BATCH, Batch, GROUP, Instructions};
 pub(crate) use borders::Borders;
-use cache::KEY_BYTES;
+use cache::{KEY_BYTES, Key};
 use rayon::prelude::*;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -199,6 +199,7 @@ impl Bpe {
         for ends in ends[..count].chunks(GROUP) {
             self.instructions.make_keys(text, start, ends, group, cache);
             let (mut done, mut long) = (0, 0);
+            let mut looked_ahead = false;
             loop {
                 done = self.instructions.copy_known(group, done, ends.len(), cache, out);
                 if done == ends.len() {
@@ -206,6 +207,16 @@ impl Bpe {
                 }
                 let piece = &text[if done == 0 { start } else { ends[done - 1] }..ends[done]];
                 let from = out.len();
+                if !looked_ahead {
+                    looked_ahead = true;
+                    self.fetch_unknown(
+                        text,
+                        &ends[done..],
+                        &group.keys[done + 1..],
+                        &group.places[done + 1..],
+                        cache,
+                    );
+                }
                 if piece.len() <= KEY_BYTES {
                     let elsewhere = cache.is_full(group.places[done]) && cache.long.get(piece, out);
                     if !elsewhere && self.encode_unknown(piece, whole, cache, out) {
@@ -222,6 +233,17 @@ impl Bpe {
                 done += 1;
             }
             start = ends[ends.len() - 1];
+        }
+    }
+
+    /// Begins to bring near what the vocabulary says of pieces that the cache does not know. The first of `ends` is where
+    /// the first of them begins.
+    #[inline(never)]
+    fn fetch_unknown(&self, text: &[u8], ends: &[usize], keys: &[Key], places: &[u32], cache: &Cache) {
+        for ((bounds, &key), &place) in ends.windows(2).zip(keys).zip(places) {
+            if bounds[1] - bounds[0] <= KEY_BYTES && !cache.knows(key, place) {
+                self.vocabulary.fetch(&text[bounds[0]..bounds[1]]);
+            }
         }
     }
 

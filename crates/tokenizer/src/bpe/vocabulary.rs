@@ -1,3 +1,4 @@
+use super::long_pieces::fetch;
 use crate::Error;
 use crate::hashing::{FastMap, mix};
 use crate::large_pages::LargePages;
@@ -57,6 +58,14 @@ impl Vocabulary {
         self.strings.get(id)
     }
 
+    /// Begins to bring near what [`id`](Self::id) will look at.
+    #[inline]
+    pub(super) fn fetch(&self, bytes: &[u8]) {
+        if (1..=KEY_BYTES).contains(&bytes.len()) {
+            fetch(&raw const self.short.slots[self.short.first(Key::new(bytes))]);
+        }
+    }
+
     /// The token whose text these bytes are.
     pub(crate) fn id(&self, bytes: &[u8]) -> Option<u32> {
         match bytes.len() {
@@ -106,11 +115,17 @@ impl ShortTokens {
         Self { slots: LargePages::zeroed(size), shift: 64 - size.ilog2() }
     }
 
+    /// Where a key is looked for first.
+    #[inline]
+    fn first(&self, key: Key) -> usize {
+        (key.hash() >> self.shift) as usize
+    }
+
     /// The slot of a key, or the empty one where it belongs.
     #[inline]
     fn find(&self, key: Key) -> usize {
         let mask = self.slots.len() - 1;
-        let mut at = (key.hash() >> self.shift) as usize;
+        let mut at = self.first(key);
         while self.slots[at & mask].0 != key && self.slots[at & mask].0 != Key::default() {
             at += 1;
         }
