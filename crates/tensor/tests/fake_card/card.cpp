@@ -18,7 +18,7 @@
 #include "warps.h"
 
 #define KERNELS \
-    K(adamw), K(add), K(add_scaled), K(attention), K(attention_delta), K(attention_dkv), K(attention_dq), \
+    K(adamw), K(add), K(add_scaled), K(add_shares), K(attention), K(attention_delta), K(attention_dkv), K(attention_dq), \
     K(clip_factor), K(embedding), K(embedding_backward), K(from_f32), K(loss_gradient), K(negate), K(rms_norm), \
     K(rms_norm_dw), K(rms_norm_dx), K(rope), K(scale), K(select_backward), K(sum_of_squares), K(sum_values), \
     K(swiglu), K(swiglu_backward), K(to_f32)

@@ -87,7 +87,9 @@ static void check_rms_norm() {
     same("rms_norm no residual", alone, y_, BF16);
     launch(n, [&] { rms_norm_dx(sum.data(), w.data(), rstd.data(), dy.data(), dx.data(), d, 1); });
     same("rms_norm dx", dx, dx_, BF16);
-    launch(blocks(d), [&] { rms_norm_dw(sum.data(), rstd.data(), dy.data(), dw.data(), n, d); });
+    auto shares = poisoned<float>(2 * d);
+    launch(blocks(d), 2, [&] { rms_norm_dw(sum.data(), rstd.data(), dy.data(), shares.data(), n, d, 2); });
+    launch(blocks(d), [&] { add_shares(shares.data(), dw.data(), 2, d); });
     same("rms_norm dw", dw, dw_, F32);
 }
 
