@@ -120,7 +120,8 @@ struct Run<'a> {
     metrics: metrics::Writer,
     position: Position,
     task: Task,
-    peak_flops: f64,
+    /// `None` for a card that is not known.
+    peak_flops: Option<f64>,
     notes: Vec<String>,
 }
 
@@ -193,14 +194,19 @@ impl<'a> Run<'a> {
         let legs = phases::legs(settings);
         notes.extend(mix_notes(&legs, &loader.domains()));
         let peak_flops = match (settings.peak_flops, &card) {
-            (0.0, None) => gates::measured_peak_flops(),
-            (0.0, Some(card)) => card.peak_flops(settings.precision.dtype()).ok_or_else(|| {
-                let problem =
-                    "is not known; set the operations a second of its data sheet, for dense matrices";
-                SettingError::new("peak_flops", format!("the peak of the card `{}` {problem}", card.name()))
-            })?,
-            (set, _) => set,
+            (0.0, None) => Some(gates::measured_peak_flops()),
+            (0.0, Some(card)) => card.peak_flops(settings.precision.dtype()),
+            (set, _) => Some(set),
         };
+        if let (None, Some(card)) = (peak_flops, &card) {
+            let note = format!(
+                "no MFU: the peak of the card `{}` is not known; set pretrain.peak_flops to the operations a second of \
+                 its data sheet, for dense matrices",
+                card.name()
+            );
+            ctx.progress.line(&note);
+            notes.push(note);
+        }
         let total: u64 = legs.iter().map(Leg::tokens).sum();
         let task = ctx.progress.task("pretrain", Some(total), "tokens");
         let metrics = metrics::Writer::open(out, position.step)?;
@@ -302,21 +308,19 @@ impl<'a> Run<'a> {
             .map(|micro| micro.targets.len() as f64 * config.flops_per_token(micro.mean_context()))
             .sum();
         self.task.message(format!("{}  loss {:.3}  lr {lr:.1e}", leg.name, outcome.loss));
-        self.metrics.write(
-            self.position.step,
-            &[
-                ("train/loss", outcome.loss),
-                ("train/grad_norm", outcome.grad_norm),
-                ("train/learning_rate", lr),
-                ("train/tokens", self.position.tokens as f64),
-                ("train/batch_tokens", tokens),
-                ("train/sequence", prepared.stage.sequence as f64),
-                ("train/seconds", seconds),
-                ("train/tokens_per_second", tokens / seconds),
-                ("train/flops_per_second", flops / seconds),
-                ("train/mfu", flops / seconds / self.peak_flops),
-            ],
-        )
+        let mut values = vec![
+            ("train/loss", outcome.loss),
+            ("train/grad_norm", outcome.grad_norm),
+            ("train/learning_rate", lr),
+            ("train/tokens", self.position.tokens as f64),
+            ("train/batch_tokens", tokens),
+            ("train/sequence", prepared.stage.sequence as f64),
+            ("train/seconds", seconds),
+            ("train/tokens_per_second", tokens / seconds),
+            ("train/flops_per_second", flops / seconds),
+        ];
+        values.extend(self.peak_flops.map(|peak| ("train/mfu", flops / seconds / peak)));
+        self.metrics.write(self.position.step, &values)
     }
 
     /// Takes the snapshots and measurements that are due after a step. `true` if the leg ends with it. Changes nothing
@@ -456,7 +460,7 @@ impl<'a> Run<'a> {
             seconds: record.seconds,
             tokens_per_second: rate(record.tokens as f64),
             flops_per_second: rate(record.flops),
-            mfu: rate(record.flops) / self.peak_flops,
+            mfu: self.peak_flops.map(|peak| rate(record.flops) / peak),
             peak_flops: self.peak_flops,
             peak_measured: self.settings.peak_flops == 0.0 && self.card.is_none(),
             mfu_convention: MFU_CONVENTION.to_string(),
