@@ -6,7 +6,7 @@
 use super::arena::{Arena, CardUsage};
 use super::calls::{Address, DriverCalls, Handle, Status};
 use super::products::Products;
-use super::staging::Staging;
+use super::staging::{Block, Download, Staging};
 use super::{CardError, DType, Kind, Library, compile};
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -104,6 +104,18 @@ impl From<usize> for Arg {
 impl From<i32> for Arg {
     fn from(value: i32) -> Self {
         Arg(u64::from(value as u32))
+    }
+}
+
+impl From<u32> for Arg {
+    fn from(value: u32) -> Self {
+        Arg(u64::from(value))
+    }
+}
+
+impl From<f64> for Arg {
+    fn from(value: f64) -> Self {
+        Arg(value.to_bits())
     }
 }
 
@@ -307,6 +319,24 @@ impl Card {
             driver!(self.0.calls, download(to, from, into.len(), self.0.stream))?;
         }
         driver!(self.0.calls, stream_synchronize(self.0.stream))
+    }
+
+    /// Asks for `bytes` to be brought to the host, which goes on.
+    pub(super) fn download_later(&self, from: Address, bytes: usize) -> Result<Download, CardError> {
+        self.enter()?;
+        let block = lock(&self.0.staging).download(&self.0.calls, self.0.stream, from, bytes)?;
+        Ok(Download::new(self, block, bytes))
+    }
+
+    /// Waits for an event of the stream.
+    pub(super) fn wait_for(&self, event: Handle) -> Result<(), CardError> {
+        self.enter()?;
+        driver!(self.0.calls, event_synchronize(event))
+    }
+
+    /// Takes a block of staging memory back.
+    pub(super) fn give_block(&self, block: Block) {
+        lock(&self.0.staging).give(block);
     }
 
     /// Asks for a kernel of the module for these activations to run in the blocks of a grid. Nothing happens if there are

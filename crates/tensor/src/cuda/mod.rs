@@ -24,7 +24,7 @@ mod products;
 mod staging;
 mod system;
 
-pub use adamw::{CardAdamW, CardRule};
+pub use adamw::{CardAdamW, CardReport, CardRule};
 pub use arena::CardUsage;
 pub use buffer::{CardBuffer, DType};
 pub use card::Card;

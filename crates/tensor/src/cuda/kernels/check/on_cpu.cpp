@@ -163,30 +163,54 @@ static void check_adamw() {
     for (auto& x : v) x = std::fabs(x);
     double squares = 0;
     for (float x : g) squares += (double)x * x;
+    const double keep = 0.99, b1 = 0.9, b2 = 0.95, lr = 0.01, eps = 1e-8;
     auto shares = poisoned<double>(2);
-    auto clip = poisoned<float>(1);
-    auto norm = poisoned<double>(1);
-    launch(2, [&] { sum_of_squares(g.data(), shares.data(), n); });
-    launch(1, [&] { clip_factor(shares.data(), 2, 1.f, clip.data(), norm.data()); });
-    same("gradient norm", norm, {std::sqrt(squares)}, F32);
-    same("clip factor", clip, {1 / std::sqrt(squares)}, F32);
-    const double keep = 0.99, b1 = 0.9, b2 = 0.95, rate = 0.01, root = 1.5, eps = 1e-8, factor = clip[0];
+    auto report = poisoned<double>(2);
+    float* losses = (float*)&report[1];
+    losses[0] = 2.f, losses[1] = -1.f;
+    Counts counts = {2, 0};
+    Rule rule;
+    auto step = [&] {
+        launch(2, [&] { sum_of_squares(g.data(), shares.data(), n); });
+        launch(1, [&] { adamw_rule(shares.data(), 2, report.data(), 2, 1, 1.0, lr, b1, b2, &counts, &rule); });
+    };
+    step();
+    same("gradient norm", std::vector<double>{report[0]}, {std::sqrt(squares)}, F32);
+    const double rate = lr / (1 - std::pow(b1, 3)), root = 1 / std::sqrt(1 - std::pow(b2, 3));
+    same("adamw rule", std::vector<float>{rule.clip, rule.rate, rule.root}, {1 / std::sqrt(squares), rate, root}, F32);
     std::vector<double> w_(n), m_(n), v_(n);
     for (size_t i = 0; i < n; i++) {
-        double grad = g[i] * factor;
+        double grad = g[i] * rule.clip;
         m_[i] = b1 * m[i] + (1 - b1) * grad;
         v_[i] = b2 * v[i] + (1 - b2) * grad * grad;
         w_[i] = w[i] * keep - rate * m_[i] / (std::sqrt(v_[i]) * root + eps);
     }
     auto copy = poisoned<bf16>(n);
-    launch(blocks(n), [&] {
-        adamw(w.data(), g.data(), m.data(), v.data(), copy.data(), clip.data(), n, keep, b1, b2, rate, root, eps);
-    });
+    auto apply = [&] {
+        launch(blocks(n), [&] {
+            adamw(w.data(), g.data(), m.data(), v.data(), copy.data(), &rule, n, keep, b1, b2, eps);
+        });
+    };
+    apply();
     same("adamw w", w, w_, F32);
     same("adamw m", m, m_, F32);
     same("adamw v", v, v_, F32);
     same("adamw bf16 copy", copy, w_, BF16);
     same("adamw clears g", g, std::vector<double>(n, 0.0), 0.0);
+    // A loss, then a gradient that is not finite; then one more than may be left out, and all is left out.
+    std::vector<float> norms, w_before = w;
+    for (int broken = 0; broken < 3; broken++) {
+        g = uniform(n);
+        losses[0] = broken == 0 ? 1.f / 0.f : 1.f;
+        if (broken == 1) g[5] = -1.f / 0.f;
+        step();
+        apply();
+        norms.push_back(std::isfinite(report[0]));
+    }
+    same("adamw leaves out", w, std::vector<double>(w_before.begin(), w_before.end()), 0.0);
+    same("and clears g", g, std::vector<double>(n, 0.0), 0.0);
+    same("and counts", std::vector<float>{(float)counts.applied, (float)counts.left_out}, {3, 3}, 0.0);
+    same("and is told", norms, {1, 0, 0}, 0.0);
 }
 
 static void check_embedding() {
