@@ -63,9 +63,18 @@ impl Trainer {
     /// # Errors
     /// The card has not enough memory, or failed.
     pub fn to_card(&mut self, card: &Card, activations: DType) -> Result<(), CardError> {
+        self.weights_to_card(card, activations)?;
+        self.optimizer.to_card(&self.params)
+    }
+
+    /// The same without moments, for [`Trainer::gradient`] alone.
+    ///
+    /// # Errors
+    /// The card has not enough memory, or failed.
+    pub fn weights_to_card(&mut self, card: &Card, activations: DType) -> Result<(), CardError> {
         self.params.to_card(card, activations)?;
         self.grads = Grads::new(&self.params);
-        self.optimizer.to_card(&self.params)
+        Ok(())
     }
 
     /// Forgets the moments, as before the first step.
@@ -79,8 +88,32 @@ impl Trainer {
         self.finish(begun)
     }
 
+    /// A step without the optimizer: the loss, after the gradient was computed and cleared.
+    pub fn gradient(&mut self, micro_batches: &[MicroBatch]) -> Result<f64, NotFinite> {
+        let losses = self.accumulate(micro_batches)?;
+        self.grads.zero();
+        losses.iter().enumerate().map(|(i, loss)| finite(loss.item(), i)).sum()
+    }
+
     /// Begins [`Trainer::step`]; a card is not waited for, and leaves the step out by itself if something is not finite.
     pub fn begin(&mut self, micro_batches: &[MicroBatch], lr: f64) -> BegunStep {
+        let losses = match self.accumulate(micro_batches) {
+            Ok(losses) => losses,
+            Err(problem) => return BegunStep(State::Done(Err(problem))),
+        };
+        BegunStep(match self.params.on_card().is_some() {
+            true => {
+                State::OnCard(self.optimizer.begin_on_card(&mut self.params, &mut self.grads, lr, &losses))
+            }
+            false => {
+                let applied = self.optimizer.step(&mut self.params, &mut self.grads, lr);
+                State::Done(outcome(losses.iter().map(Tensor::item), applied))
+            }
+        })
+    }
+
+    /// Adds up the gradient. The micro-batches' losses; those on a card are not waited for.
+    fn accumulate(&mut self, micro_batches: &[MicroBatch]) -> Result<Vec<Tensor>, NotFinite> {
         let rows: usize = micro_batches.iter().map(|micro| micro.targets.len()).sum();
         let weight = 1.0 / rows.max(1) as f32;
         let mut losses: Vec<Tensor> = Vec::with_capacity(micro_batches.len());
@@ -98,19 +131,11 @@ impl Trainer {
                 && let Err(problem) = finite(loss.item(), i)
             {
                 self.grads.zero();
-                return BegunStep(State::Done(Err(problem)));
+                return Err(problem);
             }
             losses.push(loss);
         }
-        BegunStep(match self.params.on_card().is_some() {
-            true => {
-                State::OnCard(self.optimizer.begin_on_card(&mut self.params, &mut self.grads, lr, &losses))
-            }
-            false => {
-                let applied = self.optimizer.step(&mut self.params, &mut self.grads, lr);
-                State::Done(outcome(losses.iter().map(Tensor::item), applied))
-            }
-        })
+        Ok(losses)
     }
 
     /// Waits until a step is done, and says what it did. Steps are finished in the order in which they were begun.

@@ -169,3 +169,21 @@ fn steps_are_begun_ahead() {
         assert_ne!(trainer.params.flat(), sound.params.flat());
     }
 }
+
+#[test]
+fn a_gradient_alone_leaves_nothing_behind() {
+    let (mut host, mut on_card, card) = (trainer(), trainer(), fake_card::open());
+    on_card.weights_to_card(&card, DType::F32).unwrap();
+    let (before, batch) = (host.params.flat().to_vec(), batch(0, host.llama.config.vocab_size as u32));
+    let [a, b] = [&mut host, &mut on_card].map(|trainer| trainer.gradient(&batch).unwrap());
+    assert!((a / b - 1.0).abs() < 1e-4, "{a} {b}");
+    for trainer in [&mut host, &mut on_card] {
+        assert_eq!(trainer.params.flat(), before);
+        trainer.optimizer = herd_train::AdamW::new(&trainer.params, AdamWSettings::default());
+    }
+    on_card.to_card(&card, DType::F32).unwrap();
+    assert_eq!(host.step(&batch, 1e-3), trainer().step(&batch, 1e-3));
+    let mut fresh = trainer();
+    fresh.to_card(&card, DType::F32).unwrap();
+    assert_eq!(on_card.step(&batch, 1e-3), fresh.step(&batch, 1e-3));
+}
