@@ -30,6 +30,7 @@ static Index blockIdx, gridDim;
 #define __shared__ static
 #define DYNAMIC_SHARED(name) unsigned char* name = threads::shared
 #define KERNEL static
+#define __launch_bounds__(threads, blocks)
 
 namespace threads {
 const unsigned MOST = 1024, WARP = 32;

@@ -14,8 +14,9 @@ __device__ inline Sight sight_of(const Sight* sights, int n, int i) {
     const Sight nothing = {0x7fffffff, 0, 0};
     return i < n ? sights[i] : nothing;
 }
+// Without branches.
 __device__ inline bool sees(const Sight& sight, int i, int j) {
-    return (j >= sight.first && j <= i) || (j >= sight.from && j < sight.to);
+    return ((j >= sight.first) & (j <= i)) | ((j >= sight.from) & (j < sight.to));
 }
 
 // delta[h, i] = the product of out and dout over head h of row i: one warp each.

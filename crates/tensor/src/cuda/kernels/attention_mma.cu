@@ -9,11 +9,13 @@
 // Begins to copy rows row0.. of `column`.. of x [n, width] into a shared tile; zeros beyond the end.
 template <int HD>
 __device__ inline void load_tile(bf16* tile, const bf16* x, int n, int width, int column, int row0) {
+    // A thread has the same columns in every copy.
+    const int every = 32 * WARPS / (HD / 8), r0 = threadIdx.x / (HD / 8), c = threadIdx.x % (HD / 8) * 8;
+    x += column + c, tile += c;
 #pragma unroll
-    for (int i = threadIdx.x; i < ROWS * (HD / 8); i += 32 * WARPS) {
-        const int r = i / (HD / 8), c = i % (HD / 8) * 8;
+    for (int r = r0, i = 0; i < ROWS / every; i++, r += every) {
         const bool inside = row0 + r < n;
-        copy_async(tile + r * (HD + 8) + c, x + (size_t)(inside ? row0 + r : 0) * width + column + c, inside);
+        copy_async(tile + r * (HD + 8), x + (size_t)(inside ? row0 + r : 0) * width, inside);
     }
 }
 
@@ -30,6 +32,19 @@ __device__ inline void store_rows(bf16* x, int n, int width, int column, int row
         for (int t = 0; t < HD / 8; t++)
             to[t * 4] = pack(acc[t][2 * half] * factor[half], acc[t][2 * half + 1] * factor[half]);
     }
+}
+
+// Scores [16, 8 T] of pairs that do not see each other become minus infinity: queries are `row` and the one 8 after it, keys
+// begin at j0.
+template <int T>
+__device__ inline void mask_keys(float (*s)[4], const Sight* sight, int row, int j0) {
+#pragma unroll
+    for (int t = 0; t < T; t++)
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+            const bool seen = sees(sight[e / 2], row + e / 2 * 8, j0 + t * 8 + threadIdx.x % 4 * 2 + e % 2);
+            s[t][e] = seen ? s[t][e] : LEAST;
+        }
 }
 
 // Values are fetched while scores are computed, the next keys while values are multiplied.
@@ -73,21 +88,16 @@ __device__ void forward_mma(const bf16* qkv, bf16* out, float* lse, const unsign
         finish_copies();
         __syncthreads();  // the values are there, the place of the keys is free
         if (at + 1 < end) load_tile<HD>(k, qkv, n, width, (heads + kv_head) * HD, visits[at + 1] / 2 * ROWS);
+        if (check) mask_keys<ROWS / 8>(s, sight, row, k0);
         float fade[2], base[2], high[2] = {top[0], top[1]};
 #pragma unroll
         for (int t = 0; t < ROWS / 8; t++)
 #pragma unroll
-            for (int e = 0; e < 4; e++) {
-                if (check && !sees(sight[e / 2], row + e / 2 * 8, k0 + t * 8 + lane % 4 * 2 + e % 2)) s[t][e] = LEAST;
-                high[e / 2] = s[t][e] > high[e / 2] ? s[t][e] : high[e / 2];
-            }
+            for (int e = 0; e < 4; e++) high[e / 2] = fmaxf(high[e / 2], s[t][e]);
 #pragma unroll
         for (int h = 0; h < 2; h++) {
 #pragma unroll
-            for (int mask = 1; mask < 4; mask *= 2) {
-                const float other = shuffle_xor(high[h], mask);
-                high[h] = other > high[h] ? other : high[h];
-            }
+            for (int mask = 1; mask < 4; mask *= 2) high[h] = fmaxf(high[h], shuffle_xor(high[h], mask));
             base[h] = high[h] == LEAST ? 0.f : high[h] * base2;
             fade[h] = power_of_2(top[h] * base2 - base[h]);
             top[h] = high[h];
@@ -172,15 +182,12 @@ __device__ void dq_mma(const bf16* qkv, const bf16* dout, const float* lse, cons
                     mma_bf16(dp[2 * t + 1], ga, b[2], b[3]);
                 }
             }
+            if (check) mask_keys<4>(s, sight, row, k0 + part);
 #pragma unroll
             for (int t = 0; t < 4; t++)
 #pragma unroll
-                for (int e = 0; e < 4; e++) {
-                    const int j = k0 + part + t * 8 + lane % 4 * 2 + e % 2;
-                    const bool seen = !check || sees(sight[e / 2], row + e / 2 * 8, j);
-                    const float p = seen ? power_of_2(s[t][e] * base2 - of_lse[e / 2]) : 0.f;
-                    s[t][e] = p * (dp[t][e] - of_delta[e / 2]);
-                }
+                for (int e = 0; e < 4; e++)
+                    s[t][e] = power_of_2(s[t][e] * base2 - of_lse[e / 2]) * (dp[t][e] - of_delta[e / 2]);
 #pragma unroll
             for (int c = 0; c < 2; c++) {
                 unsigned a[4];
@@ -247,13 +254,22 @@ __device__ void dkv_mma(const bf16* qkv, const bf16* dout, const float* lse, con
                         mma_bf16(dp[2 * t + 1], va, b[2], b[3]);
                     }
                 }
+                // A thread's queries: this one and the next, and so 8 further on.
+                const int r0 = part + lane % 4 * 2;
+                if (check)
+#pragma unroll
+                    for (int t = 0; t < 4; t++)
+#pragma unroll
+                        for (int e = 0; e < 4; e++) {
+                            const int r = r0 + t * 8 + e % 2, j = k0 + own + lane / 4 + e / 2 * 8;
+                            s[t][e] = sees(sight[r], q0 + r, j) ? s[t][e] : LEAST;
+                        }
 #pragma unroll
                 for (int t = 0; t < 4; t++)
 #pragma unroll
                     for (int e = 0; e < 4; e++) {
-                        const int r = part + t * 8 + lane % 4 * 2 + e % 2, j = k0 + own + lane / 4 + e / 2 * 8;
-                        const bool seen = !check || sees(sight[r], q0 + r, j);
-                        s[t][e] = seen ? power_of_2(s[t][e] * base2 - of_lse[r]) : 0.f;
+                        const int r = r0 + t * 8 + e % 2;
+                        s[t][e] = power_of_2(s[t][e] * base2 - of_lse[r]);
                         dp[t][e] = s[t][e] * (dp[t][e] - of_delta[r]);
                     }
 #pragma unroll
@@ -279,22 +295,25 @@ __device__ void dkv_mma(const bf16* qkv, const bf16* dout, const float* lse, con
     store_rows<HD>(d_qkv, n, width, (heads + kv_heads + kv_head) * HD, k0 + own, dv, one);
 }
 
-// The arguments are those of attention.cu.
-#define FORWARD(name, HD)                                                                                                \
-    KERNEL void name(const bf16* qkv, bf16* out, float* lse, const unsigned* starts, const unsigned* visits,             \
-                     const Sight* sights, int n, int heads, int kv_heads, int, float scale) {                            \
+// The arguments are those of attention.cu. BLOCKS at once on a multiprocessor: one more would spill registers in the inner
+// loops (as it is, at most 8 bytes on an sm_90).
+#define FORWARD(name, HD, BLOCKS)                                                                                        \
+    KERNEL void __launch_bounds__(32 * WARPS, BLOCKS)                                                                    \
+        name(const bf16* qkv, bf16* out, float* lse, const unsigned* starts, const unsigned* visits,                     \
+             const Sight* sights, int n, int heads, int kv_heads, int, float scale) {                                    \
         forward_mma<HD>(qkv, out, lse, starts, visits, sights, n, heads, kv_heads, scale);                               \
     }
-#define BACKWARD(name, body, HD)                                                                                         \
-    KERNEL void name(const bf16* qkv, const bf16* dout, const float* lse, const float* delta, bf16* d_qkv,               \
-                     const unsigned* starts, const unsigned* visits, const Sight* sights, int n, int heads, int kv_heads, \
-                     int, float scale) {                                                                                 \
+#define BACKWARD(name, body, HD, BLOCKS)                                                                                 \
+    KERNEL void __launch_bounds__(32 * WARPS, BLOCKS)                                                                    \
+        name(const bf16* qkv, const bf16* dout, const float* lse, const float* delta, bf16* d_qkv,                       \
+             const unsigned* starts, const unsigned* visits, const Sight* sights, int n, int heads, int kv_heads, int,   \
+             float scale) {                                                                                              \
         body<HD>(qkv, dout, lse, delta, d_qkv, starts, visits, sights, n, heads, kv_heads, scale);                       \
     }
-FORWARD(attention_64, 64)
-FORWARD(attention_128, 128)
-BACKWARD(attention_dq_64, dq_mma, 64)
-BACKWARD(attention_dq_128, dq_mma, 128)
-BACKWARD(attention_dkv_64, dkv_mma, 64)
-BACKWARD(attention_dkv_128, dkv_mma, 128)
+FORWARD(attention_64, 64, 4)
+FORWARD(attention_128, 128, 3)
+BACKWARD(attention_dq_64, dq_mma, 64, 4)
+BACKWARD(attention_dq_128, dq_mma, 128, 3)
+BACKWARD(attention_dkv_64, dkv_mma, 64, 4)
+BACKWARD(attention_dkv_128, dkv_mma, 128, 2)
 #endif
