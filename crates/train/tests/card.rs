@@ -7,7 +7,8 @@ mod fake_card;
 
 use herd_model::weights;
 use herd_tensor::cuda::DType;
-use herd_train::bench::number;
+use herd_train::bench::{Workload, number};
+use herd_train::moments::MomentType;
 use herd_train::packing::{MicroBatch, Packer};
 use herd_train::trainer::{NotFinite, Trainer};
 use herd_train::{AdamWSettings, Schedule, checkpoint};
@@ -167,6 +168,22 @@ fn steps_are_begun_ahead() {
         trainer.reset();
         trainer.step(&batch(0, vocabulary), 1e-3).unwrap();
         assert_ne!(trainer.params.flat(), sound.params.flat());
+    }
+}
+
+/// Heads of 64 columns, packed documents, an output that is the embedding.
+#[test]
+fn steps_with_attention_on_tensor_cores() {
+    let shape = Workload { model_dimension: 128, heads: 2, kv_heads: 1, ..Workload::find("W0").unwrap() };
+    let workload = Workload { tokens: 400, sequence: 0, tied: true, longest: 150, ..shape };
+    assert!(workload.lengths().len() > 3, "several documents");
+    let [mut host, mut other] = [(), ()].map(|()| workload.trainer(MomentType::F32));
+    other.to_card(&fake_card::open(), DType::Bf16).unwrap();
+    let micro = [workload.micro_batch(0)];
+    for step in 0..4 {
+        let [a, b] = [&mut host, &mut other].map(|trainer| trainer.step(&micro, 1e-3).unwrap());
+        let off = [(a.loss / b.loss - 1.0).abs(), (a.grad_norm / b.grad_norm - 1.0).abs()];
+        assert!(off[0] < 2e-3 && off[1] < 2e-2, "step {step}: {a:?} on the host, {b:?} on the card");
     }
 }
 

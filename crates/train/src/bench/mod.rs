@@ -121,8 +121,11 @@ pub fn run(
         writeln!(output, "{}: {}", workload.name, workload.title)?;
     }
     if let (Some(card), Some(peak)) = (&card, peak) {
-        let peak = peak / 1e12;
-        writeln!(output, "{} ({}), {dtype:?}, peak {peak:.1} TFLOP/s", card.name(), card.architecture())?;
+        let peak = match peak > 0.0 {
+            true => format!("peak {:.1} TFLOP/s", peak / 1e12),
+            false => "peak not known".to_string(),
+        };
+        writeln!(output, "{} ({}), {dtype:?}, {peak}", card.name(), card.architecture())?;
     } else if let Some(peak) = peak {
         let threads = rayon::current_num_threads();
         writeln!(output, "{threads} threads, {:?}, measured peak {:.1} GFLOP/s", isa::active(), peak / 1e9)?;
