@@ -18,10 +18,10 @@
 #include "warps.h"
 
 #define KERNELS \
-    K(adamw), K(adamw_rule), K(add), K(add_scaled), K(add_shares), K(attention), K(attention_delta), K(attention_dkv), K(attention_dq), \
-    K(embedding), K(embedding_backward), K(from_f32), K(loss_gradient), K(negate), K(rms_norm), \
-    K(rms_norm_dw), K(rms_norm_dx), K(rope), K(scale), K(select_backward), K(sum_of_squares), K(sum_values), \
-    K(swiglu), K(swiglu_backward), K(to_f32)
+    K(adamw), K(adamw_rule), K(add), K(add_scaled), K(add_shares), K(attention), K(attention_delta), \
+    K(attention_dkv), K(attention_dq), K(embedding), K(embedding_backward), K(from_f32), K(loss_gradient), K(negate), \
+    K(rms_norm), K(rms_norm_dw), K(rms_norm_dx), K(rope), K(scale), K(select_backward), K(sum_of_squares), \
+    K(sum_values), K(swiglu), K(swiglu_backward), K(to_f32)
 #define TENSOR_CORES \
     K(attention_64), K(attention_128), K(attention_dq_64), K(attention_dq_128), K(attention_dkv_64), K(attention_dkv_128)
 
