@@ -57,6 +57,8 @@ class Model(nn.Module):
         self.layers = nn.ModuleList([Block(w) for _ in range(w.layers)])
         self.norm = nn.RMSNorm(w.d, 1e-5)
         self.head = nn.Linear(w.d, w.vocabulary, bias=False)
+        if w.tied:
+            self.head.weight = self.embed.weight
 
     def forward(self, tokens, targets, cos, sin, attend):
         x = self.embed(tokens)
@@ -141,7 +143,7 @@ def main():
     matrices = [p for p in model.parameters() if p.dim() > 1]
     norms = [p for p in model.parameters() if p.dim() == 1]
     groups = [{"params": matrices, "weight_decay": 0.1}, {"params": norms, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=LEARNING_RATE, betas=(0.9, 0.95), eps=1e-5, fused=True)
+    optimizer = torch.optim.AdamW(groups, lr=LEARNING_RATE, betas=(0.9, 0.95), eps=1e-5, fused=True)  # moments at its first step
     rows = (w.tokens // w.sequence, w.sequence) if w.sequence else (1, w.tokens)
     tokens, targets = (torch.from_numpy(x).view(rows).to(args.device) for x in w.batch())
     positions = torch.arange(w.sequence) if w.sequence else torch.cat([torch.arange(n) for n in lengths])
@@ -155,8 +157,9 @@ def main():
         with torch.autocast("cuda", torch.bfloat16, enabled=on_card and args.precision == "bf16"):
             loss = forward(tokens, targets, cos, sin, attend)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
+        if w.optimizer:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         return loss.item()
 

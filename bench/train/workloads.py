@@ -16,6 +16,9 @@ class Workload:
     tokens: int
     sequence: int  # 0: packed documents
     recompute: bool = False
+    tied: bool = False  # the output matrix is the embedding
+    longest: int = 1500  # of the documents; the shortest has 50 tokens
+    optimizer: bool = True
 
     @property
     def head_dim(self):
@@ -30,7 +33,7 @@ class Workload:
             return [self.sequence] * (self.tokens // self.sequence)
         lengths, left = [], self.tokens
         while left > 0:
-            length = 50 + int(number(1, len(lengths))) % 1451
+            length = 50 + int(number(1, len(lengths))) % (self.longest - 49)
             if left <= 100:
                 length = left
             elif length + 50 > left:
@@ -61,10 +64,12 @@ class Workload:
             yield f"layers.{i}.w_gate_up", (2 * self.f, d)
             yield f"layers.{i}.w_down", (d, self.f)
         yield "norm", (d,)
-        yield "head", (self.vocabulary, d)
+        if not self.tied:
+            yield "head", (self.vocabulary, d)
 
 
 W1 = Workload(512, 8, 8, 2, 1536, 32_000, 2048, 512)
+G1 = Workload(2048, 16, 32, 8, 8192, 128_256, 8192, 8192, tied=True, longest=1950)
 WORKLOADS = {
     "W0": Workload(64, 2, 4, 2, 128, 1000, 64, 32),
     "W1": W1,
@@ -72,8 +77,11 @@ WORKLOADS = {
     "W3": Workload(768, 4, 12, 4, 2048, 128_256, 2048, 1024),
     "W4": Workload(1024, 16, 16, 8, 2816, 32_000, 2048, 2048, recompute=True),
     "W5": replace(W1, tokens=16_384, sequence=16_384),
-    "G1": Workload(2048, 16, 32, 8, 8192, 128_256, 8192, 8192),
-    "G3": Workload(3072, 28, 24, 8, 8192, 128_256, 8192, 8192),
+    "G1": G1,
+    "G1P8": replace(G1, sequence=0),
+    "G1P64": replace(G1, tokens=65_536, sequence=0),
+    "G3": replace(G1, d=3072, layers=28, heads=24),
+    "G8": replace(G1, d=4096, layers=32, f=14_336, tied=False, optimizer=False),
 }
 
 
@@ -105,3 +113,5 @@ if __name__ == "__main__":
     fill(values, 2, 0.02)
     print("embedding:", [float(v) for v in values])
     print("documents of W2:", WORKLOADS["W2"].lengths())
+    for name, workload in WORKLOADS.items():
+        print(f"{name}: {sum(int(np.prod(shape)) for _, shape in workload.parameters()):,} parameters")

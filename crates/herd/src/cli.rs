@@ -266,11 +266,12 @@ pub enum TokenizerCommand {
 /// What `herd bench` measures.
 #[derive(Subcommand)]
 pub enum BenchCommand {
-    /// Training steps of a fixed workload: W1 to W5, G1, G3 (W0 is a tiny one for trying out).
+    /// Training steps of a fixed workload: W1 to W5, G1, G1P8, G1P64, G3, G8 (W0 is a tiny one).
     ///
     /// W1: 57M parameters, 4 x 512 tokens. W2: the same with 4,096 tokens of packed documents. W3: a vocabulary of
-    /// 128,256. W4: 254M parameters, every block computed again. W5: one sequence of 16,384 tokens. G1, G3: Llama 3.2 1B's
-    /// and 3B's shapes, 8,192 tokens, for a card.
+    /// 128,256. W4: 254M parameters, every block computed again. W5: one sequence of 16,384 tokens. For a card: G1, G3:
+    /// Llama 3.2 1B's and 3B's shapes, 8,192 tokens. G1P8, G1P64: 1B, 8,192 and 65,536 tokens of packed documents. G8: Llama
+    /// 3 8B's shape, forward and backward pass without the optimizer.
     Train(BenchTrainArgs),
     /// Opening a model, reading prompts and writing answers.
     Infer(BenchInferArgs),

@@ -11,7 +11,7 @@ fn workspace() -> PathBuf {
 
 fn herd(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_herd"));
-    command.current_dir(workspace()).args(arguments).stdin(Stdio::null());
+    command.current_dir(workspace()).args(arguments).stdin(Stdio::null()).env("CUDA_VISIBLE_DEVICES", "");
     command
 }
 
@@ -193,6 +193,13 @@ fn wrong_recipes_are_refused_with_line_and_remedy_before_anything_is_written() {
 
     let said = refusal(|text| text.replace(".warc.gz\"", ".nothing\""));
     assert!(said.contains(".nothing"), "{said}");
+
+    // `herd` hides the cards of a machine that has some.
+    let said = refusal(|text| text.replace("[pretrain]\n", "[pretrain]\ndevice = \"cuda\"\n"));
+    assert!(
+        said.contains("stage `pretrain`: device `cuda` cannot be used") && said.contains("herd doctor"),
+        "{said}"
+    );
 }
 
 #[test]

@@ -1,8 +1,7 @@
 //! Which rows see which: documents packed into one batch, and completions that share a prompt.
 
-use crate::cuda::{Cached, Card, CardBuffer, expect};
+use crate::cuda::{Cached, CardTiles};
 use std::ops::Range;
-use std::sync::Arc;
 
 /// A run of rows that attend causally among themselves, and fully to `prefix`: row `i` of `rows` sees `prefix` and
 /// `rows.start..=i`.
@@ -20,15 +19,7 @@ pub struct Segments {
     list: Vec<Segment>,
     rows: usize,
     islands: Vec<Range<usize>>,
-    on_card: Cached<CardRows>,
-}
-
-/// Who sees whom, as kernels read it, in u32: row `i` sees rows `prefix[2 i]..prefix[2 i + 1]` and `first[i]..=i`, and is
-/// seen by none from `last[i]` on.
-pub(crate) struct CardRows {
-    pub prefix: CardBuffer,
-    pub first: CardBuffer,
-    pub last: CardBuffer,
+    pub(crate) on_card: Cached<CardTiles>,
 }
 
 impl Segments {
@@ -89,24 +80,6 @@ impl Segments {
     /// works on runs in parallel.
     pub(crate) fn islands(&self) -> &[Range<usize>] {
         &self.islands
-    }
-
-    /// Who sees whom, on a card; uploaded once.
-    pub(crate) fn card_rows(&self, card: &Card) -> Arc<CardRows> {
-        self.on_card.get(card, || {
-            let (mut prefix, mut first, mut last) = (Vec::new(), Vec::new(), vec![0u32; self.rows]);
-            for Segment { rows, prefix: seen } in &self.list {
-                for _ in rows.clone() {
-                    prefix.extend([seen.start as u32, seen.end as u32]);
-                    first.push(rows.start as u32);
-                }
-                // Segments come in order, so the last one to see a row is the one that counts.
-                last[rows.clone()].fill(rows.end as u32);
-                last[seen.clone()].fill(rows.end as u32);
-            }
-            let upload = |values: &[u32]| expect(CardBuffer::from_host(card, values));
-            CardRows { prefix: upload(&prefix), first: upload(&first), last: upload(&last) }
-        })
     }
 
     /// Rows covered by a run of segments.

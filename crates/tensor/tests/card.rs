@@ -2,6 +2,8 @@
 
 #![cfg(target_os = "linux")]
 
+#[path = "check/attention.rs"]
+mod attention;
 #[path = "check/cases.rs"]
 mod cases;
 mod check;
@@ -40,6 +42,19 @@ cases! {
     attention_across_blocks
     losses
     segment
+}
+
+#[test]
+fn attention_on_tensor_cores() {
+    attention::every_layout(DType::Bf16, 4, 2, 64, 1.5e-2);
+    attention::every_layout(DType::Bf16, 3, 1, 128, 1.5e-2);
+}
+
+#[test]
+fn attention_in_plain_arithmetic() {
+    attention::every_layout(DType::F32, 3, 1, 128, 1e-5);
+    attention::every_layout(DType::F32, 2, 2, 64, 1e-5);
+    attention::every_layout(DType::Bf16, 4, 2, 40, 1.5e-2);
 }
 
 /// More logits than exist at once, some rows without weight, the hidden state used twice: loss and gradients on the card

@@ -3,9 +3,9 @@
 use crate::card_moments::CardMoments;
 use crate::moments::{MomentType, Moments, Pair};
 use herd_run::SettingError;
-use herd_tensor::cuda::{CardError, CardRule};
+use herd_tensor::cuda::{CardError, CardReport, CardRule};
 use herd_tensor::kernels::{AdamWRule, Moment, adamw, sum_of_squares};
-use herd_tensor::{Grads, ParamId, Params, Rows, profile};
+use herd_tensor::{Grads, ParamId, Params, Rows, Tensor, profile};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
@@ -91,6 +91,9 @@ pub struct AdamW {
     /// Absent where only the card has the newest ones.
     moments: OnceLock<Moments>,
     card: Option<CardMoments>,
+    /// Steps that a card may leave out because something is not finite; after one more it leaves out all, so that what
+    /// is begun before the host knows changes nothing.
+    pub left_out_at_most: u32,
     steps: u64,
     /// For each parameter the rows that ever had a gradient.
     met: Vec<Rows>,
@@ -101,7 +104,7 @@ impl AdamW {
     pub fn new(params: &Params, settings: AdamWSettings) -> Self {
         let met = params.specs().iter().map(|spec| Rows::none(spec.shape[0])).collect();
         let moments = Moments::new(settings.moments, params.count()).into();
-        Self { settings, moments, card: None, steps: 0, met }
+        Self { settings, moments, card: None, left_out_at_most: u32::MAX, steps: 0, met }
     }
 
     /// Moves the moments to the card of the parameters. Panics if they are in bf16, which no kernel of a
@@ -160,7 +163,8 @@ impl AdamW {
     /// cleared and [`NonFinite`] is returned.
     pub fn step(&mut self, params: &mut Params, grads: &mut Grads, lr: f64) -> Result<StepStats, NonFinite> {
         if self.card.is_some() {
-            return self.step_on_card(params, grads, lr);
+            let report = self.begin_on_card(params, grads, lr, &[]);
+            return self.finish_on_card(report).1;
         }
         let span = profile::span("gradient norm");
         let norm = norm(params, grads);
@@ -191,34 +195,40 @@ impl AdamW {
         Ok(StepStats { grad_norm: norm })
     }
 
-    /// The same where the parameters are. Panics if the card fails, as operators do.
-    fn step_on_card(
+    /// Asks the card that the moments are on for a step, which is left out if the gradient or one of the losses is not
+    /// finite, and does not wait. Panics if the card fails, as operators do.
+    pub(crate) fn begin_on_card(
         &mut self,
         params: &mut Params,
         grads: &mut Grads,
         lr: f64,
-    ) -> Result<StepStats, NonFinite> {
+        losses: &[Tensor],
+    ) -> CardReport {
         let _span = profile::span("adamw");
         let s = &self.settings;
-        let t = (self.steps + 1).min(i32::MAX as u64) as i32;
         let rule = CardRule {
-            max_norm: s.clip as f32,
+            max_norm: s.clip,
             keep: (1.0 - lr * s.weight_decay) as f32,
-            b1: s.beta1 as f32,
-            b2: s.beta2 as f32,
-            rate: (lr / (1.0 - s.beta1.powi(t))) as f32,
-            root: (1.0 / (1.0 - s.beta2.powi(t)).sqrt()) as f32,
-            eps: s.eps as f32,
+            b1: s.beta1,
+            b2: s.beta2,
+            rate: lr,
+            eps: s.eps,
+            left_out_at_most: self.left_out_at_most,
         };
         let card = self.card.as_mut().expect("the moments are on a card");
-        let norm = card.step(rule, self.moments.get(), params, grads);
-        let norm = norm.unwrap_or_else(|error| panic!("{error}"));
-        if !norm.is_finite() {
-            return Err(NonFinite { norm });
-        }
+        let report = card.step(rule, losses, (self.moments.get(), self.steps), params, grads);
         self.moments.take();
-        self.steps += 1;
-        Ok(StepStats { grad_norm: norm })
+        report.unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// Waits for a step on a card: its losses, and what it did. Steps are finished in the order in which they were begun.
+    pub(crate) fn finish_on_card(&mut self, report: CardReport) -> (Vec<f32>, Result<StepStats, NonFinite>) {
+        let (norm, losses) = report.wait().unwrap_or_else(|error| panic!("{error}"));
+        if !norm.is_finite() {
+            return (losses, Err(NonFinite { norm }));
+        }
+        self.steps += u64::from(losses.iter().all(|loss| loss.is_finite()));
+        (losses, Ok(StepStats { grad_norm: norm }))
     }
 }
 

@@ -1,8 +1,8 @@
 //! The optimizer's moments on a card.
 
 use crate::moments::{Moments, Pair};
-use herd_tensor::cuda::{CardAdamW, CardError, CardRule};
-use herd_tensor::{Flat, Grads, Params};
+use herd_tensor::cuda::{CardAdamW, CardError, CardReport, CardRule};
+use herd_tensor::{Flat, Grads, Params, Tensor};
 
 /// Moments on a card, which the host's are copies of.
 pub(crate) struct CardMoments {
@@ -17,23 +17,24 @@ impl CardMoments {
         Ok(Self { inner: CardAdamW::new(params)?, outdated: true })
     }
 
-    /// Makes one step and returns the norm of the gradient; if it is not finite, nothing changed but the gradient,
-    /// which is cleared. `host` are the moments of the host, if it has them.
+    /// Asks for one step; if the gradient or a loss is not finite, nothing will change but the gradient, which is cleared.
+    /// `host` are the moments of the host, if it has them, after so many `steps`.
     pub fn step(
         &mut self,
         rule: CardRule,
-        host: Option<&Moments>,
+        losses: &[Tensor],
+        (host, steps): (Option<&Moments>, u64),
         params: &mut Params,
         grads: &mut Grads,
-    ) -> Result<f64, CardError> {
+    ) -> Result<CardReport, CardError> {
         if std::mem::take(&mut self.outdated) {
             let moments = host.expect("what is outdated is on the host").widened();
             for (to, from) in self.inner.moments().iter().zip(&moments) {
                 to.overwrite(from)?;
             }
+            self.inner.count_from(steps)?;
         }
-        self.inner.step(rule, params, grads)?;
-        self.inner.norm()
+        self.inner.step(rule, losses, params, grads)
     }
 
     /// A copy for the host. Panics if the card fails.

@@ -1,9 +1,9 @@
 //! One training step: micro-batches forward and backward into one gradient, then the optimizer.
 
-use crate::adamw::{AdamW, AdamWSettings};
+use crate::adamw::{AdamW, AdamWSettings, NonFinite, StepStats};
 use crate::packing::MicroBatch;
 use herd_model::Llama;
-use herd_tensor::cuda::{Card, CardError, DType};
+use herd_tensor::cuda::{Card, CardError, CardReport, DType};
 use herd_tensor::{Grads, Params, Tape, Tensor};
 use std::sync::Arc;
 
@@ -27,6 +27,15 @@ pub struct StepOutcome {
     pub loss: f64,
     /// Global gradient norm before clipping.
     pub grad_norm: f64,
+}
+
+/// A step that was begun. On the processor it is done; on a card it may be under way, and the host can prepare and begin the
+/// next before it asks what this one did.
+pub struct BegunStep(State);
+
+enum State {
+    Done(Result<StepOutcome, NotFinite>),
+    OnCard(CardReport),
 }
 
 /// A loss or gradient that is not a finite number. The step was not applied and the gradient is cleared.
@@ -54,9 +63,18 @@ impl Trainer {
     /// # Errors
     /// The card has not enough memory, or failed.
     pub fn to_card(&mut self, card: &Card, activations: DType) -> Result<(), CardError> {
+        self.weights_to_card(card, activations)?;
+        self.optimizer.to_card(&self.params)
+    }
+
+    /// The same without moments, for [`Trainer::gradient`] alone.
+    ///
+    /// # Errors
+    /// The card has not enough memory, or failed.
+    pub fn weights_to_card(&mut self, card: &Card, activations: DType) -> Result<(), CardError> {
         self.params.to_card(card, activations)?;
         self.grads = Grads::new(&self.params);
-        self.optimizer.to_card(&self.params)
+        Ok(())
     }
 
     /// Forgets the moments, as before the first step.
@@ -66,6 +84,36 @@ impl Trainer {
 
     /// One optimizer step over the micro-batches, with every row weighing the same.
     pub fn step(&mut self, micro_batches: &[MicroBatch], lr: f64) -> Result<StepOutcome, NotFinite> {
+        let begun = self.begin(micro_batches, lr);
+        self.finish(begun)
+    }
+
+    /// A step without the optimizer: the loss, after the gradient was computed and cleared.
+    pub fn gradient(&mut self, micro_batches: &[MicroBatch]) -> Result<f64, NotFinite> {
+        let losses = self.accumulate(micro_batches)?;
+        self.grads.zero();
+        losses.iter().enumerate().map(|(i, loss)| finite(loss.item(), i)).sum()
+    }
+
+    /// Begins [`Trainer::step`]; a card is not waited for, and leaves the step out by itself if something is not finite.
+    pub fn begin(&mut self, micro_batches: &[MicroBatch], lr: f64) -> BegunStep {
+        let losses = match self.accumulate(micro_batches) {
+            Ok(losses) => losses,
+            Err(problem) => return BegunStep(State::Done(Err(problem))),
+        };
+        BegunStep(match self.params.on_card().is_some() {
+            true => {
+                State::OnCard(self.optimizer.begin_on_card(&mut self.params, &mut self.grads, lr, &losses))
+            }
+            false => {
+                let applied = self.optimizer.step(&mut self.params, &mut self.grads, lr);
+                State::Done(outcome(losses.iter().map(Tensor::item), applied))
+            }
+        })
+    }
+
+    /// Adds up the gradient. The micro-batches' losses; those on a card are not waited for.
+    fn accumulate(&mut self, micro_batches: &[MicroBatch]) -> Result<Vec<Tensor>, NotFinite> {
         let rows: usize = micro_batches.iter().map(|micro| micro.targets.len()).sum();
         let weight = 1.0 / rows.max(1) as f32;
         let mut losses: Vec<Tensor> = Vec::with_capacity(micro_batches.len());
@@ -79,30 +127,47 @@ impl Trainer {
             let head = self.llama.head();
             let loss =
                 tape.cross_entropy_backward_later(hidden, head, &micro.targets, &weights, &mut self.grads);
-            // One that is computed elsewhere is not waited for: the optimizer leaves the step out by itself.
             if loss.is_on_host()
-                && let Err(problem) = finite(&loss, i)
+                && let Err(problem) = finite(loss.item(), i)
             {
                 self.grads.zero();
                 return Err(problem);
             }
             losses.push(loss);
         }
-        let applied = self.optimizer.step(&mut self.params, &mut self.grads, lr);
-        let mut loss = 0.0;
-        for (i, value) in losses.iter().enumerate() {
-            loss += finite(value, i)?;
-        }
-        match applied {
-            Ok(stats) => Ok(StepOutcome { loss, grad_norm: stats.grad_norm }),
-            Err(error) => Err(NotFinite { what: "gradient norm", value: error.norm, micro_batch: None }),
+        Ok(losses)
+    }
+
+    /// Waits until a step is done, and says what it did. Steps are finished in the order in which they were begun.
+    pub fn finish(&mut self, begun: BegunStep) -> Result<StepOutcome, NotFinite> {
+        match begun.0 {
+            State::Done(outcome) => outcome,
+            State::OnCard(report) => {
+                let (losses, applied) = self.optimizer.finish_on_card(report);
+                outcome(losses.into_iter(), applied)
+            }
         }
     }
 }
 
+/// The outcome of a step from the losses of its micro-batches and the update.
+fn outcome(
+    losses: impl Iterator<Item = f32>,
+    applied: Result<StepStats, NonFinite>,
+) -> Result<StepOutcome, NotFinite> {
+    let mut loss = 0.0;
+    for (i, value) in losses.enumerate() {
+        loss += finite(value, i)?;
+    }
+    match applied {
+        Ok(stats) => Ok(StepOutcome { loss, grad_norm: stats.grad_norm }),
+        Err(error) => Err(NotFinite { what: "gradient norm", value: error.norm, micro_batch: None }),
+    }
+}
+
 /// The loss of a micro-batch, if it is a number.
-fn finite(loss: &Tensor, micro_batch: usize) -> Result<f64, NotFinite> {
-    let value = f64::from(loss.item());
+fn finite(loss: f32, micro_batch: usize) -> Result<f64, NotFinite> {
+    let value = f64::from(loss);
     match value.is_finite() {
         true => Ok(value),
         false => Err(NotFinite { what: "loss", value, micro_batch: Some(micro_batch) }),

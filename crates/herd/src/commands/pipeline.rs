@@ -4,6 +4,7 @@ use crate::cli::RunArgs;
 use crate::folder::RunFolder;
 use crate::recipe::Recipe;
 use crate::stages::{self, Outcome, Stage, duration};
+use anyhow::Context as _;
 use herd_data::Resources;
 use herd_run::{Context, Manifest};
 use herd_tokenizer::Tokenizer;
@@ -25,6 +26,7 @@ pub fn run(args: &RunArgs, only: Option<&str>, ctx: &Context) -> anyhow::Result<
     // `align` and `eval` stand for all stages whose names begin so.
     stages.retain(|stage| only.is_none_or(|name| stage.name.split('-').next() == Some(name)));
     given_files_exist(&args.recipe, &stages, &folder)?;
+    device_exists(&recipe, &stages)?;
     let mut manifest = Manifest::open(folder.root(), &recipe.name)?;
     ctx.progress.line(format!("recipe {} -> {}", args.recipe.display(), folder.root().display()));
     let began = Instant::now();
@@ -63,6 +65,15 @@ fn given_files_exist(recipe: &Path, stages: &[Stage], folder: &RunFolder) -> any
                 stage.name
             );
         }
+    }
+    Ok(())
+}
+
+/// Looks for the recipe's device before the first stage, not hours later, unless the model is there already.
+fn device_exists(recipe: &Recipe, stages: &[Stage]) -> anyhow::Result<()> {
+    let done = |stage: &Stage| stage.outputs.iter().all(|path| path.exists());
+    if let Some(stage) = stages.iter().find(|stage| stage.name == "pretrain" && !done(stage)) {
+        recipe.pretrain.device.open().with_context(|| format!("stage `{}`", stage.name))?;
     }
     Ok(())
 }

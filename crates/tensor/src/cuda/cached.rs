@@ -12,9 +12,14 @@ type Upload<T> = Option<(Card, Arc<T>)>;
 impl<T> Cached<T> {
     /// What was uploaded to this card, or what `make` uploads now.
     pub fn get(&self, card: &Card, make: impl FnOnce() -> T) -> Arc<T> {
+        self.get_if(card, |_| true, make)
+    }
+
+    /// The same where what was uploaded may serve another purpose.
+    pub fn get_if(&self, card: &Card, serves: impl Fn(&T) -> bool, make: impl FnOnce() -> T) -> Arc<T> {
         let mut place = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match &*place {
-            Some((on, value)) if on.is(card) => Arc::clone(value),
+            Some((on, value)) if on.is(card) && serves(value) => Arc::clone(value),
             _ => {
                 let value = Arc::new(make());
                 *place = Some((card.clone(), Arc::clone(&value)));

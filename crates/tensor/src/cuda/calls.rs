@@ -75,6 +75,7 @@ functions! {
     event_synchronize = c"cuEventSynchronize"(Handle);
     module_load = c"cuModuleLoadData"(*mut Handle, *const c_void);
     module_function = c"cuModuleGetFunction"(*mut Handle, Handle, *const c_char);
+    function_set = c"cuFuncSetAttribute"(Handle, c_int, c_int);
     launch = c"cuLaunchKernel"(
         Handle, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, Handle, *mut *mut c_void, *mut *mut c_void
     );

@@ -6,7 +6,7 @@
 use super::arena::{Arena, CardUsage};
 use super::calls::{Address, DriverCalls, Handle, Status};
 use super::products::Products;
-use super::staging::Staging;
+use super::staging::{Block, Download, Staging};
 use super::{CardError, DType, Kind, Library, compile};
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -15,8 +15,13 @@ use std::path::{Path, PathBuf};
 use std::ptr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-/// Threads of a block, in every kernel; `THREADS` in `kernels/common.cuh`.
+/// Threads of a block, in nearly every kernel; `THREADS` in `kernels/common.cuh`.
 pub(crate) const THREADS: usize = 256;
+
+/// From `cuda.h`: CUfunction_attribute, bytes of shared memory that a launch may ask for.
+const MAX_DYNAMIC_SHARED: i32 = 8;
+/// What it is at first, on every card.
+const COMMON_SHARED: usize = 48 << 10;
 
 /// From `cuda.h`: CUdevice_attribute.
 const CAPABILITY_MAJOR: i32 = 75;
@@ -52,7 +57,32 @@ unsafe impl Sync for Inner {}
 /// Kernels whose activations are of one type.
 struct Module {
     module: Handle,
-    functions: Mutex<HashMap<&'static str, Handle>>,
+    functions: Mutex<HashMap<&'static str, Function>>,
+}
+
+/// A kernel, and the bytes of shared memory that it may be launched with.
+#[derive(Clone, Copy)]
+struct Function {
+    handle: Handle,
+    shared: usize,
+}
+
+/// The blocks that a kernel runs in.
+#[derive(Clone, Copy)]
+pub(crate) struct Grid {
+    /// Along x and y.
+    pub blocks: (usize, usize),
+    /// Threads of a block.
+    pub threads: usize,
+    /// Bytes of shared memory of a block besides what the kernel declares.
+    pub shared: usize,
+}
+
+/// Blocks of [`THREADS`] threads.
+impl From<(usize, usize)> for Grid {
+    fn from(blocks: (usize, usize)) -> Self {
+        Self { blocks, threads: THREADS, shared: 0 }
+    }
 }
 
 /// An argument of a kernel, as the eight bytes that the driver copies from.
@@ -74,6 +104,18 @@ impl From<usize> for Arg {
 impl From<i32> for Arg {
     fn from(value: i32) -> Self {
         Arg(u64::from(value as u32))
+    }
+}
+
+impl From<u32> for Arg {
+    fn from(value: u32) -> Self {
+        Arg(u64::from(value))
+    }
+}
+
+impl From<f64> for Arg {
+    fn from(value: f64) -> Self {
+        Arg(value.to_bits())
     }
 }
 
@@ -279,41 +321,71 @@ impl Card {
         driver!(self.0.calls, stream_synchronize(self.0.stream))
     }
 
-    /// Asks for a kernel of the module for these activations to run in `blocks` blocks of [`THREADS`] threads. Nothing
-    /// happens if there are none.
+    /// Asks for `bytes` to be brought to the host, which goes on.
+    pub(super) fn download_later(&self, from: Address, bytes: usize) -> Result<Download, CardError> {
+        self.enter()?;
+        let block = lock(&self.0.staging).download(&self.0.calls, self.0.stream, from, bytes)?;
+        Ok(Download::new(self, block, bytes))
+    }
+
+    /// Waits for an event of the stream.
+    pub(super) fn wait_for(&self, event: Handle) -> Result<(), CardError> {
+        self.enter()?;
+        driver!(self.0.calls, event_synchronize(event))
+    }
+
+    /// Takes a block of staging memory back.
+    pub(super) fn give_block(&self, block: Block) {
+        lock(&self.0.staging).give(block);
+    }
+
+    /// Asks for a kernel of the module for these activations to run in the blocks of a grid. Nothing happens if there are
+    /// none.
     pub(crate) fn launch(
         &self,
         activations: DType,
         kernel: &'static str,
-        (x, y): (usize, usize),
+        grid: impl Into<Grid>,
         arguments: &[Arg],
     ) -> Result<(), CardError> {
+        let Grid { blocks: (x, y), threads, shared } = grid.into();
         if x == 0 || y == 0 {
             return Ok(());
         }
         self.enter()?;
-        let function = self.function(activations, kernel)?;
+        let function = self.function(activations, kernel, shared)?;
         let mut values: Vec<u64> = arguments.iter().map(|argument| argument.0).collect();
         let mut pointers: Vec<*mut c_void> =
             values.iter_mut().map(|value| ptr::from_mut(value).cast()).collect();
-        let (x, y) = (x as u32, y as u32);
-        let (threads, pointers) = (THREADS as u32, pointers.as_mut_ptr());
-        let stream = self.0.stream;
-        driver!(self.0.calls, launch(function, x, y, 1, threads, 1, 1, 0, stream, pointers, ptr::null_mut()))
+        let [x, y, threads, shared] = [x, y, threads, shared].map(|size| size as u32);
+        let (stream, pointers) = (self.0.stream, pointers.as_mut_ptr());
+        driver!(
+            self.0.calls,
+            launch(function, x, y, 1, threads, 1, 1, shared, stream, pointers, ptr::null_mut())
+        )
     }
 
-    fn function(&self, activations: DType, kernel: &'static str) -> Result<Handle, CardError> {
+    /// A kernel that may be launched with so many bytes of shared memory.
+    fn function(&self, activations: DType, kernel: &'static str, shared: usize) -> Result<Handle, CardError> {
         let module = self.module(activations)?;
         let mut functions = lock(&module.functions);
-        if let Some(function) = functions.get(kernel) {
-            return Ok(*function);
+        let mut function = match functions.get(kernel) {
+            Some(function) if shared <= function.shared => return Ok(function.handle),
+            Some(function) => *function,
+            None => {
+                let mut handle: Handle = ptr::null_mut();
+                let name = CString::new(kernel).expect("names of kernels are ASCII");
+                driver!(self.0.calls, module_function(&mut handle, module.module, name.as_ptr()))
+                    .map_err(|_| CardError::Kernel(kernel.into()))?;
+                Function { handle, shared: COMMON_SHARED }
+            }
+        };
+        if shared > function.shared {
+            driver!(self.0.calls, function_set(function.handle, MAX_DYNAMIC_SHARED, shared as i32))?;
+            function.shared = shared;
         }
-        let mut function: Handle = ptr::null_mut();
-        let name = CString::new(kernel).expect("names of kernels are ASCII");
-        driver!(self.0.calls, module_function(&mut function, module.module, name.as_ptr()))
-            .map_err(|_| CardError::Kernel(kernel.into()))?;
         functions.insert(kernel, function);
-        Ok(function)
+        Ok(function.handle)
     }
 
     /// The kernels, compiled and loaded when first needed.

@@ -7,11 +7,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::ptr;
 
-/// All kernels, in one module.
-const SOURCES: [(&str, &str); 9] = [
+/// All kernels and what they share, in one module.
+const SOURCES: [(&str, &str); 11] = [
+    ("common.cuh", include_str!("kernels/common.cuh")),
     ("adamw.cu", include_str!("kernels/adamw.cu")),
     ("attention.cu", include_str!("kernels/attention.cu")),
-    ("attention_backward.cu", include_str!("kernels/attention_backward.cu")),
+    ("mma.cuh", include_str!("kernels/mma.cuh")),
+    ("attention_mma.cu", include_str!("kernels/attention_mma.cu")),
     ("cross_entropy.cu", include_str!("kernels/cross_entropy.cu")),
     ("elementwise.cu", include_str!("kernels/elementwise.cu")),
     ("embedding.cu", include_str!("kernels/embedding.cu")),
@@ -23,12 +25,12 @@ const SOURCES: [(&str, &str); 9] = [
 /// The source of the module whose activations are of one type.
 pub(super) fn source(activations: DType) -> String {
     let act = match activations {
-        DType::F32 => "float",
-        DType::Bf16 => "bf16",
+        DType::F32 => "F32",
+        DType::Bf16 => "BF16",
     };
-    let mut text = format!("#define ACT {act}\n{}", include_str!("kernels/common.cuh"));
+    let mut text = format!("#define ACT_{act}\n");
     for (name, source) in SOURCES {
-        text += &format!("\n#line 1 \"{name}\"\n{source}");
+        text += &format!("#line 1 \"{name}\"\n{source}\n");
     }
     text
 }

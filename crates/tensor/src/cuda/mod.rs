@@ -24,7 +24,7 @@ mod products;
 mod staging;
 mod system;
 
-pub use adamw::{CardAdamW, CardRule};
+pub use adamw::{CardAdamW, CardReport, CardRule};
 pub use arena::CardUsage;
 pub use buffer::{CardBuffer, DType};
 pub use card::Card;
@@ -34,6 +34,7 @@ pub use library::{Kind, Library, Missing, search_folders};
 pub use params::CardParams;
 
 pub(crate) use cached::Cached;
-pub(crate) use card::{Arg, THREADS};
+pub(crate) use card::{Arg, Grid, THREADS};
 pub(crate) use error::expect;
+pub(crate) use ops::CardTiles;
 pub(crate) use products::{Mat, Product};

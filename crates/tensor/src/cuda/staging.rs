@@ -1,9 +1,9 @@
-//! Memory of the host that the card reads by itself: what is uploaded is copied there first, so the caller may go on
-//! while the card is still at other work.
+//! Memory of the host that the card reads and writes by itself: what is uploaded is copied there first, and some of what is
+//! downloaded is fetched from there later, so the caller may go on while the card is still at other work.
 
-use super::CardError;
 use super::calls::{Address, DriverCalls, Handle};
 use super::card::driver;
+use super::{Card, CardError};
 use std::collections::VecDeque;
 use std::ffi::c_void;
 use std::ptr;
@@ -14,7 +14,7 @@ const MOST: usize = 16 << 20;
 /// Blocks under way hold no more than this; then the oldest is waited for.
 const UNDER_WAY: usize = 64 << 20;
 
-struct Block {
+pub(super) struct Block {
     memory: Handle,
     size: usize,
     /// Recorded after the last copy from it.
@@ -48,6 +48,25 @@ impl Staging {
             driver!(calls, event_record(event, stream))?;
         }
         Ok(())
+    }
+
+    /// Asks for `bytes` to be copied to a block, whose event tells when they are there.
+    pub fn download(
+        &mut self,
+        calls: &DriverCalls,
+        stream: Handle,
+        from: Address,
+        bytes: usize,
+    ) -> Result<Block, CardError> {
+        let block = self.block(calls, bytes)?;
+        driver!(calls, download(block.memory, from, bytes, stream))?;
+        driver!(calls, event_record(block.event, stream))?;
+        Ok(block)
+    }
+
+    /// Takes a block back that the card may still be writing to.
+    pub fn give(&mut self, block: Block) {
+        self.under_way.push_back(block);
     }
 
     /// An idle block of at least `bytes`.
@@ -87,3 +106,33 @@ impl Staging {
 
 /// From `cuda.h`: an event that takes no time down.
 const NO_TIMING: u32 = 2;
+
+/// Values on their way to the host.
+pub(super) struct Download {
+    card: Card,
+    block: Option<Block>,
+    bytes: usize,
+}
+
+impl Download {
+    /// `bytes` that the card copies to a block of its staging memory.
+    pub fn new(card: &Card, block: Block, bytes: usize) -> Self {
+        Self { card: card.clone(), block: Some(block), bytes }
+    }
+
+    /// Waits until they are there.
+    pub fn wait(self) -> Result<Vec<u8>, CardError> {
+        let block = self.block.as_ref().expect("there until this is dropped");
+        self.card.wait_for(block.event)?;
+        // SAFETY: the block holds at least so many bytes, and the copy to them is done.
+        Ok(unsafe { std::slice::from_raw_parts(block.memory.cast::<u8>(), self.bytes) }.to_vec())
+    }
+}
+
+impl Drop for Download {
+    fn drop(&mut self) {
+        if let Some(block) = self.block.take() {
+            self.card.give_block(block);
+        }
+    }
+}

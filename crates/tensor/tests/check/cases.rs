@@ -55,10 +55,11 @@ pub fn linear() {
 }
 
 pub fn rms_norm() {
-    for d in [3, 30, 129] {
+    // A few rows, and more than one thread of a card sums.
+    for (n, d) in [(5, 3), (5, 30), (5, 129), (150, 4)] {
         Case {
             name: "rms_norm",
-            shapes: &[(&[5, d], 1.0), (&[d], 1.0)],
+            shapes: &[(&[n, d], 1.0), (&[d], 1.0)],
             forward: &|tape, p| {
                 let x = rows(tape, p[0]);
                 tape.rms_norm(&x, p[1], 1e-5)

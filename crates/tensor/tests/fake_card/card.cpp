@@ -15,41 +15,37 @@
 #include <string>
 #include <utility>
 
-#include "threads.h"
+#include "warps.h"
 
-static float __uint_as_float(unsigned x) { float y; std::memcpy(&y, &x, 4); return y; }
-static unsigned __float_as_uint(float x) { unsigned y; std::memcpy(&y, &x, 4); return y; }
-#define KERNEL static
+#define KERNELS \
+    K(adamw), K(adamw_rule), K(add), K(add_scaled), K(add_shares), K(attention), K(attention_delta), \
+    K(attention_dkv), K(attention_dq), K(embedding), K(embedding_backward), K(from_f32), K(loss_gradient), K(negate), \
+    K(rms_norm), K(rms_norm_dw), K(rms_norm_dx), K(rope), K(scale), K(select_backward), K(sum_of_squares), \
+    K(sum_values), K(swiglu), K(swiglu_backward), K(to_f32)
+#define TENSOR_CORES \
+    K(attention_64), K(attention_128), K(attention_dq_64), K(attention_dq_128), K(attention_dkv_64), K(attention_dkv_128)
 
-#define KERNELS(name) \
-    static const std::map<std::string, Kernel> name = { \
-        K(adamw), K(add), K(add_scaled), K(attention), K(attention_delta), K(attention_dkv), K(attention_dq), \
-        K(clip_factor), K(embedding), K(embedding_backward), K(from_f32), K(loss_gradient), K(negate), K(rms_norm), \
-        K(rms_norm_dw), K(rms_norm_dx), K(rope), K(scale), K(select_backward), K(sum_of_squares), K(sum_values), \
-        K(swiglu), K(swiglu_backward), K(to_f32), \
-    };
-
-typedef std::function<void(void**)> Kernel;
+struct Kernel {
+    std::function<void(void**)> run;
+    size_t most_shared = threads::COMMON_SHARED;
+};
 template <typename... A> static Kernel kernel(void (*f)(A...)) {
-    return [f](void** arguments) {
+    return {[f](void** arguments) {
         [&]<size_t... I>(std::index_sequence<I...>) { f(*(A*)arguments[I]...); }(std::index_sequence_for<A...>());
-    };
+    }};
 }
 #define K(name) {#name, kernel(name)}
 
-namespace of_float {
-#define ACT float
-#include "common.cuh"
+namespace of_f32 {
+#define ACT_F32
 #include "kernels.h"
-KERNELS(table)
-}  // namespace of_float
-#undef ACT
-#undef THREADS
+static std::map<std::string, Kernel> table = {KERNELS};
+}  // namespace of_f32
+#undef ACT_F32
 namespace of_bf16 {
-#define ACT bf16
-#include "common.cuh"
+#define ACT_BF16
 #include "kernels.h"
-KERNELS(table)
+static std::map<std::string, Kernel> table = {KERNELS, TENSOR_CORES};
 }  // namespace of_bf16
 
 static std::recursive_mutex one_at_a_time;
@@ -125,32 +121,30 @@ int cuEventSynchronize(void*) { return 0; }
 int cuEventDestroy_v2(void*) { return 0; }
 int cuModuleLoadData(void** module, const void* image) {
     // The "machine code" is the source, whose first line says what activations are.
-    const bool f32 = !std::strncmp((const char*)image, "#define ACT float\n", 18);
-    const bool bf16 = !std::strncmp((const char*)image, "#define ACT bf16\n", 17);
+    const bool f32 = !std::strncmp((const char*)image, "#define ACT_F32\n", 16);
+    const bool bf16 = !std::strncmp((const char*)image, "#define ACT_BF16\n", 17);
     if (!f32 && !bf16) return 200;
-    return *module = (void*)(f32 ? &of_float::table : &of_bf16::table), 0;
+    return *module = &(f32 ? of_f32::table : of_bf16::table), 0;
 }
 int cuModuleGetFunction(void** function, void* module, const char* name) {
-    auto& table = *(const std::map<std::string, Kernel>*)module;
+    auto& table = *(std::map<std::string, Kernel>*)module;
     auto found = table.find(name);
     if (found == table.end()) return NOT_FOUND;
-    return *function = (void*)&found->second, 0;
+    return *function = &found->second, 0;
+}
+int cuFuncSetAttribute(void* function, int attribute, int value) {
+    LOCK;
+    if (attribute != 8 || value < 0 || value > (int)threads::MOST_SHARED) return INVALID_VALUE;
+    return ((Kernel*)function)->most_shared = value, 0;
 }
 int cuLaunchKernel(void* function, unsigned x, unsigned y, unsigned z, unsigned threads, unsigned ty, unsigned tz,
                    unsigned shared, void* stream, void** arguments, void** extra) {
     LOCK;
-    if (!x || !y || y > 65535 || z != 1 || threads != threads::COUNT || ty != 1 || tz != 1 || shared || extra)
-        return INVALID_VALUE;
-    if (stream != (void*)2) return INVALID_VALUE;
-    gridDim = {x, y};
     const Kernel& kernel = *(const Kernel*)function;
-    const std::function<void()> one = [&] { kernel(arguments); };
-    for (unsigned b = 0; b < y; b++)
-        for (unsigned a = 0; a < x; a++) {
-            blockIdx = {a, b};
-            threads::block(one);
-        }
-    return 0;
+    if (!x || !y || y > 65535 || z != 1 || !threads || threads % threads::WARP || threads > threads::MOST || ty != 1 || tz != 1)
+        return INVALID_VALUE;
+    if (stream != (void*)2 || extra || shared > kernel.most_shared) return INVALID_VALUE;
+    return threads::grid({x, y}, threads, shared, [&] { kernel.run(arguments); }), 0;
 }
 int cuGetErrorName(int code, const char** text) {
     return *text = code == OUT_OF_MEMORY ? "CUDA_ERROR_OUT_OF_MEMORY" : "CUDA_ERROR", 0;

@@ -1,7 +1,9 @@
 // Every kernel, in the order of the module.
+#include "common.cuh"
 #include "adamw.cu"
 #include "attention.cu"
-#include "attention_backward.cu"
+#include "mma.cuh"
+#include "attention_mma.cu"
 #include "cross_entropy.cu"
 #include "elementwise.cu"
 #include "embedding.cu"

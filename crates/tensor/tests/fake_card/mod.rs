@@ -1,4 +1,6 @@
 //! Builds the card made of the processor (`card.cpp`) and opens it; or the machine's first card, where `HERD_REAL_CARD` is set.
+//! Every test binary uses a part of this.
+#![allow(dead_code)]
 
 use herd_tensor::cuda::Card;
 use std::path::{Path, PathBuf};

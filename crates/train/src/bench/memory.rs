@@ -42,7 +42,8 @@ impl Plan {
         let (qkv, mixed) = (config.qkv_width(), heads * config.head_dim);
         let met = micro.batch.tokens.iter().collect::<BTreeSet<_>>().len();
         let parameters = config.parameters();
-        let touched = parameters - (vocabulary - met) * d;
+        // A tied embedding is the output matrix too, whose gradient knows no rows.
+        let touched = if workload.tied { parameters } else { parameters - (vocabulary - met) * d };
         // Of a layer: the two states of the residual stream, their norms, queries to values, what attention gives with
         // its sums, gate and up.
         let inside = n * (d + 2 + qkv + mixed + heads + 2 * f);
@@ -64,6 +65,7 @@ impl Plan {
             weights: bytes(parameters),
             gradients: bytes(touched),
             moments: match moments {
+                _ if !workload.optimizer => 0,
                 MomentType::F32 => 2 * bytes(touched),
                 MomentType::Bf16 => bytes(touched),
             },

@@ -49,7 +49,7 @@ pub struct Step {
     pub workload: &'static str,
     /// From 1.
     pub step: u64,
-    /// Wall time of forward, loss, backward, clipping and update.
+    /// Wall time of forward, loss, backward, and, where the workload has an optimizer, clipping and update.
     pub seconds: f64,
     /// Mean loss over the tokens before the update, nats.
     pub loss: f64,
@@ -121,8 +121,11 @@ pub fn run(
         writeln!(output, "{}: {}", workload.name, workload.title)?;
     }
     if let (Some(card), Some(peak)) = (&card, peak) {
-        let peak = peak / 1e12;
-        writeln!(output, "{} ({}), {dtype:?}, peak {peak:.1} TFLOP/s", card.name(), card.architecture())?;
+        let peak = match peak > 0.0 {
+            true => format!("peak {:.1} TFLOP/s", peak / 1e12),
+            false => "peak not known".to_string(),
+        };
+        writeln!(output, "{} ({}), {dtype:?}, {peak}", card.name(), card.architecture())?;
     } else if let Some(peak) = peak {
         let threads = rayon::current_num_threads();
         writeln!(output, "{threads} threads, {:?}, measured peak {:.1} GFLOP/s", isa::active(), peak / 1e9)?;
@@ -130,7 +133,11 @@ pub fn run(
     }
     let mut trainer = workload.trainer(options.moments);
     if let Some(card) = &card {
-        trainer.to_card(card, dtype).map_err(DeviceError)?;
+        match workload.optimizer {
+            true => trainer.to_card(card, dtype),
+            false => trainer.weights_to_card(card, dtype),
+        }
+        .map_err(DeviceError)?;
     }
     let flops = workload.tokens as f64 * trainer.llama.config.flops_per_token(micro.mean_context());
     let mut steps: Vec<Step> = Vec::new();
@@ -151,18 +158,22 @@ pub fn run(
             profile::record();
         }
         let started = Instant::now();
-        let outcome = trainer.step(std::slice::from_ref(&micro), LEARNING_RATE);
+        let batch = std::slice::from_ref(&micro);
+        let loss = match workload.optimizer {
+            true => trainer.step(batch, LEARNING_RATE).map(|outcome| outcome.loss),
+            false => trainer.gradient(batch),
+        };
         let seconds = started.elapsed().as_secs_f64();
         if recorded {
             spans.push(profile::take());
         }
-        let outcome =
-            outcome.map_err(|problem| Error::NotFinite { workload: workload.name, step: number, problem })?;
+        let loss =
+            loss.map_err(|problem| Error::NotFinite { workload: workload.name, step: number, problem })?;
         let step = Step {
             workload: workload.name,
             step: number,
             seconds,
-            loss: outcome.loss,
+            loss,
             tokens_per_s: workload.tokens as f64 / seconds,
             gflops: flops / seconds / 1e9,
             peak_rss_mb: peak_resident().map(|bytes| bytes as f64 / 1e6),

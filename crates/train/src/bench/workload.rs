@@ -15,7 +15,7 @@ pub const LEARNING_RATE: f64 = 3e-4;
 /// A fixed training step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Workload {
-    /// What it is called: `W1` to `W5`, `W0` for trying out, `G1` and `G3` for a card.
+    /// What it is called: `W1` to `W5`, `W0` for trying out, `G1` and so on for a card.
     pub name: &'static str,
     /// What it is about.
     pub title: &'static str,
@@ -29,14 +29,20 @@ pub struct Workload {
     pub kv_heads: usize,
     /// Width of the feed-forward network.
     pub ffn_dimension: usize,
-    /// Tokens in the vocabulary; the output matrix is not tied to the embedding.
+    /// Tokens in the vocabulary.
     pub vocabulary: usize,
+    /// Whether the output matrix is the embedding.
+    pub tied: bool,
     /// Tokens of a step.
     pub tokens: usize,
-    /// Tokens of each sequence; 0 for documents of 50 to 1,500 tokens, laid end to end.
+    /// Tokens of each sequence; 0 for documents laid end to end.
     pub sequence: usize,
+    /// Tokens of the longest document; the shortest has 50.
+    pub longest: usize,
     /// Whether every block is computed again in the backward pass instead of kept.
     pub recompute: bool,
+    /// Whether the step ends with the optimizer; else with the gradient, and there are no moments.
+    pub optimizer: bool,
 }
 
 const W1: Workload = Workload {
@@ -48,13 +54,32 @@ const W1: Workload = Workload {
     kv_heads: 2,
     ffn_dimension: 1536,
     vocabulary: 32_000,
+    tied: false,
     tokens: 2048,
     sequence: 512,
+    longest: 1500,
     recompute: false,
+    optimizer: true,
+};
+
+const G1: Workload = Workload {
+    name: "G1",
+    title: "1236M parameters in the shape of Llama 3.2 1B, 8,192 tokens, for a card",
+    model_dimension: 2048,
+    layers: 16,
+    heads: 32,
+    kv_heads: 8,
+    ffn_dimension: 8192,
+    vocabulary: 128_256,
+    tied: true,
+    tokens: 8192,
+    sequence: 8192,
+    longest: 1950,
+    ..W1
 };
 
 /// All workloads.
-pub const WORKLOADS: [Workload; 8] = [
+pub const WORKLOADS: [Workload; 11] = [
     Workload {
         name: "W0",
         title: "a smoke test: 0.2M parameters, 2 x 32 tokens",
@@ -66,7 +91,7 @@ pub const WORKLOADS: [Workload; 8] = [
         vocabulary: 1000,
         tokens: 64,
         sequence: 32,
-        recompute: false,
+        ..W1
     },
     W1,
     Workload {
@@ -109,31 +134,37 @@ pub const WORKLOADS: [Workload; 8] = [
         sequence: 16_384,
         ..W1
     },
+    G1,
     Workload {
-        name: "G1",
-        title: "1498M parameters in the shape of Llama 3.2 1B, 8,192 tokens, for a card",
-        model_dimension: 2048,
-        layers: 16,
-        heads: 32,
-        kv_heads: 8,
-        ffn_dimension: 8192,
-        vocabulary: 128_256,
-        tokens: 8192,
-        sequence: 8192,
-        recompute: false,
+        name: "G1P8",
+        title: "1236M parameters, 8,192 tokens of packed documents, for a card",
+        sequence: 0,
+        ..G1
+    },
+    Workload {
+        name: "G1P64",
+        title: "1236M parameters, 65,536 tokens of packed documents, for a card",
+        tokens: 65_536,
+        sequence: 0,
+        ..G1
     },
     Workload {
         name: "G3",
-        title: "3607M parameters in the shape of Llama 3.2 3B, 8,192 tokens, for a card",
+        title: "3213M parameters in the shape of Llama 3.2 3B, 8,192 tokens, for a card",
         model_dimension: 3072,
         layers: 28,
         heads: 24,
-        kv_heads: 8,
-        ffn_dimension: 8192,
-        vocabulary: 128_256,
-        tokens: 8192,
-        sequence: 8192,
-        recompute: false,
+        ..G1
+    },
+    Workload {
+        name: "G8",
+        title: "8030M parameters in the shape of Llama 3 8B, 8,192 tokens, no optimizer, for a card",
+        model_dimension: 4096,
+        layers: 32,
+        ffn_dimension: 14_336,
+        tied: false,
+        optimizer: false,
+        ..G1
     },
 ];
 
@@ -166,12 +197,13 @@ impl Workload {
             attention_heads: self.heads,
             key_value_heads: self.kv_heads,
             max_context: longest,
+            tie_embeddings: self.tied,
             ..herd_model::Settings::default()
         };
         shape.config(self.vocabulary, 0, Vec::new())
     }
 
-    /// Tokens of each sequence or document. A document has `50 + number(1, i) % 1451`; what would leave fewer than 50
+    /// Tokens of each sequence or document. A document has `50 + number(1, i) % (longest - 49)`; what would leave fewer than 50
     /// for the next is cut to half of what is left, the last takes the rest.
     pub fn lengths(&self) -> Vec<usize> {
         if self.sequence > 0 {
@@ -179,7 +211,7 @@ impl Workload {
         }
         let (mut lengths, mut left) = (Vec::new(), self.tokens);
         while left > 0 {
-            let wanted = 50 + number(1, lengths.len() as u32) as usize % 1451;
+            let wanted = 50 + number(1, lengths.len() as u32) as usize % (self.longest - 49);
             let length = match wanted {
                 _ if left <= 100 => left,
                 wanted if wanted + 50 > left => left / 2,
@@ -257,8 +289,11 @@ mod tests {
             let said: f64 = workload.title.split(['M', ' ']).find_map(|word| word.parse().ok()).unwrap();
             assert!((parameters - said).abs() < 0.5, "{}: {parameters}", workload.name);
         }
-        let documents = Workload::find("W2").unwrap().lengths();
-        assert!(documents.len() >= 5 && documents.iter().all(|n| (50..=1500).contains(n)), "{documents:?}");
+        for (name, longest, mean) in [("W2", 1500, 500..=900), ("G1P64", 1950, 950..=1050)] {
+            let documents = Workload::find(name).unwrap().lengths();
+            assert!(documents.iter().all(|n| (50..=longest).contains(n)), "{documents:?}");
+            assert!(mean.contains(&(documents.iter().sum::<usize>() / documents.len())), "{documents:?}");
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod gates;
 mod mix;
 mod phases;
 mod settings;
+mod steps;
 mod summary;
 
 pub use error::Error;
@@ -24,9 +25,8 @@ use crate::device::DeviceError;
 use crate::held_out::{DomainLoss, HeldOut};
 use crate::loader::{self, Loader};
 use crate::needle::Sentences;
-use crate::packing::MicroBatch;
 use crate::schedule::DOMAINS;
-use crate::trainer::{NotFinite, StepOutcome, Trainer};
+use crate::trainer::Trainer;
 use crate::{checkpoint, metrics};
 use gates::Haystack;
 use herd_model::{Llama, LlamaConfig, weights};
@@ -34,9 +34,8 @@ use herd_run::atomic::{self, FileError};
 use herd_run::{Context, SettingError, Task};
 use herd_tensor::cuda::Card;
 use herd_tokenizer::Tokenizer;
-use phases::{Feed, Kind, Leg, Prepared};
+use phases::{Kind, Leg};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -120,7 +119,10 @@ struct Run<'a> {
     metrics: metrics::Writer,
     position: Position,
     task: Task,
-    peak_flops: f64,
+    /// `None` for a card that is not known.
+    peak_flops: Option<f64>,
+    /// When the last step was known to be done.
+    settled: Option<Instant>,
     notes: Vec<String>,
 }
 
@@ -185,6 +187,11 @@ impl<'a> Run<'a> {
                 fresh
             }
         };
+        let NonFinite { policy, at_most } = settings.non_finite;
+        trainer.optimizer.left_out_at_most = match policy {
+            NonFinitePolicy::Stop => 0,
+            NonFinitePolicy::Skip => at_most.saturating_sub(position.skipped),
+        };
         if held_out.is_empty() {
             notes.push(
                 "there are no held-out documents: held-out losses and the first gate mean nothing".into(),
@@ -193,14 +200,19 @@ impl<'a> Run<'a> {
         let legs = phases::legs(settings);
         notes.extend(mix_notes(&legs, &loader.domains()));
         let peak_flops = match (settings.peak_flops, &card) {
-            (0.0, None) => gates::measured_peak_flops(),
-            (0.0, Some(card)) => card.peak_flops(settings.precision.dtype()).ok_or_else(|| {
-                let problem =
-                    "is not known; set the operations a second of its data sheet, for dense matrices";
-                SettingError::new("peak_flops", format!("the peak of the card `{}` {problem}", card.name()))
-            })?,
-            (set, _) => set,
+            (0.0, None) => Some(gates::measured_peak_flops()),
+            (0.0, Some(card)) => card.peak_flops(settings.precision.dtype()),
+            (set, _) => Some(set),
         };
+        if let (None, Some(card)) = (peak_flops, &card) {
+            let note = format!(
+                "no MFU: the peak of the card `{}` is not known; set pretrain.peak_flops to the operations a second of \
+                 its data sheet, for dense matrices",
+                card.name()
+            );
+            ctx.progress.line(&note);
+            notes.push(note);
+        }
         let total: u64 = legs.iter().map(Leg::tokens).sum();
         let task = ctx.progress.task("pretrain", Some(total), "tokens");
         let metrics = metrics::Writer::open(out, position.step)?;
@@ -218,124 +230,25 @@ impl<'a> Run<'a> {
             position,
             task,
             peak_flops,
+            settled: None,
             notes,
         })
-    }
-
-    /// Trains the current leg to its end and moves on to the next.
-    fn leg(&mut self) -> Result<(), Error> {
-        let leg = self.legs[self.position.leg].clone();
-        // Gates may have ended earlier legs before their last step.
-        let before: u64 = self.legs[..self.position.leg].iter().map(Leg::tokens).sum();
-        self.task.resume_from(before + self.position.in_leg.tokens);
-        if !self.position.looked && self.after_step(&leg)? {
-            return Ok(());
-        }
-        let Done { steps, tokens } = self.position.in_leg;
-        let feed =
-            Feed::start(self.loader.clone(), leg.clone(), steps, tokens, self.settings.micro_batch_tokens);
-        loop {
-            let started = Instant::now();
-            let prepared = feed.next().ok_or(Error::Feed)?;
-            let lr = leg.schedule.lr(self.position.in_leg.steps);
-            let outcome = self.trainer.step(&prepared.micro_batches, lr);
-            if let Err(problem) = &outcome {
-                self.not_finite(problem, &prepared.micro_batches)?;
-            }
-            self.advance(&prepared);
-            if let Ok(outcome) = outcome {
-                self.record(&leg, &prepared, outcome, lr, started.elapsed().as_secs_f64())?;
-            }
-            self.task.add(prepared.stage.batch_tokens);
-            if self.after_step(&leg)? {
-                return Ok(());
-            }
-        }
-    }
-
-    /// Measures and saves what is due after a step. `true` if the leg ends with it.
-    fn after_step(&mut self, leg: &Leg) -> Result<bool, Error> {
-        let ended = match self.look(leg) {
-            // The step is kept; its measurements are made when the run continues.
-            Err(stop @ Error::Interrupted(_)) => {
-                self.save()?;
-                return Err(stop);
-            }
-            looked => looked?,
-        };
-        self.position.looked = true;
-        let due = self.position.step.is_multiple_of(self.settings.checkpoint.every_steps);
-        if ended || due || self.ctx.stop.requested() {
-            self.save()?;
-        }
-        self.ctx.stop.check()?;
-        Ok(ended)
-    }
-
-    /// Counts a step as done.
-    fn advance(&mut self, prepared: &Prepared) {
-        let tokens = prepared.stage.batch_tokens;
-        let position = &mut self.position;
-        position.step += 1;
-        position.tokens += tokens;
-        position.in_leg.steps += 1;
-        position.in_leg.tokens += tokens;
-        position.looked = false;
-        position.loader = prepared.loader.clone();
-        // Cannot fail: the state comes from a clone of this loader.
-        self.loader.restore(prepared.loader.clone());
-    }
-
-    fn record(
-        &mut self,
-        leg: &Leg,
-        prepared: &Prepared,
-        outcome: StepOutcome,
-        lr: f64,
-        seconds: f64,
-    ) -> Result<(), FileError> {
-        let tokens = prepared.stage.batch_tokens as f64;
-        let config = &self.trainer.llama.config;
-        let flops: f64 = prepared
-            .micro_batches
-            .iter()
-            .map(|micro| micro.targets.len() as f64 * config.flops_per_token(micro.mean_context()))
-            .sum();
-        self.task.message(format!("{}  loss {:.3}  lr {lr:.1e}", leg.name, outcome.loss));
-        self.metrics.write(
-            self.position.step,
-            &[
-                ("train/loss", outcome.loss),
-                ("train/grad_norm", outcome.grad_norm),
-                ("train/learning_rate", lr),
-                ("train/tokens", self.position.tokens as f64),
-                ("train/batch_tokens", tokens),
-                ("train/sequence", prepared.stage.sequence as f64),
-                ("train/seconds", seconds),
-                ("train/tokens_per_second", tokens / seconds),
-                ("train/flops_per_second", flops / seconds),
-                ("train/mfu", flops / seconds / self.peak_flops),
-            ],
-        )
     }
 
     /// Takes the snapshots and measurements that are due after a step. `true` if the leg ends with it. Changes nothing
     /// but files before it succeeds.
     fn look(&mut self, leg: &Leg) -> Result<bool, Error> {
         let steps = self.position.in_leg.steps;
-        let last = steps == leg.steps;
-        if leg.snapshots(self.settings).contains(&steps) {
+        let due = self.due(leg, steps, self.position.step);
+        if due.snapshot {
             weights::save(&self.snapshot(self.position.step), &self.trainer.llama, &self.trainer.params)?;
         }
-        let gate = matches!(leg.kind, Kind::LongContext(_))
-            && (last || steps.is_multiple_of(self.settings.long_context.evaluate_every));
-        let every = self.settings.held_out.every_steps;
         let mut loss = self.position.loss;
-        if last || gate || every > 0 && self.position.step.is_multiple_of(every) {
+        if due.held_out {
             loss = self.evaluate()?;
         }
-        let mut ended = last;
-        if let (Kind::LongContext(context), true) = (leg.kind, gate) {
+        let mut ended = due.last;
+        if let (Kind::LongContext(context), true) = (leg.kind, due.gate) {
             let outcome = self.gates(context, loss)?;
             ended |= outcome.passed;
             if ended {
@@ -373,38 +286,6 @@ impl<'a> Run<'a> {
         let values: Vec<(&str, f64)> = named.iter().map(|(name, value)| (name.as_str(), *value)).collect();
         self.metrics.write(self.position.step, &values)?;
         Ok(overall(&losses))
-    }
-
-    /// Writes the report of a batch that was not applied; an error if the run must stop for it.
-    fn not_finite(&mut self, problem: &NotFinite, batch: &[MicroBatch]) -> Result<(), Error> {
-        let step = self.position.step + 1;
-        let skipped = self.position.skipped + 1;
-        let domains = self.loader.domains();
-        let documents: Vec<_> = batch
-            .iter()
-            .enumerate()
-            .filter(|(i, _)| problem.micro_batch.is_none_or(|bad| bad == *i))
-            .flat_map(|(i, micro)| micro.pieces.iter().map(move |piece| (i, piece)))
-            .map(|(i, piece)| {
-                let domain = piece.domain.map_or("needle", |domain| &domains[domain]);
-                json!({"micro_batch": i, "domain": domain, "document": piece.document, "offset": piece.offset,
-                       "tokens": piece.rows})
-            })
-            .collect();
-        let report = self.out.join(format!("not_finite-step-{step}.json"));
-        let content = json!({"step": step, "problem": problem.to_string(), "documents": documents});
-        atomic::write_json(&report, &content)?;
-        let NonFinite { policy, at_most } = self.settings.non_finite;
-        if policy == NonFinitePolicy::Stop || skipped > at_most {
-            self.save()?;
-            return Err(Error::NonFinite { step, problem: problem.clone(), skipped, report });
-        }
-        self.position.skipped = skipped;
-        self.ctx.progress.line(format!(
-            "warning: step {step}: {problem}; the batch is left out ({skipped} of at most {at_most}), its documents are in {}",
-            report.display()
-        ));
-        Ok(())
     }
 
     fn snapshot(&self, step: u64) -> PathBuf {
@@ -456,7 +337,7 @@ impl<'a> Run<'a> {
             seconds: record.seconds,
             tokens_per_second: rate(record.tokens as f64),
             flops_per_second: rate(record.flops),
-            mfu: rate(record.flops) / self.peak_flops,
+            mfu: self.peak_flops.map(|peak| rate(record.flops) / peak),
             peak_flops: self.peak_flops,
             peak_measured: self.settings.peak_flops == 0.0 && self.card.is_none(),
             mfu_convention: MFU_CONVENTION.to_string(),

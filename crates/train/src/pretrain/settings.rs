@@ -47,7 +47,7 @@ pub struct Settings {
     /// Last phase.
     pub annealing: Annealing,
     /// Peak FLOP/s of the machine for MFU; 0 measures a matrix product at the start, or takes that of the card's data
-    /// sheet.
+    /// sheet; there is no MFU for a card that is not known.
     pub peak_flops: f64,
 }
 

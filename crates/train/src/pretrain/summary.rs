@@ -33,10 +33,10 @@ pub struct Summary {
     pub tokens_per_second: f64,
     /// Mean model FLOP/s in training steps.
     pub flops_per_second: f64,
-    /// Share of the machine's peak.
-    pub mfu: f64,
-    /// Peak FLOP/s that `mfu` refers to.
-    pub peak_flops: f64,
+    /// Share of the machine's peak, if that is known.
+    pub mfu: Option<f64>,
+    /// Peak FLOP/s that `mfu` refers to; `None` for a card that is not known.
+    pub peak_flops: Option<f64>,
     /// Whether the peak was measured (a matrix product in this process) or set in the recipe.
     pub peak_measured: bool,
     /// How FLOPs are counted.

@@ -1,18 +1,23 @@
 // kernels/adamw.rs on a card: f32 master weights, moments and gradients of one length n; the bf16 copy that the
-// products read is written in the same pass (copy may be null), and the gradient cleared. `clip` is read from the card's
-// memory, so that the host need not wait for the norm; where it is negative the step is left out, except that the
-// gradient is cleared.
+// products read is written in the same pass (copy may be null), and the gradient cleared. What depends on norm and losses
+// is read from the card's memory, so that the host need not wait for them.
 
-KERNEL void adamw(float* w, float* g, float* m, float* v, bf16* copy, const float* clip, size_t n,
-                                 float keep, float b1, float b2, float rate, float root, float eps) {
+// Steps so far: those that were applied, and those that were left out.
+struct Counts { unsigned applied, left_out; };
+// The numbers of a step that are the same for every weight. A clip below 0 leaves the step out, except that the gradient is
+// cleared.
+struct Rule { float clip, rate, root; };
+
+KERNEL void adamw(float* w, float* g, float* m, float* v, bf16* copy, const Rule* rule, size_t n, float keep, float b1,
+                  float b2, float eps) {
     const size_t i = (size_t)blockIdx.x * THREADS + threadIdx.x;
     if (i >= n) return;
-    const float grad = g[i] * *clip;
+    const float grad = g[i] * rule->clip;
     g[i] = 0.f;
-    if (*clip < 0.f) return;
+    if (rule->clip < 0.f) return;
     m[i] = b1 * m[i] + (1.f - b1) * grad;
     v[i] = b2 * v[i] + (1.f - b2) * grad * grad;
-    w[i] = w[i] * keep - rate * m[i] / (sqrtf(v[i]) * root + eps);
+    w[i] = w[i] * keep - rule->rate * m[i] / (sqrtf(v[i]) * rule->root + eps);
     if (copy) store(&copy[i], w[i]);
 }
 
@@ -26,18 +31,32 @@ KERNEL void sum_of_squares(const float* g, double* shares, size_t n) {
     if (threadIdx.x == 0) shares[blockIdx.x] = sum;
 }
 
-// One block: clip = min(1, max_norm / norm), and the norm itself. Clipping is off where max_norm is 0. A norm that is not
-// finite gives the clip of -1, by which adamw leaves the step out.
-KERNEL void clip_factor(const double* shares, int count, float max_norm, float* clip, double* norm) {
+// One block: the norm of the gradient, and from it the rule of this step. Clipping is off where max_norm is 0. report is the
+// norm and then the losses of the step, f32, which are there before. If one of them is not finite the step is left out; once
+// more than `at_most` were, all that follow are too, with a norm of NaN.
+KERNEL void adamw_rule(const double* shares, int count, double* report, int losses, unsigned at_most, double max_norm,
+                       double rate, double b1, double b2, Counts* counts, Rule* rule) {
     __shared__ double scratch[THREADS];
     double sum = 0.0;
     for (int i = threadIdx.x; i < count; i += THREADS) sum += shares[i];
     sum = block_reduce<double, false>(sum, scratch);
-    if (threadIdx.x == 0) {
-        const double root = sqrt(sum);
-        *norm = root;
-        // False for a NaN too.
-        const bool finite = root <= 1.7976931348623157e308;
-        *clip = !finite ? -1.f : max_norm > 0.f && root > max_norm ? (float)(max_norm / root) : 1.f;
+    if (threadIdx.x > 0) return;
+    const double root = sqrt(sum);
+    // False for a NaN too.
+    bool finite = root <= 1.7976931348623157e308;
+    for (int i = 0; i < losses; i++) {
+        const float loss = ((const float*)(report + 1))[i];
+        finite = finite && loss >= -3.402823466e38f && loss <= 3.402823466e38f;
     }
+    const bool halted = counts->left_out > at_most;
+    report[0] = halted ? (double)__uint_as_float(0x7fc00000u) : root;
+    if (!finite || halted) {
+        counts->left_out++;
+        rule->clip = -1.f;
+        return;
+    }
+    const double t = ++counts->applied;
+    rule->clip = max_norm > 0.0 && root > max_norm ? (float)(max_norm / root) : 1.f;
+    rule->rate = (float)(rate / (1.0 - pow(b1, t)));
+    rule->root = (float)(1.0 / sqrt(1.0 - pow(b2, t)));
 }

@@ -1,78 +1,183 @@
-// ops/attention on a card, forward (FlashAttention, arXiv 2307.08691): a block of THREADS takes QUERIES rows of one head
-// and walks over tiles of KEYS rows with a running softmax, in f32. LANES threads share a row. Not made for tensor cores.
+// ops/attention on a card (FlashAttention-2, arXiv 2307.08691). qkv [n, (heads + 2 kv_heads) hd] with q and k rotated, out
+// [n, heads hd], lse f32 [heads, n]; delta f32 [heads, n] is D of the backward pass.
 //
-// qkv [n, (h + 2 kv) hd] with q and k rotated, out [n, h hd], lse f32 [h, n]. Row i sees rows prefix[2 i]..prefix[2 i + 1]
-// and first[i]..=i. hd is at most WIDEST.
+// Rows are cut into tiles. visits[starts[b]..starts[b + 1]] are the tiles that tile b has to do with (in the forward pass and
+// for dq the keys that its queries see, for dk and dv the queries that see its keys), times 2, plus 1 where not every pair
+// of rows is visible. A block has one tile of one head (blockIdx.x), those with most to do come first. No sum is shared
+// between blocks, so bits do not depend on their order.
 
-#define QUERIES 16
-#define LANES 16
-#define KEYS 32
-#define WIDEST 128
-#define PER_LANE (WIDEST / LANES)
-#define LOWEST -3.402823466e38f
+// What a row sees: first..=itself, and from..to.
+struct Sight { int first, from, to; };
 
-__device__ inline bool sees(int i, int j, const unsigned* prefix, const unsigned* first) {
-    return (j >= (int)first[i] && j <= i) || (j >= (int)prefix[2 * i] && j < (int)prefix[2 * i + 1]);
+// A row beyond the end sees nothing.
+__device__ inline Sight sight_of(const Sight* sights, int n, int i) {
+    const Sight nothing = {0x7fffffff, 0, 0};
+    return i < n ? sights[i] : nothing;
+}
+// Without branches.
+__device__ inline bool sees(const Sight& sight, int i, int j) {
+    return ((j >= sight.first) & (j <= i)) | ((j >= sight.from) & (j < sight.to));
 }
 
-// Whether any of rows i..i + count sees any of rows j..j + KEYS or fewer; true may be wrong, false is not.
-__device__ inline bool may_see(int i, int count, int j, int keys, const unsigned* prefix, const unsigned* first) {
-    for (int r = i; r < i + count; r++)
-        if ((j + keys > (int)first[r] && j <= r) || (j + keys > (int)prefix[2 * r] && j < (int)prefix[2 * r + 1]))
-            return true;
-    return false;
+// delta[h, i] = the product of out and dout over head h of row i: one warp each.
+KERNEL void attention_delta(const act* out, const act* dout, float* delta, int n, int heads, int hd) {
+    const size_t i = ((size_t)blockIdx.x * THREADS + threadIdx.x) / 32;
+    const int lane = threadIdx.x % 32;
+    const bool inside = i < (size_t)n * heads;
+    float sum = 0.f;
+    for (int c = lane; inside && c < hd; c += 32) sum += load(out[i * hd + c]) * load(dout[i * hd + c]);
+    for (int mask = 16; mask > 0; mask /= 2) sum += shuffle_xor(sum, mask);
+    if (inside && lane == 0) delta[i % heads * n + i / heads] = sum;
 }
 
-KERNEL void attention(const act* qkv, act* out, float* lse, const unsigned* prefix, const unsigned* first, int n,
-                      int heads, int kv_heads, int hd, float scale) {
-    __shared__ float q[QUERIES][WIDEST + 1], k[KEYS][WIDEST + 1], v[KEYS][WIDEST + 1], s[QUERIES][KEYS + 1];
-    const int row = threadIdx.x / LANES, lane = threadIdx.x % LANES;
-    const int start = blockIdx.x * QUERIES, count = n - start < QUERIES ? n - start : QUERIES;
-    const int head = blockIdx.y, kv = head / (heads / kv_heads), i = start + row;
-    const size_t width = (size_t)(heads + 2 * kv_heads) * hd;
-    if (row < count)
-        for (int c = lane; c < hd; c += LANES) q[row][c] = load(qkv[i * width + (size_t)head * hd + c]) * scale;
-    float sums[PER_LANE], top = LOWEST, total = 0.f;
-    for (int c = 0; c < PER_LANE; c++) sums[c] = 0.f;
-    for (int from = 0; from < start + count; from += KEYS) {
-        // The same for all threads of the block, so they meet at the barriers.
-        if (!may_see(start, count, from, KEYS, prefix, first)) continue;
-        const int keys = start + count - from < KEYS ? start + count - from : KEYS;
-        __syncthreads();
-        for (int at = threadIdx.x; at < keys * hd; at += THREADS) {
-            const size_t place = (from + at / hd) * width + at % hd;
-            k[at / hd][at % hd] = load(qkv[place + (size_t)(heads + kv) * hd]);
-            v[at / hd][at % hd] = load(qkv[place + (size_t)(heads + kv_heads + kv) * hd]);
-        }
-        __syncthreads();
-        for (int j = lane; j < KEYS; j += LANES) {
-            float dot = LOWEST;
-            if (row < count && j < keys && sees(i, from + j, prefix, first)) {
-                dot = 0.f;
-                for (int c = 0; c < hd; c++) dot += q[row][c] * k[j][c];
-            }
-            s[row][j] = dot;
-        }
-        __syncthreads();
-        float highest = top;
-        for (int j = 0; j < KEYS; j++) highest = s[row][j] > highest ? s[row][j] : highest;
-        __syncthreads();
-        for (int j = lane; j < KEYS; j += LANES) s[row][j] = s[row][j] == LOWEST ? 0.f : expf(s[row][j] - highest);
-        __syncthreads();
-        const float shrink = top == LOWEST ? 0.f : expf(top - highest);
-        top = highest;
-        total *= shrink;
-        for (int j = 0; j < KEYS; j++) total += s[row][j];
-        for (int p = 0, c = lane; p < WIDEST / LANES; p++, c += LANES)
-            if (c < hd) {
-                float sum = sums[p] * shrink;
-                for (int j = 0; j < keys; j++) sum += s[row][j] * v[j][c];
-                sums[p] = sum;
-            }
+// Any type and any hd up to 128: tiles of 32 x 32 in f32, 16 x 16 threads of 2 x 2 scores each.
+#define TILE 32
+#define MOST_COLUMNS 8
+// The sums [a][x] of this thread: those of row 2 ty + a and column c. Unrolled, so that they stay in registers.
+#define EACH_SUM(a, c, x)                                                                    \
+    _Pragma("unroll") for (int a = 0; a < 2; a++)                                            \
+        _Pragma("unroll") for (int x = 0, c = tx; x < MOST_COLUMNS; x++, c += 16) if (c < hd)
+
+// Rows row0.. of `column`.. of x [n, width] into shared rows of hd + 1 floats; zeros beyond the end.
+__device__ inline void load_rows(float* tile, const act* x, int n, int width, int column, int hd, int row0) {
+    for (int i = threadIdx.x; i < TILE * hd; i += THREADS) {
+        const int r = i / hd, c = i % hd;
+        tile[r * (hd + 1) + c] = row0 + r < n ? load(x[(size_t)(row0 + r) * width + column + c]) : 0.f;
     }
-    if (row >= count) return;
-    for (int p = 0, c = lane; p < WIDEST / LANES; p++, c += LANES)
-        if (c < hd)
-            store(&out[((size_t)i * heads + head) * hd + c], sums[p] / total);
-    if (lane == 0) lse[(size_t)head * n + i] = top + logf(total);
+}
+
+KERNEL void attention(const act* qkv, act* out, float* lse, const unsigned* starts, const unsigned* visits,
+                      const Sight* sights, int n, int heads, int kv_heads, int hd, float scale) {
+    DYNAMIC_SHARED(shared);
+    float *q = (float*)shared, *kv = q + TILE * (hd + 1), *p = kv + TILE * (hd + 1);
+    float *top = p + TILE * (TILE + 1), *sum = top + TILE, *fade = sum + TILE;
+    const int tx = threadIdx.x % 16, ty = threadIdx.x / 16, head = blockIdx.x, tile = gridDim.y - 1 - blockIdx.y;
+    const int q0 = tile * TILE, width = (heads + 2 * kv_heads) * hd, kv_head = head / (heads / kv_heads);
+    const Sight sight[2] = {sight_of(sights, n, q0 + ty * 2), sight_of(sights, n, q0 + ty * 2 + 1)};
+    float acc[2][MOST_COLUMNS] = {};
+    load_rows(q, qkv, n, width, head * hd, hd, q0);
+    if (threadIdx.x < TILE) top[threadIdx.x] = LEAST, sum[threadIdx.x] = 0.f;
+    for (unsigned at = starts[tile]; at < starts[tile + 1]; at++) {
+        const int k0 = visits[at] / 2 * TILE, check = visits[at] % 2;
+        __syncthreads();
+        load_rows(kv, qkv, n, width, (heads + kv_head) * hd, hd, k0);
+        __syncthreads();
+        for (int a = 0; a < 2; a++)
+            for (int b = 0; b < 2; b++) {
+                const int i = ty * 2 + a, j = tx + 16 * b;
+                float s = 0.f;
+                for (int c = 0; c < hd; c++) s += q[i * (hd + 1) + c] * kv[j * (hd + 1) + c];
+                p[i * (TILE + 1) + j] = check && !sees(sight[a], q0 + i, k0 + j) ? LEAST : s * scale;
+            }
+        __syncthreads();
+        load_rows(kv, qkv, n, width, (heads + kv_heads + kv_head) * hd, hd, k0);
+        if (threadIdx.x < TILE) {
+            float* row = p + threadIdx.x * (TILE + 1);
+            float m = top[threadIdx.x], l = 0.f;
+            for (int j = 0; j < TILE; j++) m = row[j] > m ? row[j] : m;
+            const float base = m == LEAST ? 0.f : m;
+            for (int j = 0; j < TILE; j++) row[j] = expf(row[j] - base), l += row[j];
+            fade[threadIdx.x] = expf(top[threadIdx.x] - base);
+            sum[threadIdx.x] = sum[threadIdx.x] * fade[threadIdx.x] + l;
+            top[threadIdx.x] = m;
+        }
+        __syncthreads();
+        EACH_SUM(a, c, x) {
+            float o = acc[a][x] * fade[ty * 2 + a];
+            for (int j = 0; j < TILE; j++) o += p[(ty * 2 + a) * (TILE + 1) + j] * kv[j * (hd + 1) + c];
+            acc[a][x] = o;
+        }
+    }
+    __syncthreads();
+    EACH_SUM(a, c, x) {
+        const int i = ty * 2 + a;
+        if (q0 + i >= n) continue;
+        store(&out[((size_t)(q0 + i) * heads + head) * hd + c], acc[a][x] / sum[i]);
+        if (c == 0) lse[(size_t)head * n + q0 + i] = top[i] + logf(sum[i]);
+    }
+}
+
+// p and ds of one pair of tiles into shared memory, [query][key]; lse and delta are those of the head.
+__device__ inline void scores(const float* q, const float* k, const float* v, const float* dout, float* p, float* ds,
+                              const float* lse, const float* delta, const Sight* sights, int n, int hd, float scale, int q0,
+                              int k0, int check) {
+    const int tx = threadIdx.x % 16, ty = threadIdx.x / 16;
+    for (int a = 0; a < 2; a++)
+        for (int b = 0; b < 2; b++) {
+            const int i = ty * 2 + a, j = tx + 16 * b;
+            float s = 0.f, dp = 0.f;
+            for (int c = 0; c < hd; c++) {
+                s += q[i * (hd + 1) + c] * k[j * (hd + 1) + c];
+                dp += dout[i * (hd + 1) + c] * v[j * (hd + 1) + c];
+            }
+            const bool seen = !check || sees(sight_of(sights, n, q0 + i), q0 + i, k0 + j);
+            const float prob = seen ? expf(s * scale - lse[q0 + i]) : 0.f;
+            p[i * (TILE + 1) + j] = prob;
+            ds[i * (TILE + 1) + j] = seen ? prob * (dp - delta[q0 + i]) : 0.f;
+        }
+}
+
+// The queries' columns of d_qkv.
+KERNEL void attention_dq(const act* qkv, const act* dout, const float* lse, const float* delta, act* d_qkv,
+                         const unsigned* starts, const unsigned* visits, const Sight* sights, int n, int heads,
+                         int kv_heads, int hd, float scale) {
+    DYNAMIC_SHARED(shared);
+    const int size = TILE * (hd + 1);
+    float *q = (float*)shared, *g = q + size, *k = g + size, *v = k + size, *p = v + size, *ds = p + TILE * (TILE + 1);
+    const int tx = threadIdx.x % 16, ty = threadIdx.x / 16, head = blockIdx.x, tile = gridDim.y - 1 - blockIdx.y;
+    const int q0 = tile * TILE, width = (heads + 2 * kv_heads) * hd, kv_head = head / (heads / kv_heads);
+    lse += (size_t)head * n, delta += (size_t)head * n;
+    float acc[2][MOST_COLUMNS] = {};
+    load_rows(q, qkv, n, width, head * hd, hd, q0);
+    load_rows(g, dout, n, heads * hd, head * hd, hd, q0);
+    for (unsigned at = starts[tile]; at < starts[tile + 1]; at++) {
+        const int k0 = visits[at] / 2 * TILE;
+        __syncthreads();
+        load_rows(k, qkv, n, width, (heads + kv_head) * hd, hd, k0);
+        load_rows(v, qkv, n, width, (heads + kv_heads + kv_head) * hd, hd, k0);
+        __syncthreads();
+        scores(q, k, v, g, p, ds, lse, delta, sights, n, hd, scale, q0, k0, visits[at] % 2);
+        __syncthreads();
+        EACH_SUM(a, c, x)
+            for (int j = 0; j < TILE; j++) acc[a][x] += ds[(ty * 2 + a) * (TILE + 1) + j] * k[j * (hd + 1) + c];
+    }
+    EACH_SUM(a, c, x)
+        if (q0 + ty * 2 + a < n) store(&d_qkv[(size_t)(q0 + ty * 2 + a) * width + head * hd + c], acc[a][x] * scale);
+}
+
+// The keys' and values' columns of d_qkv, summed over the heads that share them.
+KERNEL void attention_dkv(const act* qkv, const act* dout, const float* lse, const float* delta, act* d_qkv,
+                          const unsigned* starts, const unsigned* visits, const Sight* sights, int n, int heads,
+                          int kv_heads, int hd, float scale) {
+    DYNAMIC_SHARED(shared);
+    const int size = TILE * (hd + 1);
+    float *q = (float*)shared, *g = q + size, *k = g + size, *v = k + size, *p = v + size, *ds = p + TILE * (TILE + 1);
+    const int tx = threadIdx.x % 16, ty = threadIdx.x / 16, kv_head = blockIdx.x, k0 = blockIdx.y * TILE;
+    const int width = (heads + 2 * kv_heads) * hd, group = heads / kv_heads;
+    float dk[2][MOST_COLUMNS] = {}, dv[2][MOST_COLUMNS] = {};
+    load_rows(k, qkv, n, width, (heads + kv_head) * hd, hd, k0);
+    load_rows(v, qkv, n, width, (heads + kv_heads + kv_head) * hd, hd, k0);
+    for (int head = kv_head * group; head < (kv_head + 1) * group; head++)
+        for (unsigned at = starts[blockIdx.y]; at < starts[blockIdx.y + 1]; at++) {
+            const int q0 = visits[at] / 2 * TILE;
+            const size_t row = (size_t)head * n;
+            __syncthreads();
+            load_rows(q, qkv, n, width, head * hd, hd, q0);
+            load_rows(g, dout, n, heads * hd, head * hd, hd, q0);
+            __syncthreads();
+            scores(q, k, v, g, p, ds, lse + row, delta + row, sights, n, hd, scale, q0, k0, visits[at] % 2);
+            __syncthreads();
+            EACH_SUM(a, c, x)
+                for (int i = 0; i < TILE; i++) {
+                    dv[a][x] += p[i * (TILE + 1) + ty * 2 + a] * g[i * (hd + 1) + c];
+                    dk[a][x] += ds[i * (TILE + 1) + ty * 2 + a] * q[i * (hd + 1) + c];
+                }
+        }
+    EACH_SUM(a, c, x) {
+        const int j = k0 + ty * 2 + a;
+        if (j >= n) continue;
+        const size_t at = (size_t)j * width + (heads + kv_head) * hd + c;
+        store(&d_qkv[at], dk[a][x] * scale);
+        store(&d_qkv[at + kv_heads * hd], dv[a][x]);
+    }
 }

@@ -13,17 +13,24 @@ __device__ inline bf16 to_bf16(float x) {
 __device__ inline void store(bf16* p, float x) { *p = to_bf16(x); }
 __device__ inline void store(float* p, float x) { *p = x; }
 
-// What activations are stored as: float, or bf16. Each choice is a module of its own.
-#ifndef ACT
-#define ACT bf16
+// What activations are stored as: float with ACT_F32, else bf16. Each choice is a module of its own.
+#ifdef ACT_F32
+typedef float act;
+#else
+typedef bf16 act;
 #endif
-typedef ACT act;
 
-#ifndef KERNEL
+// What only the compiler for cards knows; the card made of the processor has these for itself.
+#ifdef __CUDACC_RTC__
 #define KERNEL extern "C" __global__
+#define DYNAMIC_SHARED(name) extern __shared__ __align__(16) unsigned char name[]
+// The value of the lane of this warp whose number differs in the bits of the mask. All lanes take part.
+__device__ inline float shuffle_xor(float x, int mask) { return __shfl_xor_sync(0xffffffffu, x, mask); }
 #endif
 
-// Threads of a block that reduces; a power of two.
+#define LEAST __uint_as_float(0xff800000u)  // minus infinity
+
+// Threads of a block, in every kernel but those of attention on tensor cores; a power of two.
 #define THREADS 256
 
 // Sum or maximum over the block, the same bits every time: a tree of fixed shape. All threads get the result.

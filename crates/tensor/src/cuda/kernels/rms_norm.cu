@@ -35,11 +35,21 @@ KERNEL void rms_norm_dx(const act* x, const float* w, const float* rstd, const a
     }
 }
 
-// dw += sum over rows of dy h: one thread a column, rows in order.
-KERNEL void rms_norm_dw(const act* x, const float* rstd, const act* dy, float* dw, int n, int d) {
+// shares[y] [d] = sum of dy h over the rows of share y, of which each but the last has `rows`: one thread a column.
+KERNEL void rms_norm_dw(const act* x, const float* rstd, const act* dy, float* shares, int n, int d, int rows) {
+    const int j = blockIdx.x * THREADS + threadIdx.x;
+    if (j >= d) return;
+    const int from = blockIdx.y * rows, to = from + rows < n ? from + rows : n;
+    float sum = 0.f;
+    for (int i = from; i < to; i++) sum += load(dy[(size_t)i * d + j]) * load(x[(size_t)i * d + j]) * rstd[i];
+    shares[(size_t)blockIdx.y * d + j] = sum;
+}
+
+// dw += the shares, in order.
+KERNEL void add_shares(const float* shares, float* dw, int count, int d) {
     const int j = blockIdx.x * THREADS + threadIdx.x;
     if (j >= d) return;
     float sum = 0.f;
-    for (int i = 0; i < n; i++) sum += load(dy[(size_t)i * d + j]) * load(x[(size_t)i * d + j]) * rstd[i];
+    for (int i = 0; i < count; i++) sum += shares[(size_t)i * d + j];
     dw[j] += sum;
 }

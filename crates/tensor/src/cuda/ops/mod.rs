@@ -9,8 +9,10 @@ mod loss;
 mod rms_norm;
 mod rope;
 mod swiglu;
+mod tiles;
 
 use super::{Arg, Card, DType, THREADS, expect};
+pub(crate) use tiles::CardTiles;
 
 /// Asks for a kernel with one thread for each of `count` values.
 fn each(card: &Card, activations: DType, kernel: &'static str, count: usize, arguments: &[Arg]) {

@@ -1,10 +1,14 @@
 //! `ops/rms_norm.rs` on a card. The output is not kept there either.
 
 use super::{each, int};
-use crate::cuda::{Arg, CardBuffer, CardParams, expect};
+use crate::cuda::{Arg, CardBuffer, CardParams, THREADS, expect};
 use crate::tape::{Again, Backward, Flow, Slot};
 use crate::{ParamId, Params, Tape, Tensor, Var};
 use std::sync::Arc;
+
+/// Rows that are summed by one thread of a column, at least, and shares of the rows, at most: part of the result's bits.
+const ROWS: usize = 64;
+const SHARES: usize = 128;
 
 struct Normed {
     x: Tensor,
@@ -60,8 +64,12 @@ impl Backward for RmsNorm {
                 [x.arg(), weight.into(), rstd.into(), dy.into(), dx.arg(), int(d), i32::from(add).into()];
             expect(card.launch(dtype, "rms_norm_dx", (grad.rows(), 1), &arguments));
         });
-        let dw = flow.grads.address_mut(*w);
-        let arguments = [x.arg(), rstd.into(), dy.into(), dw.into(), int(grad.rows()), int(d)];
-        each(card, dtype, "rms_norm_dw", d, &arguments);
+        let (n, dw) = (grad.rows(), flow.grads.address_mut(*w));
+        let rows = n.div_ceil(SHARES).max(ROWS);
+        let count = n.div_ceil(rows);
+        let shares = expect(CardBuffer::stale(card, count * d * size_of::<f32>()));
+        let arguments = [x.arg(), rstd.into(), dy.into(), (&shares).into(), int(n), int(d), int(rows)];
+        expect(card.launch(dtype, "rms_norm_dw", (d.div_ceil(THREADS), count), &arguments));
+        each(card, dtype, "add_shares", d, &[(&shares).into(), dw.into(), int(count), int(d)]);
     }
 }

@@ -1,18 +1,29 @@
 """Compiles the kernels, all in one module for each type of activations, for the cards Herd is meant for, without a card:
 NVRTC comes from PyPI (nvidia-cuda-nvrtc).
 
-    pip install nvidia-cuda-nvrtc && python3 compile.py
+    pip install nvidia-cuda-nvrtc && python3 compile.py [FOLDER]
 
-What does not compile is told with NVRTC's own words; exit code 1."""
+The source is put together as `compile.rs` does. With a folder the machine code is kept there, for `cuobjdump -res-usage`. What
+does not compile is told with NVRTC's own words; exit code 1."""
 
 import ctypes
 import glob
 import importlib.util
+import re
 import sys
 from pathlib import Path
 
 ARCHITECTURES = ["sm_80", "sm_90", "sm_100"]
 KERNELS = Path(__file__).parent.parent
+
+
+def sources():
+    """The files in the order of `compile.rs`, which has them all."""
+    names = re.findall(r'include_str!\("kernels/([^"]+)"\)', (KERNELS.parent / "compile.rs").read_text())
+    missing = {path.name for path in KERNELS.glob("*.cu*")} - set(names)
+    if missing or not names:
+        sys.exit(f"compile.rs does not include {', '.join(sorted(missing))}")
+    return [KERNELS / name for name in names]
 
 
 def library():
@@ -24,7 +35,7 @@ def library():
 
 
 def compile(nvrtc, name, source, architecture):
-    """The machine code's size, and the log if that failed."""
+    """The machine code, and the log if that failed."""
     program = ctypes.c_void_p()
     call = lambda f, *a: getattr(nvrtc, f)(*a)
     assert call("nvrtcCreateProgram", ctypes.byref(program), source, name.encode(), 0, None, None) == 0
@@ -35,23 +46,25 @@ def compile(nvrtc, name, source, architecture):
         call("nvrtcGetProgramLogSize", program, ctypes.byref(size))
         log = ctypes.create_string_buffer(size.value)
         call("nvrtcGetProgramLog", program, log)
-        return 0, log.value.decode()
+        return b"", log.value.decode()
     assert call("nvrtcGetCUBINSize", program, ctypes.byref(size)) == 0
-    return size.value, ""
+    code = ctypes.create_string_buffer(size.value)
+    assert call("nvrtcGetCUBIN", program, code) == 0
+    return code.raw, ""
 
 
 def main():
     nvrtc = library()
-    common = (KERNELS / "common.cuh").read_text()
-    sources = sorted(KERNELS.glob("*.cu"))
-    failed = not sources
-    for act in ["float", "bf16"]:
-        parts = [f"#define ACT {act}\n{common}"]
-        parts += [f"#line 1 \"{path.name}\"\n{path.read_text()}" for path in sources]
+    text = "\n".join(f'#line 1 "{path.name}"\n{path.read_text()}' for path in sources())
+    failed = False
+    for act in ["F32", "BF16"]:
+        source = f"#define ACT_{act}\n{text}".encode()
         for architecture in ARCHITECTURES:
-            size, log = compile(nvrtc, "herd.cu", "\n".join(parts).encode(), architecture)
-            print(f"{act:<6} {architecture:<7} {size:>7} bytes" if size else f"{act} {architecture} FAILED\n{log}")
-            failed |= size == 0
+            code, log = compile(nvrtc, "herd.cu", source, architecture)
+            print(f"{act:<5} {architecture:<7} {len(code):>8} bytes" if code else f"{act} {architecture} FAILED\n{log}")
+            if code and len(sys.argv) > 1:
+                Path(sys.argv[1], f"{act}-{architecture}.cubin").write_bytes(code)
+            failed |= not code
     sys.exit(failed)
 
 

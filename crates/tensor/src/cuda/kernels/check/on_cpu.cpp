@@ -1,51 +1,21 @@
 // Runs the kernels' own sources on the processor and compares them with plain f64 loops: a block's threads are threads,
 // __syncthreads is a barrier, blocks run one after another. With ThreadSanitizer a missing barrier is a data race.
 //
-//     g++ -std=c++20 -O1 -fsanitize=thread -pthread on_cpu.cpp -o on_cpu && ./on_cpu
+//     g++ -std=c++20 -O1 -fsanitize=thread -pthread -I.. -I../../../../tests/fake_card on_cpu.cpp -o on_cpu && ./on_cpu
 //
 // It proves index arithmetic, formulas and barriers. Only a card proves launches, memory on the card, the compiler's
 // code for it, and speed.
 
-#include <barrier>
-#include <bit>
+#define REAL_THREADS
+#define ACT_BF16
+#include "warps.h"
 #include <cmath>
-#include <cstdio>
-#include <functional>
 #include <random>
-#include <thread>
-#include <vector>
+#include "kernels.h"
 
-struct Index { unsigned x, y; };
-thread_local Index threadIdx;
-static Index blockIdx, gridDim;
-static std::barrier<>* block_barrier;
-#define KERNEL static
-#define __device__
-#define __shared__ static
-static void __syncthreads() { block_barrier->arrive_and_wait(); }
-static float __uint_as_float(unsigned x) { return std::bit_cast<float>(x); }
-static unsigned __float_as_uint(float x) { return std::bit_cast<unsigned>(x); }
-#include "../common.cuh"
-#include "../rms_norm.cu"
-#include "../swiglu.cu"
-#include "../rope.cu"
-#include "../elementwise.cu"
-#include "../attention.cu"
-#include "../attention_backward.cu"
-#include "../cross_entropy.cu"
-#include "../adamw.cu"
-#include "../embedding.cu"
-
-static void launch(size_t columns, size_t rows, const std::function<void()>& kernel) {
-    gridDim = {(unsigned)columns, (unsigned)rows};
-    for (unsigned b = 0; b < columns * rows; b++) {
-        blockIdx = {b % gridDim.x, b / gridDim.x};
-        std::barrier<> barrier(THREADS);
-        block_barrier = &barrier;
-        std::vector<std::thread> threads;
-        for (unsigned t = 0; t < THREADS; t++) threads.emplace_back([&kernel, t] { threadIdx.x = t; kernel(); });
-        for (auto& thread : threads) thread.join();
-    }
+static void launch(size_t columns, size_t rows, const std::function<void()>& kernel, unsigned count = THREADS,
+                   size_t shared = 0) {
+    threads::grid({(unsigned)columns, (unsigned)rows}, count, shared, kernel);
 }
 static void launch(size_t blocks, const std::function<void()>& kernel) { launch(blocks, 1, kernel); }
 static size_t blocks(size_t items) { return (items + THREADS - 1) / THREADS; }
@@ -117,7 +87,9 @@ static void check_rms_norm() {
     same("rms_norm no residual", alone, y_, BF16);
     launch(n, [&] { rms_norm_dx(sum.data(), w.data(), rstd.data(), dy.data(), dx.data(), d, 1); });
     same("rms_norm dx", dx, dx_, BF16);
-    launch(blocks(d), [&] { rms_norm_dw(sum.data(), rstd.data(), dy.data(), dw.data(), n, d); });
+    auto shares = poisoned<float>(2 * d);
+    launch(blocks(d), 2, [&] { rms_norm_dw(sum.data(), rstd.data(), dy.data(), shares.data(), n, d, 2); });
+    launch(blocks(d), [&] { add_shares(shares.data(), dw.data(), 2, d); });
     same("rms_norm dw", dw, dw_, F32);
 }
 
@@ -191,30 +163,54 @@ static void check_adamw() {
     for (auto& x : v) x = std::fabs(x);
     double squares = 0;
     for (float x : g) squares += (double)x * x;
+    const double keep = 0.99, b1 = 0.9, b2 = 0.95, lr = 0.01, eps = 1e-8;
     auto shares = poisoned<double>(2);
-    auto clip = poisoned<float>(1);
-    auto norm = poisoned<double>(1);
-    launch(2, [&] { sum_of_squares(g.data(), shares.data(), n); });
-    launch(1, [&] { clip_factor(shares.data(), 2, 1.f, clip.data(), norm.data()); });
-    same("gradient norm", norm, {std::sqrt(squares)}, F32);
-    same("clip factor", clip, {1 / std::sqrt(squares)}, F32);
-    const double keep = 0.99, b1 = 0.9, b2 = 0.95, rate = 0.01, root = 1.5, eps = 1e-8, factor = clip[0];
+    auto report = poisoned<double>(2);
+    float* losses = (float*)&report[1];
+    losses[0] = 2.f, losses[1] = -1.f;
+    Counts counts = {2, 0};
+    Rule rule;
+    auto step = [&] {
+        launch(2, [&] { sum_of_squares(g.data(), shares.data(), n); });
+        launch(1, [&] { adamw_rule(shares.data(), 2, report.data(), 2, 1, 1.0, lr, b1, b2, &counts, &rule); });
+    };
+    step();
+    same("gradient norm", std::vector<double>{report[0]}, {std::sqrt(squares)}, F32);
+    const double rate = lr / (1 - std::pow(b1, 3)), root = 1 / std::sqrt(1 - std::pow(b2, 3));
+    same("adamw rule", std::vector<float>{rule.clip, rule.rate, rule.root}, {1 / std::sqrt(squares), rate, root}, F32);
     std::vector<double> w_(n), m_(n), v_(n);
     for (size_t i = 0; i < n; i++) {
-        double grad = g[i] * factor;
+        double grad = g[i] * rule.clip;
         m_[i] = b1 * m[i] + (1 - b1) * grad;
         v_[i] = b2 * v[i] + (1 - b2) * grad * grad;
         w_[i] = w[i] * keep - rate * m_[i] / (std::sqrt(v_[i]) * root + eps);
     }
     auto copy = poisoned<bf16>(n);
-    launch(blocks(n), [&] {
-        adamw(w.data(), g.data(), m.data(), v.data(), copy.data(), clip.data(), n, keep, b1, b2, rate, root, eps);
-    });
+    auto apply = [&] {
+        launch(blocks(n), [&] {
+            adamw(w.data(), g.data(), m.data(), v.data(), copy.data(), &rule, n, keep, b1, b2, eps);
+        });
+    };
+    apply();
     same("adamw w", w, w_, F32);
     same("adamw m", m, m_, F32);
     same("adamw v", v, v_, F32);
     same("adamw bf16 copy", copy, w_, BF16);
     same("adamw clears g", g, std::vector<double>(n, 0.0), 0.0);
+    // A loss, then a gradient that is not finite; then one more than may be left out, and all is left out.
+    std::vector<float> norms, w_before = w;
+    for (int broken = 0; broken < 3; broken++) {
+        g = uniform(n);
+        losses[0] = broken == 0 ? 1.f / 0.f : 1.f;
+        if (broken == 1) g[5] = -1.f / 0.f;
+        step();
+        apply();
+        norms.push_back(std::isfinite(report[0]));
+    }
+    same("adamw leaves out", w, std::vector<double>(w_before.begin(), w_before.end()), 0.0);
+    same("and clears g", g, std::vector<double>(n, 0.0), 0.0);
+    same("and counts", std::vector<float>{(float)counts.applied, (float)counts.left_out}, {3, 3}, 0.0);
+    same("and is told", norms, {1, 0, 0}, 0.0);
 }
 
 static void check_embedding() {
@@ -236,21 +232,14 @@ static void check_embedding() {
     same("embedding backward", dw, dw_, F32);
 }
 
-// Documents, one of which sees a prefix; more rows than a tile, and no multiple of one.
-static void check_attention() {
-    const int n = 37, heads = 4, kv_heads = 2, hd = 10, width = (heads + 2 * kv_heads) * hd;
+// Documents, one of which sees a prefix; more rows than a tile, and no multiple of one. `mma` is on tensor cores.
+template <typename Forward, typename Backward>
+static void check_attention(bool mma, Forward forward, Backward dq, Backward dkv) {
+    const int n = 70, heads = 2, kv_heads = 1, hd = mma ? 64 : 10, width = (heads + 2 * kv_heads) * hd;
     const float scale = 1 / std::sqrt((float)hd);
     auto qkv = halves(n * width), dout = halves(n * heads * hd);
-    std::vector<unsigned> prefix(2 * n, 0), first(n, 0), last(n);
-    for (int i = 0; i < n; i++) {
-        first[i] = i < 20 ? 0 : i < 23 ? 20 : 23;
-        last[i] = i < 20 ? 20 : i < 23 ? 23 : n;
-        if (i >= 23) prefix[2 * i] = 3, prefix[2 * i + 1] = 9;
-        if (i >= 3 && i < 9) last[i] = n;
-    }
-    auto visible = [&](int i, int j) {
-        return (j >= (int)first[i] && j <= i) || (j >= (int)prefix[2 * i] && j < (int)prefix[2 * i + 1]);
-    };
+    std::vector<Sight> sights(n);
+    for (int i = 0; i < n; i++) sights[i] = i < 20 ? Sight{0, 0, 0} : i < 23 ? Sight{20, 0, 0} : Sight{23, 3, 9};
     auto at = [&](int row, int column, int c) { return value(qkv[row * width + column * hd + c]); };
     std::vector<double> out_(n * heads * hd), lse_(heads * n), d_(n * width), delta_(heads * n);
     for (int h = 0; h < heads; h++)
@@ -259,7 +248,7 @@ static void check_attention() {
             std::vector<double> s(n, -INFINITY), dp(n);
             double sum = 0, d = 0;
             for (int j = 0; j < n; j++)
-                if (visible(i, j)) {
+                if (sees(sights[i], i, j)) {
                     s[j] = 0;
                     for (int c = 0; c < hd; c++) s[j] += at(i, h, c) * at(j, k, c) * scale;
                     sum += std::exp(s[j]);
@@ -281,26 +270,37 @@ static void check_attention() {
                     d_[j * width + k * hd + c] += ds * at(i, h, c);
                 }
         }
+    // Every tile of keys up to the queries' own, and of queries from the keys' own; all pairs are checked.
+    const unsigned tile = mma ? 64 : 32, tiles = (n + tile - 1) / tile, count = mma ? 128 : 256;
+    std::vector<unsigned> key_starts = {0}, keys, query_starts = {0}, queries;
+    for (unsigned a = 0; a < tiles; a++) {
+        for (unsigned b = 0; b <= a; b++) keys.push_back(2 * b + 1);
+        for (unsigned b = a; b < tiles; b++) queries.push_back(2 * b + 1);
+        key_starts.push_back(keys.size()), query_starts.push_back(queries.size());
+    }
     auto out = poisoned<bf16>(n * heads * hd), d_qkv = poisoned<bf16>(n * width);
     auto lse = poisoned<float>(heads * n), delta = poisoned<float>(heads * n);
-    const size_t tiles = (n + QUERIES - 1) / QUERIES;
-    launch(tiles, heads, [&] {
-        attention(qkv.data(), out.data(), lse.data(), prefix.data(), first.data(), n, heads, kv_heads, hd, scale);
-    });
-    same("attention", out, out_, BF16);
-    same("attention lse", lse, lse_, F32);
+    const std::string name = mma ? "attention mma" : "attention";
+    auto row = [&](const char* what) { return name + " " + what; };
+    const size_t shared = 48 << 10;
+    launch(heads, tiles, [&] {
+        forward(qkv.data(), out.data(), lse.data(), key_starts.data(), keys.data(), sights.data(), n, heads, kv_heads, hd,
+                scale);
+    }, count, shared);
+    same(row("out").c_str(), out, out_, BF16);
+    same(row("lse").c_str(), lse, lse_, F32);
     // As the backward pass is given it: the output in bf16.
-    launch(blocks(n * heads), 1, [&] { attention_delta(out.data(), dout.data(), delta.data(), n, heads, hd); });
-    same("attention delta", delta, delta_, 2e-2);
-    launch(tiles, heads, [&] {
-        attention_dq(qkv.data(), dout.data(), lse.data(), delta.data(), d_qkv.data(), prefix.data(), first.data(), n,
-                     heads, kv_heads, hd, scale);
-    });
-    launch(tiles, kv_heads, [&] {
-        attention_dkv(qkv.data(), dout.data(), lse.data(), delta.data(), d_qkv.data(), prefix.data(), first.data(),
-                      last.data(), n, heads, kv_heads, hd, scale);
-    });
-    same("attention backward", d_qkv, d_, 2e-2);
+    launch(blocks(32 * n * heads), 1, [&] { attention_delta(out.data(), dout.data(), delta.data(), n, heads, hd); });
+    same(row("delta").c_str(), delta, delta_, 3e-2);
+    launch(heads, tiles, [&] {
+        dq(qkv.data(), dout.data(), lse.data(), delta.data(), d_qkv.data(), key_starts.data(), keys.data(), sights.data(), n,
+           heads, kv_heads, hd, scale);
+    }, count, shared);
+    launch(kv_heads, tiles, [&] {
+        dkv(qkv.data(), dout.data(), lse.data(), delta.data(), d_qkv.data(), query_starts.data(), queries.data(),
+            sights.data(), n, heads, kv_heads, hd, scale);
+    }, count, shared);
+    same(row("backward").c_str(), d_qkv, d_, 2e-2);
 }
 
 int main() {
@@ -310,7 +310,8 @@ int main() {
     check_rope();
     check_cross_entropy();
     check_adamw();
-    check_attention();
+    check_attention(false, attention, attention_dq, attention_dkv);
+    check_attention(true, attention_64, attention_dq_64, attention_dkv_64);
     std::printf(failures ? "%d FAILED\n" : "all kernels agree\n", failures);
     return failures != 0;
 }
