@@ -129,6 +129,17 @@ fn threads_do_not_change_the_bits() {
     for ((name, a), (_, b)) in models(&outs[0]).iter().zip(&models(&outs[1])) {
         assert!(a == b, "{name} differs between 1 and 3 threads");
     }
+    // Stages after the first go where the run folder is, though the crawl is not there.
+    let recipe = workspace().join("recipes/smoke.toml");
+    let again = |stage: &str| {
+        let arguments = [stage, recipe.to_str().unwrap(), "--out", outs[0].to_str().unwrap()];
+        let output = herd(&arguments).current_dir(dir.path()).output().unwrap();
+        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (done, said) = again("pretrain");
+    assert!(done, "{said}");
+    let (done, said) = again("data");
+    assert!(!done && said.contains("quickstart-00003.warc.gz"), "{said}");
 }
 
 /// Runs a recipe that differs from the smallest one by `edit`, and returns what the program says.

@@ -22,9 +22,15 @@ pub fn run(args: &RunArgs, only: Option<&str>, ctx: &Context) -> anyhow::Result<
         folder.root().display()
     );
     let mut worked = false;
-    let mut stages = stages(&recipe, &folder, resources(args))?;
     // `align` and `eval` stand for all stages whose names begin so.
-    stages.retain(|stage| only.is_none_or(|name| stage.name.split('-').next() == Some(name)));
+    let wanted = |stage: &str| only.is_none_or(|name| stage.split('-').next() == Some(name));
+    let mut stages = Vec::new();
+    // What comes after it does without the crawl, which may lie on another machine.
+    if wanted("data") {
+        stages.push(data(&recipe, &folder, resources(args))?);
+    }
+    stages
+        .extend(after_data(&recipe, &folder, resources(args)).into_iter().filter(|stage| wanted(stage.name)));
     given_files_exist(&args.recipe, &stages, &folder)?;
     device_exists(&recipe, &stages)?;
     let mut manifest = Manifest::open(folder.root(), &recipe.name)?;
@@ -93,17 +99,11 @@ pub fn resources(args: &RunArgs) -> Resources {
 pub fn record_data(args: &RunArgs, recipe: &Recipe) -> anyhow::Result<()> {
     let folder = run_folder(args, recipe);
     let mut manifest = Manifest::open(folder.root(), &recipe.name)?;
-    let stages = stages(recipe, &folder, resources(args))?;
-    let data = stages.into_iter().find(|stage| stage.name == "data");
-    data.map_or(Ok(()), |stage| stages::record(stage, &mut manifest))
+    stages::record(data(recipe, &folder, resources(args))?, &mut manifest)
 }
 
-/// All stages of a recipe, in the order in which each finds its inputs made.
-fn stages<'a>(
-    recipe: &'a Recipe,
-    folder: &'a RunFolder,
-    resources: Resources,
-) -> anyhow::Result<Vec<Stage<'a>>> {
+/// The first stage.
+fn data<'a>(recipe: &'a Recipe, folder: &'a RunFolder, resources: Resources) -> anyhow::Result<Stage<'a>> {
     let crawl = recipe.data.archives()?;
     let lists = recipe.data.blocked_domains.iter().chain(&recipe.data.dirty_words.list);
     let lists = lists.chain(recipe.data.dirty_words.lists.values());
@@ -113,23 +113,27 @@ fn stages<'a>(
         benchmarks.extend(benchmark.paths()?.into_iter().map(|path| ("benchmark", path)));
     }
     let models = recipe.data.classifiers.iter().map(|c| ("classifier", c.model.clone()));
-    Ok(vec![
-        Stage {
-            name: "data",
-            title: "clean, de-duplicate and label the crawl",
-            settings: json!(recipe.data),
-            inputs: crawl
-                .into_iter()
-                .map(|path| ("crawl", path))
-                .chain(lists)
-                .chain(models)
-                .chain(benchmarks)
-                .collect(),
-            outputs: vec![folder.data()],
-            work: Box::new(move |ctx| {
-                Ok(herd_data::run(&recipe.data, &folder.data(), &resources, ctx).map(drop)?)
-            }),
-        },
+    Ok(Stage {
+        name: "data",
+        title: "clean, de-duplicate and label the crawl",
+        settings: json!(recipe.data),
+        inputs: crawl
+            .into_iter()
+            .map(|path| ("crawl", path))
+            .chain(lists)
+            .chain(models)
+            .chain(benchmarks)
+            .collect(),
+        outputs: vec![folder.data()],
+        work: Box::new(move |ctx| {
+            Ok(herd_data::run(&recipe.data, &folder.data(), &resources, ctx).map(drop)?)
+        }),
+    })
+}
+
+/// The stages after it, in the order in which each finds its inputs made.
+fn after_data<'a>(recipe: &'a Recipe, folder: &'a RunFolder, resources: Resources) -> Vec<Stage<'a>> {
+    vec![
         Stage {
             name: "tokenizer",
             title: "train the byte-level BPE tokenizer",
@@ -191,7 +195,7 @@ fn stages<'a>(
             }),
         },
         evaluation(recipe, folder, "eval-chat", "evaluate the chat model", "chat"),
-    ])
+    ]
 }
 
 /// The evaluation of one model of the run.
