@@ -104,7 +104,8 @@ impl Cache {
         self.batches.push(batch);
     }
 
-    /// Remembers a piece: in its pair, or beside it if that is full; else one that has been there for long has to go.
+    /// Remembers a piece: in its pair, or beside it if that is full; if both are, in place of the one of its pair that was
+    /// remembered longest, since what is beside costs another look.
     pub(super) fn insert(&mut self, key: Key, place: u32, tokens: &[u32]) {
         let [a, b, c, _] = key.0;
         if a | b | c == 0 {
@@ -136,12 +137,8 @@ impl Cache {
                 return;
             }
         }
-        let [newest, pushed] = pairs[place as usize].0;
-        pairs[place as usize].0 = [slot, newest];
-        let others = &mut pairs[beside(place) as usize].0;
-        let oldest = others[1];
-        *others = [pushed, others[0]];
-        self.keep_elsewhere(oldest);
+        let slots = &mut pairs[place as usize].0;
+        *slots = [slot, slots[0]];
     }
 
     /// Whether a key of this place has a slot.
@@ -151,26 +148,10 @@ impl Cache {
         [place, beside(place)].iter().any(|&place| self.pairs()[place as usize % PAIRS].0.iter().any(is))
     }
 
-    /// Whether a key of this place may have lost its slot, and its tokens are to be looked for in `long`.
+    /// Whether all slots that a key of this place can have are taken.
     pub(super) fn is_full(&self, place: u32) -> bool {
         let pairs = self.pairs();
         [place, beside(place)].iter().all(|&place| pairs[place as usize].0.iter().all(|slot| slot.found != 0))
-    }
-
-    /// What no longer has a slot goes to the pieces that never had one.
-    fn keep_elsewhere(&mut self, Slot { key, found }: Slot) {
-        let bytes: [[u8; 8]; KEY_BYTES / 8] = key.map(u64::to_le_bytes);
-        let piece = bytes.as_flattened();
-        let length = piece.iter().rposition(|&byte| byte != 0xff).map_or(0, |last| last + 1);
-        let inline: [u32; INLINE] =
-            std::array::from_fn(|i| (found >> (ID_BITS * i as u32)) as u32 % (1 << ID_BITS));
-        let tokens = if found & SPILLED == 0 {
-            &inline[..(found >> COUNT_AT) as usize]
-        } else {
-            let (at, length) = spilled(found);
-            &self.spill[at..at + length]
-        };
-        self.long.insert(&piece[..length], tokens);
     }
 }
 
@@ -184,33 +165,22 @@ pub(super) fn spilled(found: Found) -> (usize, usize) {
 mod tests {
     use super::*;
 
-    /// Of more pieces of one place than it has slots, the last are in its slots and those before them among the long
-    /// ones, with their tokens, whether beside the key or spilled.
+    /// Of more pieces of one place than it has slots, the first stay beside it, and its own pair has the last.
     #[test]
-    fn pieces_without_a_slot_are_kept_elsewhere() {
+    fn a_full_pair_goes_on_beside_itself() {
         let mut cache = Cache::default();
-        let pieces: Vec<Vec<u8>> = (1..=9).map(|length| vec![b'a' + length as u8; 2 * length]).collect();
-        let tokens =
-            |number: usize| (0..=number as u32 / 2).map(|i| 100 * i + number as u32).collect::<Vec<_>>();
-        let key_of = |piece: &[u8]| {
-            let mut bytes = [0xff; KEY_BYTES];
-            bytes[..piece.len()].copy_from_slice(piece);
-            std::array::from_fn(|i| u64::from_le_bytes(bytes.as_chunks::<8>().0[i]))
-        };
+        let key = |number: u64| Key([number, number, number, u64::MAX]);
         let place = 7;
-        for (number, piece) in pieces.iter().enumerate() {
-            assert_eq!(cache.is_full(place), number >= 4);
-            let [a, b, c] = key_of(piece);
-            cache.insert(Key([a, b, c, u64::MAX]), place, &tokens(number));
+        for number in 1..=8 {
+            assert_eq!(cache.is_full(place), number > 4);
+            assert!(!cache.knows(key(number), place));
+            cache.insert(key(number), place, &[number as u32]);
+            assert!(cache.knows(key(number), place));
         }
-        let slots = [place, beside(place)].map(|place| cache.pairs()[place as usize].0);
-        let kept = slots.as_flattened().iter().map(|slot| slot.key);
-        assert_eq!(kept.collect::<Vec<_>>(), [8, 7, 6, 5].map(|number: usize| key_of(&pieces[number])));
-        for (number, piece) in pieces.iter().enumerate() {
-            let mut out = vec![3];
-            let found = cache.long.get(piece, &mut out);
-            assert_eq!(found, number < 5, "{number}");
-            assert_eq!(out[1..], if found { tokens(number) } else { Vec::new() });
-        }
+        let known: Vec<u64> = (1..=8).filter(|&number| cache.knows(key(number), place)).collect();
+        assert_eq!(known, [3, 4, 7, 8]);
+        let found =
+            |place: u32| cache.pairs()[place as usize].0.map(|slot| slot.found as u32 % (1 << ID_BITS));
+        assert_eq!([found(place), found(beside(place))], [[8, 7], [3, 4]]);
     }
 }

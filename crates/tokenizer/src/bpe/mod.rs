@@ -207,7 +207,8 @@ impl Bpe {
                 }
                 let piece = &text[if done == 0 { start } else { ends[done - 1] }..ends[done]];
                 let from = out.len();
-                if !looked_ahead {
+                // Not in a full cache, where new pieces never end: that would be slower.
+                if !looked_ahead && !cache.is_full(group.places[done]) {
                     looked_ahead = true;
                     self.fetch_unknown(
                         text,
@@ -218,8 +219,7 @@ impl Bpe {
                     );
                 }
                 if piece.len() <= KEY_BYTES {
-                    let elsewhere = cache.is_full(group.places[done]) && cache.long.get(piece, out);
-                    if !elsewhere && self.encode_unknown(piece, whole, cache, out) {
+                    if self.encode_unknown(piece, whole, cache, out) {
                         cache.insert(group.keys[done], group.places[done], &out[from..]);
                     }
                 } else {
