@@ -135,6 +135,29 @@ __device__ void forward_mma(const bf16* qkv, bf16* out, float* lse, const unsign
     store_rows<HD>(out, n, heads * HD, head * HD, q0 + own, acc, inverse);
 }
 
+// s += a b^T and dp += c d^T, of rows `own`.. of a and c and rows `part`.. of b and d: 16 x 32 of each.
+template <int HD>
+__device__ inline void both_products(float (*s)[4], float (*dp)[4], const bf16* a, const bf16* b, const bf16* c, const bf16* d,
+                                     int own, int part) {
+    const int P = HD + 8;
+#pragma unroll
+    for (int k = 0; k < HD; k += 16) {
+        unsigned left[4], right[4];
+        load_a(left, a, P, own, k);
+        load_a(right, c, P, own, k);
+#pragma unroll
+        for (int t = 0; t < 2; t++) {
+            unsigned rows[4];
+            load_b_rows(rows, b, P, part + t * 16, k);
+            mma_bf16(s[2 * t], left, rows[0], rows[1]);
+            mma_bf16(s[2 * t + 1], left, rows[2], rows[3]);
+            load_b_rows(rows, d, P, part + t * 16, k);
+            mma_bf16(dp[2 * t], right, rows[0], rows[1]);
+            mma_bf16(dp[2 * t + 1], right, rows[2], rows[3]);
+        }
+    }
+}
+
 // Rows of queries are this block's; keys pass by.
 template <int HD>
 __device__ void dq_mma(const bf16* qkv, const bf16* dout, const float* lse, const float* delta, bf16* d_qkv,
@@ -166,22 +189,7 @@ __device__ void dq_mma(const bf16* qkv, const bf16* dout, const float* lse, cons
         __syncthreads();
         for (int part = 0; part < ROWS; part += 32) {
             float s[4][4] = {}, dp[4][4] = {};
-#pragma unroll
-            for (int c = 0; c < HD / 16; c++) {
-                unsigned qa[4], ga[4];
-                load_a(qa, q, P, own, c * 16);
-                load_a(ga, g, P, own, c * 16);
-#pragma unroll
-                for (int t = 0; t < 2; t++) {
-                    unsigned b[4];
-                    load_b_rows(b, k, P, part + t * 16, c * 16);
-                    mma_bf16(s[2 * t], qa, b[0], b[1]);
-                    mma_bf16(s[2 * t + 1], qa, b[2], b[3]);
-                    load_b_rows(b, v, P, part + t * 16, c * 16);
-                    mma_bf16(dp[2 * t], ga, b[0], b[1]);
-                    mma_bf16(dp[2 * t + 1], ga, b[2], b[3]);
-                }
-            }
+            both_products<HD>(s, dp, q, k, g, v, own, part);
             if (check) mask_keys<4>(s, sight, row, k0 + part);
 #pragma unroll
             for (int t = 0; t < 4; t++)
@@ -238,22 +246,7 @@ __device__ void dkv_mma(const bf16* qkv, const bf16* dout, const float* lse, con
             __syncthreads();
             for (int part = 0; part < ROWS; part += 32) {
                 float s[4][4] = {}, dp[4][4] = {};
-#pragma unroll
-                for (int c = 0; c < HD / 16; c++) {
-                    unsigned ka[4], va[4];
-                    load_a(ka, k, P, own, c * 16);
-                    load_a(va, v, P, own, c * 16);
-#pragma unroll
-                    for (int t = 0; t < 2; t++) {
-                        unsigned b[4];
-                        load_b_rows(b, q, P, part + t * 16, c * 16);
-                        mma_bf16(s[2 * t], ka, b[0], b[1]);
-                        mma_bf16(s[2 * t + 1], ka, b[2], b[3]);
-                        load_b_rows(b, g, P, part + t * 16, c * 16);
-                        mma_bf16(dp[2 * t], va, b[0], b[1]);
-                        mma_bf16(dp[2 * t + 1], va, b[2], b[3]);
-                    }
-                }
+                both_products<HD>(s, dp, k, q, v, g, own, part);
                 // A thread's queries: this one and the next, and so 8 further on.
                 const int r0 = part + lane % 4 * 2;
                 if (check)
