@@ -1,10 +1,12 @@
 //! [`super::batch`] with AVX-512: a key is one masked load, its hash three rounds of AES, and a line of the cache is
 //! compared at once.
 
-use super::batch::{GROUP, Group};
+use super::batch::{GROUP, Group, Hashed, Row};
 use super::cache::{
-    COUNT_AT, Cache, ID_BITS, INLINE, KEY_BYTES, PAIRS, Pair, SPILL_READ, SPILLED, beside, spilled,
+    COUNT_AT, Cache, HASHED_BYTES, HASHED_PAIRS, ID_BITS, INLINE, KEY_BYTES, Key, PAIRS, Pair, SPILL_READ,
+    SPILLED, beside, fours, is_hashed, spilled,
 };
+use super::long_pieces::fetch;
 use std::arch::x86_64::*;
 
 /// Whether this processor has the instructions.
@@ -17,21 +19,28 @@ pub(super) fn is_supported() -> bool {
         && is_x86_feature_detected!("bmi2")
 }
 
-/// See [`super::batch::Instructions::make_keys`].
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,aes,bmi1,bmi2")]
-pub(super) fn make_keys(text: &[u8], mut start: usize, ends: &[usize], group: &mut Group, cache: &Cache) {
-    let Group { keys, places, long, long_count, .. } = group;
-    let mut longs = 0;
-    let pairs = cache.pairs().as_ptr();
-    let ones = _mm256_set1_epi8(-1);
-    let rounds = [
+/// What the last rounds of a hash add.
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn round_keys() -> [__m128i; 2] {
+    [
         _mm_set_epi64x(0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344),
         _mm_set_epi64x(0x4528_21e6_38d0_1377_u64 as i64, 0x3f84_d5b5_b547_0917),
-    ];
-    for (number, ((&end, key), place)) in ends.iter().zip(keys).zip(places).enumerate() {
+    ]
+}
+
+/// See [`super::batch::Instructions::make_keys`].
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,aes,bmi1,bmi2")]
+pub(super) fn make_keys(row: Row, group: &mut Group, cache: &Cache) {
+    // What is known of long pieces is fetched in two steps: time passes between them.
+    let count = hash_long(row, group, cache);
+    let Row { text, mut start, ends } = row;
+    let Group { keys, places, hashed, .. } = group;
+    let pairs = cache.pairs().as_ptr();
+    let ones = _mm256_set1_epi8(-1);
+    let rounds = round_keys();
+    for ((&end, key), place) in ends.iter().zip(&mut *keys).zip(&mut *places) {
         let length = end - start;
-        long[longs % GROUP] = number as u8;
-        longs += usize::from(length > KEY_BYTES);
         assert!(end <= text.len());
         let bytes = if length <= KEY_BYTES { _bzhi_u32(u32::MAX, length as u32) } else { 0 };
         // SAFETY: only the bytes of the piece are read, and they are in the text.
@@ -47,7 +56,106 @@ pub(super) fn make_keys(text: &[u8], mut start: usize, ends: &[usize], group: &m
         unsafe { _mm_prefetch::<_MM_HINT_T0>(pairs.add(*place as usize).cast()) };
         start = end;
     }
-    *long_count = longs;
+    for &Hashed { number, place, key } in &hashed[..count] {
+        let number = usize::from(number);
+        (keys[number], places[number]) = (key, place);
+        let pair = &cache.pairs()[place as usize];
+        // SAFETY: a key is as large and as aligned as the register.
+        let slot = slot_of(unsafe { _mm256_load_si256((&raw const key).cast()) }, pair);
+        let (at, _) = spilled(pair.0[(slot >> 7) as usize & 1].found);
+        let tokens = cache.hashed_spill().as_ptr().wrapping_add(at);
+        let bytes = tokens.wrapping_sub(fours(row.piece(number)));
+        fetch(bytes);
+        fetch(bytes.wrapping_add(16));
+        fetch(tokens.wrapping_add(SPILL_READ - 1));
+    }
+}
+
+/// Makes the keys of pieces that do not fit one with their bytes, if they are not too long for a hash; how many.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,aes,bmi1,bmi2")]
+#[inline]
+fn hash_long(row: Row, group: &mut Group, cache: &Cache) -> usize {
+    let Group { long, long_count, hashed, .. } = group;
+    *long_count = 0;
+    let mut count = 0;
+    let mut left = longer_than_keys(row);
+    while left != 0 {
+        let number = left.trailing_zeros() as usize;
+        left &= left - 1;
+        let piece = row.piece(number);
+        if piece.len() > HASHED_BYTES {
+            long[*long_count] = number as u8;
+            *long_count += 1;
+            continue;
+        }
+        let [one, other] = blocks(piece);
+        let eight = [
+            _mm512_castsi512_si128(one),
+            _mm512_extracti32x4_epi32::<1>(one),
+            _mm512_extracti32x4_epi32::<2>(one),
+            _mm512_extracti32x4_epi32::<3>(one),
+            _mm512_castsi512_si128(other),
+            _mm512_extracti32x4_epi32::<1>(other),
+            _mm512_extracti32x4_epi32::<2>(other),
+            _mm512_extracti32x4_epi32::<3>(other),
+        ];
+        let four: [_; 4] = std::array::from_fn(|i| _mm_aesenc_si128(eight[2 * i], eight[2 * i + 1]));
+        let two: [_; 2] = std::array::from_fn(|i| _mm_aesenc_si128(four[2 * i], four[2 * i + 1]));
+        let mut hash = _mm_aesenc_si128(two[0], two[1]);
+        for round in round_keys() {
+            hash = _mm_aesenc_si128(hash, round);
+        }
+        let (low, high) = (_mm_cvtsi128_si64(hash) as u64, _mm_extract_epi64::<1>(hash) as u64);
+        let key = Key([low, high, 0xff | (piece.len() as u64) << 8, u64::MAX]);
+        let place = PAIRS as u32 + low as u32 % HASHED_PAIRS as u32;
+        fetch(&raw const cache.pairs()[place as usize]);
+        hashed[count % GROUP] = Hashed { number: number as u8, place, key };
+        count += 1;
+    }
+    count
+}
+
+/// A bit for each piece of a row with more bytes than a key.
+#[target_feature(enable = "avx512f,bmi1,bmi2")]
+#[inline]
+fn longer_than_keys(row: Row) -> u64 {
+    let mut longer = 0;
+    let mut before = _mm512_set1_epi64(row.start as i64);
+    for (number, eight) in row.ends.chunks(8).enumerate() {
+        let there = _bzhi_u32(0xff, eight.len() as u32) as u8;
+        // SAFETY: only the numbers that are there are read, and `usize` has 64 bits wherever this is compiled.
+        let ends = unsafe { _mm512_maskz_loadu_epi64(there, eight.as_ptr().cast()) };
+        let lengths = _mm512_sub_epi64(ends, _mm512_alignr_epi64::<7>(ends, before));
+        let are = _mm512_mask_cmpgt_epu64_mask(there, lengths, _mm512_set1_epi64(KEY_BYTES as i64));
+        longer |= u64::from(are) << (8 * number);
+        before = ends;
+    }
+    longer
+}
+
+/// The bytes of a piece that may be hashed, and zeros after them.
+#[target_feature(enable = "avx512f,avx512bw,bmi1,bmi2")]
+#[inline]
+fn blocks(piece: &[u8]) -> [__m512i; 2] {
+    let count = piece.len() as u32;
+    let masks = [_bzhi_u64(u64::MAX, count.min(64)), _bzhi_u64(u64::MAX, count.saturating_sub(64).min(64))];
+    // SAFETY: only the bytes of the piece are read.
+    let block =
+        |i: usize| unsafe { _mm512_maskz_loadu_epi8(masks[i], piece.as_ptr().wrapping_add(64 * i).cast()) };
+    [block(0), block(1)]
+}
+
+/// Whether the bytes before the tokens at a place of the spill are those of a piece.
+#[target_feature(enable = "avx512f,avx512bw,bmi1,bmi2")]
+#[inline]
+fn is_at(piece: &[u8], spill: &[u32], at: usize) -> bool {
+    let Some(bytes) = at.checked_sub(fours(piece)).and_then(|first| spill.get(first..at)) else {
+        return false;
+    };
+    let known: &[u8] = bytemuck::cast_slice(bytes);
+    let [one, other] = blocks(piece);
+    let [known_one, known_other] = blocks(&known[..piece.len()]);
+    _mm512_cmpneq_epi64_mask(one, known_one) | _mm512_cmpneq_epi64_mask(other, known_other) == 0
 }
 
 /// Bit 3 if the first slot of a pair has a key, bit 7 if the second has it.
@@ -63,20 +171,13 @@ fn slot_of(key: __m256i, pair: &Pair) -> u32 {
 
 /// See [`super::batch::Instructions::copy_known`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,aes,bmi1,bmi2")]
-pub(super) fn copy_known(
-    group: &Group,
-    from: usize,
-    count: usize,
-    cache: &Cache,
-    out: &mut Vec<u32>,
-) -> usize {
-    let pairs = cache.pairs();
+pub(super) fn copy_known(row: Row, group: &Group, from: usize, cache: &Cache, out: &mut Vec<u32>) -> usize {
+    let (pairs, count) = (cache.pairs(), row.ends.len());
     out.reserve((count - from) * INLINE + SPILL_READ);
     let mut filled = out.len();
     let mut to = out.as_mut_ptr();
     let mut number = from;
     for (key, &place) in group.keys[from..count].iter().zip(&group.places[from..count]) {
-        let place = place % PAIRS as u32;
         let mut pair = &pairs[place as usize];
         // SAFETY: a key is as large as the register.
         let key = unsafe { _mm256_load_si256((&raw const *key).cast()) };
@@ -101,7 +202,14 @@ pub(super) fn copy_known(
             filled += (found >> COUNT_AT) as usize;
         } else if found & SPILLED != 0 {
             let (at, length) = spilled(found);
-            let tokens = &cache.spill()[at..at + length.max(SPILL_READ)];
+            let mut spill = cache.spill();
+            if is_hashed(place) {
+                spill = cache.hashed_spill();
+                if !is_at(row.piece(number), spill, at) {
+                    break;
+                }
+            }
+            let tokens = &spill[at..at + length.max(SPILL_READ)];
             if out.capacity() < filled + (count - number) * INLINE + tokens.len() {
                 // SAFETY: this many are written.
                 unsafe { out.set_len(filled) };
@@ -109,7 +217,13 @@ pub(super) fn copy_known(
                 to = out.as_mut_ptr();
             }
             // SAFETY: the room is there, and what is copied stands elsewhere.
-            unsafe { to.add(filled).copy_from_nonoverlapping(tokens.as_ptr(), tokens.len()) };
+            unsafe {
+                to.add(filled).copy_from_nonoverlapping(tokens.as_ptr(), SPILL_READ);
+                if length > SPILL_READ {
+                    let (more, left) = (tokens.as_ptr().add(SPILL_READ), length - SPILL_READ);
+                    to.add(filled + SPILL_READ).copy_from_nonoverlapping(more, left);
+                }
+            }
             filled += length;
         } else {
             break;

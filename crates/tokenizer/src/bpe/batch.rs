@@ -18,7 +18,28 @@ pub(super) struct Batch {
     pub(super) group: Group,
 }
 
-/// Some pieces in a row, as they are looked up.
+/// Pieces that follow one another in a text, at most [`GROUP`].
+#[derive(Clone, Copy)]
+pub(super) struct Row<'t> {
+    pub(super) text: &'t [u8],
+    /// Where the first begins.
+    pub(super) start: usize,
+    pub(super) ends: &'t [usize],
+}
+
+impl<'t> Row<'t> {
+    #[inline(always)]
+    pub(super) fn start_of(&self, number: usize) -> usize {
+        if number == 0 { self.start } else { self.ends[number - 1] }
+    }
+
+    #[inline(always)]
+    pub(super) fn piece(&self, number: usize) -> &'t [u8] {
+        &self.text[self.start_of(number)..self.ends[number]]
+    }
+}
+
+/// The pieces of a row, as they are looked up.
 pub(super) struct Group {
     pub(super) keys: [Key; GROUP],
     /// Which pair of slots each key can be in.
@@ -28,12 +49,24 @@ pub(super) struct Group {
     pub(super) long_count: usize,
     /// Of each of those, what [`LongPieces::prepare`](super::long_pieces::LongPieces::prepare) gave.
     pub(super) long_hashes: [Option<u64>; GROUP],
+    /// While keys are made: those that are hashes.
+    pub(super) hashed: [Hashed; GROUP],
+}
+
+/// The key of a piece by its hash.
+#[derive(Clone, Copy)]
+pub(super) struct Hashed {
+    pub(super) number: u8,
+    pub(super) place: u32,
+    pub(super) key: Key,
 }
 
 impl Batch {
     pub(super) fn new() -> Box<Self> {
         let (keys, places) = ([Key::NONE; GROUP], [0; GROUP]);
-        let group = Group { keys, places, long: [0; GROUP], long_count: 0, long_hashes: [None; GROUP] };
+        let hashed = [Hashed { number: 0, place: 0, key: Key::NONE }; GROUP];
+        let group =
+            Group { keys, places, long: [0; GROUP], long_count: 0, long_hashes: [None; GROUP], hashed };
         Box::new(Self { ends: [0; BATCH], group })
     }
 }
@@ -58,53 +91,46 @@ impl Instructions {
         Self::Portable
     }
 
-    /// Makes the keys of the pieces with these ends, at most [`GROUP`], the first of which begins at `start`, and begins to
-    /// bring what `cache` knows of them near. Pieces that fit no key have [`Key::NONE`].
-    pub(super) fn make_keys(
-        self,
-        text: &[u8],
-        start: usize,
-        ends: &[usize],
-        group: &mut Group,
-        cache: &Cache,
-    ) {
+    /// Makes the keys of some pieces, and begins to bring what `cache` knows of them near. Pieces that fit no key have
+    /// [`Key::NONE`].
+    pub(super) fn make_keys(self, row: Row, group: &mut Group, cache: &Cache) {
         match self {
-            Self::Portable => make_keys(text, start, ends, group),
+            Self::Portable => make_keys(row, group),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: made only where the instructions are.
-            Self::Avx512 => unsafe { super::avx512::make_keys(text, start, ends, group, cache) },
+            Self::Avx512 => unsafe { super::avx512::make_keys(row, group, cache) },
         }
         let Group { long, long_count, long_hashes, .. } = group;
         let long_hashes = &mut long_hashes[..*long_count];
         for (&number, hash) in long.iter().zip(&mut *long_hashes) {
-            let begin = if number == 0 { start } else { ends[usize::from(number) - 1] };
-            *hash = cache.long.prepare(&text[begin..ends[usize::from(number)]]);
+            *hash = cache.long.prepare(row.piece(usize::from(number)));
         }
         for hash in long_hashes.iter().flatten() {
             cache.long.prepare_data(*hash);
         }
     }
 
-    /// Appends the tokens of the pieces `from..count` of a group up to the first that is not known; its number, or
-    /// `count`.
+    /// Appends the tokens of the pieces of a row, whose keys were made, from one of them up to the first that is not
+    /// known; its number, or how many pieces there are.
     pub(super) fn copy_known(
         self,
+        row: Row,
         group: &Group,
         from: usize,
-        count: usize,
         cache: &Cache,
         out: &mut Vec<u32>,
     ) -> usize {
         match self {
-            Self::Portable => copy_known(group, from, count, cache, out),
+            Self::Portable => copy_known(group, from, row.ends.len(), cache, out),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: made only where the instructions are.
-            Self::Avx512 => unsafe { super::avx512::copy_known(group, from, count, cache, out) },
+            Self::Avx512 => unsafe { super::avx512::copy_known(row, group, from, cache, out) },
         }
     }
 }
 
-fn make_keys(text: &[u8], mut start: usize, ends: &[usize], group: &mut Group) {
+fn make_keys(row: Row, group: &mut Group) {
+    let Row { text, mut start, ends } = row;
     let Group { keys, places, long, long_count, .. } = group;
     *long_count = 0;
     for (number, ((&end, key), place)) in ends.iter().zip(keys).zip(places).enumerate() {
@@ -169,7 +195,6 @@ fn copy_known(group: &Group, from: usize, count: usize, cache: &Cache, out: &mut
         let (room, mut filled) = (out.spare_capacity_mut(), 0);
         let mut found = 0;
         for (&key, &place) in group.keys[number..count].iter().zip(&group.places[number..count]) {
-            let place = place % PAIRS as u32;
             found = find(&pairs[place as usize], key);
             if found == 0 {
                 found = find(&pairs[beside(place) as usize], key);
@@ -200,52 +225,83 @@ fn copy_known(group: &Group, from: usize, count: usize, cache: &Cache, out: &mut
 
 #[cfg(test)]
 mod tests {
+    use super::super::cache::HASHED_BYTES;
     use super::*;
 
     /// Pieces of all lengths at all distances from the end of a text, some of them known: both ways append the same.
     #[test]
     fn known_pieces_have_their_tokens_and_others_none() {
         let text: Vec<u8> =
-            (0u32..600).map(|i| b"abcde fgh\0\xc3\xa9"[(i * i + i / 7) as usize % 12]).collect();
+            (0u32..2000).map(|i| b"abcde fgh\0\xc3\xa9"[(i * i + i / 7) as usize % 12]).collect();
         for instructions in [Instructions::Portable, Instructions::best()] {
             let mut cache = Cache::default();
             let mut known = std::collections::HashMap::<Vec<u8>, Vec<u32>>::new();
             for round in 0..4000usize {
-                let from = round * 7 % 500;
+                let from = round * 7 % 1900;
                 let mut batch = Batch::new();
                 let Batch { ends, group } = &mut *batch;
                 let (mut at, mut count) = (from, 0);
                 while count < GROUP && at < text.len() {
-                    at = (at + 1 + (round + count * count) % (KEY_BYTES + 3)).min(text.len());
+                    let most = if round % 3 == 0 { HASHED_BYTES } else { KEY_BYTES };
+                    at = (at + 1 + (round + count * count) % (most + 3)).min(text.len());
                     ends[count] = at;
                     count += 1;
                 }
-                instructions.make_keys(&text, from, &ends[..count], group, &cache);
-                let piece = |i: usize| &text[if i == 0 { from } else { ends[i - 1] }..ends[i]];
-                let long = (0..count).filter(|&i| piece(i).len() > KEY_BYTES).map(|i| i as u8);
+                let row = Row { text: &text, start: from, ends: &ends[..count] };
+                instructions.make_keys(row, group, &cache);
+                let piece = |i| row.piece(i);
+                let long = (0..count).filter(|&i| group.keys[i] == Key::NONE).map(|i| i as u8);
                 assert!(long.eq(group.long[..group.long_count].iter().copied()));
                 let (mut done, mut out) = (0, Vec::new());
                 loop {
                     let before = out.len();
-                    let next = instructions.copy_known(group, done, count, &cache, &mut out);
+                    let next = instructions.copy_known(row, group, done, &cache, &mut out);
                     let expected: Vec<u32> = (done..next).flat_map(|i| known[piece(i)].clone()).collect();
                     assert_eq!(out[before..], expected);
                     if next == count {
                         break;
                     }
-                    if piece(next).len() <= KEY_BYTES {
+                    assert!(group.keys[next] != Key::NONE || piece(next).len() > KEY_BYTES);
+                    if group.keys[next] != Key::NONE {
                         let mut tokens: Vec<u32> =
                             piece(next).iter().map(|&b| u32::from(b) + round as u32).collect();
                         tokens.truncate(1 + round % 30);
                         if round % 11 == 0 {
                             tokens[0] = 1 << ID_BITS;
                         }
-                        cache.insert(group.keys[next], group.places[next], &tokens);
+                        cache.insert(group.keys[next], group.places[next], piece(next), &tokens);
                         out.extend(&tokens);
                         known.insert(piece(next).to_vec(), tokens);
                     }
                     done = next + 1;
                 }
+            }
+        }
+    }
+
+    /// Where a key is a hash, the bytes decide.
+    #[test]
+    fn pieces_with_one_hash_are_told_apart() {
+        let instructions = Instructions::best();
+        for length in KEY_BYTES + 1..=HASHED_BYTES {
+            let text = vec![b'a'; length];
+            let (mut cache, mut batch) = (Cache::default(), Batch::new());
+            let group = &mut batch.group;
+            let ends = [length];
+            let row = Row { text: &text, start: 0, ends: &ends };
+            instructions.make_keys(row, group, &cache);
+            if group.keys[0] == Key::NONE {
+                continue;
+            }
+            cache.insert(group.keys[0], group.places[0], &text, &[7, 8]);
+            let mut out = Vec::new();
+            assert_eq!(instructions.copy_known(row, group, 0, &cache, &mut out), 1);
+            assert_eq!(out, [7, 8]);
+            for at in 0..length {
+                let mut other = text.clone();
+                other[at] = b'b';
+                let row = Row { text: &other, ..row };
+                assert_eq!(instructions.copy_known(row, group, 0, &cache, &mut out), 0, "{length}, {at}");
             }
         }
     }
@@ -259,12 +315,13 @@ mod tests {
             for length in (1..=KEY_BYTES).rev() {
                 let mut batch = Batch::new();
                 let group = &mut batch.group;
-                instructions.make_keys(&text, 0, &[length], group, &cache);
+                let row = Row { text: &text, start: 0, ends: &[length] };
+                instructions.make_keys(row, group, &cache);
                 let mut out = Vec::new();
-                assert_eq!(instructions.copy_known(group, 0, 1, &cache, &mut out), 0, "{length}");
-                cache.insert(group.keys[0], group.places[0], &[length as u32]);
+                assert_eq!(instructions.copy_known(row, group, 0, &cache, &mut out), 0, "{length}");
+                cache.insert(group.keys[0], group.places[0], &text[..length], &[length as u32]);
                 let known = usize::from(length < KEY_BYTES);
-                assert_eq!(instructions.copy_known(group, 0, 1, &cache, &mut out), known);
+                assert_eq!(instructions.copy_known(row, group, 0, &cache, &mut out), known);
                 assert_eq!(out, &[length as u32][..known]);
             }
         }

@@ -1,4 +1,4 @@
-//! Tokens of pieces seen before, of bounded size: short pieces in lines of the processor's cache, longer ones behind a
+//! Tokens of pieces seen before, of bounded size: short pieces in lines of the processor's cache, and long ones by their
 //! hash. It never changes a result.
 
 use super::Scratch;
@@ -10,8 +10,11 @@ use bytemuck::Zeroable;
 /// Longest piece that fits a key, bytes; nearly all words do.
 pub(crate) const KEY_BYTES: usize = 24;
 
-/// A short piece as three numbers: its bytes, and after them 0xff, which no text has. The fourth number is all ones,
-/// so that a key is one register. All ones: no piece.
+/// Longest piece that a key can stand for by its hash, bytes.
+pub(super) const HASHED_BYTES: usize = 128;
+
+/// A piece as three numbers: its bytes, and after them 0xff, which no text has; or, if they are too many, a hash of 16
+/// bytes, 0xff and the length. The fourth number is all ones, so that a key is one register. All ones: no piece.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(C, align(32))]
 pub(super) struct Key(pub(super) [u64; 4]);
@@ -20,8 +23,8 @@ impl Key {
     pub(super) const NONE: Self = Self([u64::MAX; 4]);
 }
 
-/// The tokens of a short piece in one number. From the lowest bit: three tokens of [`ID_BITS`] and how many they are;
-/// or, with [`SPILLED`], where they begin in the spill (32 bits) and how many. 0 is nothing.
+/// The tokens of a piece in one number. From the lowest bit: three tokens of [`ID_BITS`] and how many they are; or, with
+/// [`SPILLED`], where they begin in the spill (32 bits) and how many. 0 is nothing.
 pub(super) type Found = u64;
 
 /// Bits of a token beside its key; larger ids are spilled.
@@ -50,24 +53,59 @@ pub(super) struct Pair(pub(super) [Slot; 2]);
 // SAFETY: numbers. A slot of zeros has the key of 24 NUL characters, and no tokens.
 unsafe impl Zeroable for Pair {}
 
-/// Pairs of slots, a power of two; 4 MB in all.
+/// Pairs of slots of keys that are bytes, a power of two; 4 MB in all.
 pub(super) const PAIRS: usize = 1 << 16;
+/// Pairs of keys that are hashes, behind the others, so that clauses that never come again do not drive words out; 2 MB.
+pub(super) const HASHED_PAIRS: usize = 1 << 15;
+const ALL_PAIRS: usize = PAIRS + HASHED_PAIRS;
 /// The pair that holds what does not fit this one; and the other way round.
 #[inline(always)]
 pub(super) fn beside(place: u32) -> u32 {
     place ^ 1
 }
 
-/// Tokens spilled before everything is forgotten.
-const SPILL: usize = 1 << 20;
+/// Tokens that do not stand beside their keys. Before those of a key that is a hash stand the bytes of the piece, by the
+/// four ([`fours`]), since keys of two pieces could be equal.
+struct Spill {
+    /// Ends with [`SPILL_READ`] tokens that mean nothing.
+    tokens: Vec<u32>,
+    /// Tokens, and bytes by the four, from which on all of them are forgotten.
+    most: usize,
+}
+
 /// Tokens read from the spill at once.
 pub(super) const SPILL_READ: usize = 16;
+
+/// Numbers of four bytes that the bytes of a piece take.
+#[inline(always)]
+pub(super) fn fours(piece: &[u8]) -> usize {
+    piece.len().div_ceil(4)
+}
+
+impl Spill {
+    fn new(most: usize) -> Self {
+        Self { tokens: vec![0; SPILL_READ], most }
+    }
+
+    /// Adds the bytes of a piece and its tokens; where the latter begin.
+    fn add(&mut self, piece: &[u8], tokens: &[u32]) -> usize {
+        self.tokens.truncate(self.tokens.len() - SPILL_READ);
+        let before = self.tokens.len();
+        let at = before + fours(piece);
+        self.tokens.resize(at, 0);
+        bytemuck::cast_slice_mut(&mut self.tokens[before..])[..piece.len()].copy_from_slice(piece);
+        self.tokens.extend_from_slice(tokens);
+        self.tokens.extend_from_slice(&[0; SPILL_READ]);
+        at
+    }
+}
 
 /// See the module. Owned by one thread at a time.
 pub(crate) struct Cache {
     pairs: LargePages<Pair>,
-    /// Ends with [`SPILL_READ`] tokens that mean nothing.
-    spill: Vec<u32>,
+    spill: Spill,
+    /// Of keys that are hashes.
+    hashed_spill: Spill,
     pub(crate) long: LongPieces,
     pub(crate) scratch: Scratch,
     /// Not in use; kept so that a short text does not make them anew.
@@ -77,8 +115,9 @@ pub(crate) struct Cache {
 impl Default for Cache {
     fn default() -> Self {
         Self {
-            pairs: LargePages::zeroed(PAIRS),
-            spill: vec![0; SPILL_READ],
+            pairs: LargePages::zeroed(ALL_PAIRS),
+            spill: Spill::new(1 << 20),
+            hashed_spill: Spill::new(2 << 20),
             long: LongPieces::default(),
             scratch: Scratch::default(),
             batches: Vec::new(),
@@ -88,13 +127,20 @@ impl Default for Cache {
 
 impl Cache {
     #[inline]
-    pub(super) fn pairs(&self) -> &[Pair; PAIRS] {
+    pub(super) fn pairs(&self) -> &[Pair; ALL_PAIRS] {
         self.pairs.first_chunk().expect("the table has this many")
     }
 
+    /// Where the tokens of keys stand that are bytes.
     #[inline]
     pub(super) fn spill(&self) -> &[u32] {
-        &self.spill
+        &self.spill.tokens
+    }
+
+    /// Where the bytes and tokens of keys stand that are hashes.
+    #[inline]
+    pub(super) fn hashed_spill(&self) -> &[u32] {
+        &self.hashed_spill.tokens
     }
 
     /// Does something with a batch.
@@ -106,26 +152,26 @@ impl Cache {
 
     /// Remembers a piece: in its pair, or beside it if that is full; if both are, in place of the one of its pair that was
     /// remembered longest, since what is beside costs another look.
-    pub(super) fn insert(&mut self, key: Key, place: u32, tokens: &[u32]) {
+    pub(super) fn insert(&mut self, key: Key, place: u32, piece: &[u8], tokens: &[u32]) {
         let [a, b, c, _] = key.0;
         if a | b | c == 0 {
             // 24 NUL characters look like an empty slot.
             return;
         }
-        if self.spill.len() > SPILL {
-            self.pairs = LargePages::zeroed(PAIRS);
-            self.spill.truncate(SPILL_READ);
-        }
+        let hashed = is_hashed(place);
         let fits = tokens.len() <= INLINE && tokens.iter().all(|&id| id < 1 << ID_BITS);
-        let found = if fits {
+        let found = if fits && !hashed {
             let ids = tokens.iter().rev().fold(0, |ids, &id| ids << ID_BITS | u64::from(id));
             ids | (tokens.len() as u64) << COUNT_AT
         } else {
-            let at = self.spill.len() - SPILL_READ;
-            self.spill.truncate(at);
-            self.spill.extend_from_slice(tokens);
-            self.spill.extend_from_slice(&[0; SPILL_READ]);
-            SPILLED | (tokens.len() as u64) << 32 | at as u64
+            let (spill, piece) =
+                if hashed { (&mut self.hashed_spill, piece) } else { (&mut self.spill, &piece[..0]) };
+            if spill.tokens.len() > spill.most {
+                *spill = Spill::new(spill.most);
+                let forgotten = if hashed { PAIRS..ALL_PAIRS } else { 0..PAIRS };
+                self.pairs[forgotten].fill(Pair::zeroed());
+            }
+            SPILLED | (tokens.len() as u64) << 32 | spill.add(piece, tokens) as u64
         };
         let slot = Slot { key: [a, b, c], found };
         let pairs = &mut *self.pairs;
@@ -145,7 +191,7 @@ impl Cache {
     #[inline]
     pub(super) fn knows(&self, key: Key, place: u32) -> bool {
         let is = |slot: &Slot| slot.key == key.0[..3];
-        [place, beside(place)].iter().any(|&place| self.pairs()[place as usize % PAIRS].0.iter().any(is))
+        [place, beside(place)].iter().any(|&place| self.pairs()[place as usize].0.iter().any(is))
     }
 
     /// Whether all slots that a key of this place can have are taken.
@@ -153,6 +199,12 @@ impl Cache {
         let pairs = self.pairs();
         [place, beside(place)].iter().all(|&place| pairs[place as usize].0.iter().all(|slot| slot.found != 0))
     }
+}
+
+/// Whether keys of this place are hashes.
+#[inline(always)]
+pub(super) fn is_hashed(place: u32) -> bool {
+    place as usize >= PAIRS
 }
 
 /// Where tokens begin in the spill, and how many they are.
@@ -174,7 +226,7 @@ mod tests {
         for number in 1..=8 {
             assert_eq!(cache.is_full(place), number > 4);
             assert!(!cache.knows(key(number), place));
-            cache.insert(key(number), place, &[number as u32]);
+            cache.insert(key(number), place, b"", &[number as u32]);
             assert!(cache.knows(key(number), place));
         }
         let known: Vec<u64> = (1..=8).filter(|&number| cache.knows(key(number), place)).collect();

@@ -14,7 +14,7 @@ pub(crate) use merge::{Merge, MergeTable, NONE, Scratch};
 pub(crate) use vocabulary::Vocabulary;
 
 use crate::split::{CLASSES, Classes, Split, llama3_piece_ends};
-use batch::{BATCH, Batch, GROUP, Instructions};
+use batch::{BATCH, Batch, GROUP, Group, Instructions, Row};
 pub(crate) use borders::Borders;
 use cache::{KEY_BYTES, Key};
 use rayon::prelude::*;
@@ -197,36 +197,31 @@ impl Bpe {
         let Pieces { text, mut start, count, whole } = pieces;
         let Batch { ends, group } = batch;
         for ends in ends[..count].chunks(GROUP) {
-            self.instructions.make_keys(text, start, ends, group, cache);
+            let row = Row { text, start, ends };
+            self.instructions.make_keys(row, group, cache);
             let (mut done, mut long) = (0, 0);
             let mut looked_ahead = false;
             loop {
-                done = self.instructions.copy_known(group, done, ends.len(), cache, out);
+                done = self.instructions.copy_known(row, group, done, cache, out);
                 if done == ends.len() {
                     break;
                 }
-                let piece = &text[if done == 0 { start } else { ends[done - 1] }..ends[done]];
+                let (piece, key, place) = (row.piece(done), group.keys[done], group.places[done]);
                 let from = out.len();
                 // Not in a full cache, where new pieces never end: that would be slower.
-                if !looked_ahead && !cache.is_full(group.places[done]) {
+                if !looked_ahead && !cache.is_full(place) {
                     looked_ahead = true;
-                    self.fetch_unknown(
-                        text,
-                        &ends[done..],
-                        &group.keys[done + 1..],
-                        &group.places[done + 1..],
-                        cache,
-                    );
+                    self.fetch_unknown(row, done + 1, group, cache);
                 }
-                if piece.len() <= KEY_BYTES {
-                    if self.encode_unknown(piece, whole, cache, out) {
-                        cache.insert(group.keys[done], group.places[done], &out[from..]);
+                if key != Key::NONE {
+                    if self.encode_piece(piece, whole, cache, out) {
+                        cache.insert(key, place, piece, &out[from..]);
                     }
                 } else {
                     let hash = group.long_hashes[long];
                     long += 1;
                     let known = hash.is_some_and(|hash| cache.long.get_hashed(piece, hash, out));
-                    if !known && self.encode_long(piece, whole, cache, out) {
+                    if !known && self.encode_piece(piece, whole, cache, out) {
                         cache.long.insert(piece, &out[from..]);
                     }
                 }
@@ -236,19 +231,29 @@ impl Bpe {
         }
     }
 
-    /// Begins to bring near what the vocabulary says of pieces that the cache does not know. The first of `ends` is where
-    /// the first of them begins.
+    /// Begins to bring near what the vocabulary says of pieces that the cache does not know, from one of a row on.
     #[inline(never)]
-    fn fetch_unknown(&self, text: &[u8], ends: &[usize], keys: &[Key], places: &[u32], cache: &Cache) {
-        for ((bounds, &key), &place) in ends.windows(2).zip(keys).zip(places) {
-            if bounds[1] - bounds[0] <= KEY_BYTES && !cache.knows(key, place) {
-                self.vocabulary.fetch(&text[bounds[0]..bounds[1]]);
+    fn fetch_unknown(&self, row: Row, from: usize, group: &Group, cache: &Cache) {
+        for number in from..row.ends.len() {
+            let piece = row.piece(number);
+            if piece.len() <= KEY_BYTES && !cache.knows(group.keys[number], group.places[number]) {
+                self.vocabulary.fetch(piece);
             }
         }
     }
 
     /// Appends the tokens of a piece, or with `whole` false of a part of one between borders; whether they may be
     /// remembered.
+    #[inline]
+    fn encode_piece(&self, piece: &[u8], whole: bool, cache: &mut Cache, out: &mut Vec<u32>) -> bool {
+        if piece.len() <= KEY_BYTES {
+            self.encode_unknown(piece, whole, cache, out)
+        } else {
+            self.encode_long(piece, whole, cache, out)
+        }
+    }
+
+    /// As [`encode_piece`](Self::encode_piece), as one.
     #[inline(never)]
     fn encode_unknown(&self, piece: &[u8], whole: bool, cache: &mut Cache, out: &mut Vec<u32>) -> bool {
         match self.vocabulary.id(piece) {
@@ -267,7 +272,7 @@ impl Bpe {
         true
     }
 
-    /// As [`encode_unknown`](Self::encode_unknown) for a piece that fits no key: cut at its borders.
+    /// As [`encode_piece`](Self::encode_piece) for a long piece: cut at its borders.
     #[inline(never)]
     fn encode_long(&self, piece: &[u8], whole: bool, cache: &mut Cache, out: &mut Vec<u32>) -> bool {
         let borders = self.borders();
