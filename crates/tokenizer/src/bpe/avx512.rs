@@ -65,8 +65,9 @@ pub(super) fn make_keys(row: Row, group: &mut Group, cache: &Cache) {
         let (at, _) = spilled(pair.0[(slot >> 7) as usize & 1].found);
         let tokens = cache.hashed_spill().as_ptr().wrapping_add(at);
         let bytes = tokens.wrapping_sub(fours(row.piece(number)));
-        fetch(bytes);
-        fetch(bytes.wrapping_add(16));
+        for line in 0..HASHED_BYTES / 64 {
+            fetch(bytes.wrapping_add(16 * line));
+        }
         fetch(tokens.wrapping_add(SPILL_READ - 1));
     }
 }
@@ -88,20 +89,17 @@ fn hash_long(row: Row, group: &mut Group, cache: &Cache) -> usize {
             *long_count += 1;
             continue;
         }
-        let [one, other] = blocks(piece);
-        let eight = [
-            _mm512_castsi512_si128(one),
-            _mm512_extracti32x4_epi32::<1>(one),
-            _mm512_extracti32x4_epi32::<2>(one),
-            _mm512_extracti32x4_epi32::<3>(one),
-            _mm512_castsi512_si128(other),
-            _mm512_extracti32x4_epi32::<1>(other),
-            _mm512_extracti32x4_epi32::<2>(other),
-            _mm512_extracti32x4_epi32::<3>(other),
-        ];
-        let four: [_; 4] = std::array::from_fn(|i| _mm_aesenc_si128(eight[2 * i], eight[2 * i + 1]));
-        let two: [_; 2] = std::array::from_fn(|i| _mm_aesenc_si128(four[2 * i], four[2 * i + 1]));
-        let mut hash = _mm_aesenc_si128(two[0], two[1]);
+        let mut hash = _mm_setzero_si128();
+        for block in blocks(piece) {
+            let halves = [
+                _mm_aesenc_si128(_mm512_castsi512_si128(block), _mm512_extracti32x4_epi32::<1>(block)),
+                _mm_aesenc_si128(
+                    _mm512_extracti32x4_epi32::<2>(block),
+                    _mm512_extracti32x4_epi32::<3>(block),
+                ),
+            ];
+            hash = _mm_aesenc_si128(hash, _mm_aesenc_si128(halves[0], halves[1]));
+        }
         for round in round_keys() {
             hash = _mm_aesenc_si128(hash, round);
         }
@@ -136,13 +134,14 @@ fn longer_than_keys(row: Row) -> u64 {
 /// The bytes of a piece that may be hashed, and zeros after them.
 #[target_feature(enable = "avx512f,avx512bw,bmi1,bmi2")]
 #[inline]
-fn blocks(piece: &[u8]) -> [__m512i; 2] {
-    let count = piece.len() as u32;
-    let masks = [_bzhi_u64(u64::MAX, count.min(64)), _bzhi_u64(u64::MAX, count.saturating_sub(64).min(64))];
-    // SAFETY: only the bytes of the piece are read.
-    let block =
-        |i: usize| unsafe { _mm512_maskz_loadu_epi8(masks[i], piece.as_ptr().wrapping_add(64 * i).cast()) };
-    [block(0), block(1)]
+fn blocks(piece: &[u8]) -> [__m512i; HASHED_BYTES / 64] {
+    let mut blocks = [_mm512_setzero_si512(); HASHED_BYTES / 64];
+    for (number, block) in blocks.iter_mut().enumerate() {
+        let there = _bzhi_u64(u64::MAX, piece.len().saturating_sub(64 * number).min(64) as u32);
+        // SAFETY: only the bytes of the piece are read.
+        *block = unsafe { _mm512_maskz_loadu_epi8(there, piece.as_ptr().wrapping_add(64 * number).cast()) };
+    }
+    blocks
 }
 
 /// Whether the bytes before the tokens at a place of the spill are those of a piece.
@@ -153,9 +152,11 @@ fn is_at(piece: &[u8], spill: &[u32], at: usize) -> bool {
         return false;
     };
     let known: &[u8] = bytemuck::cast_slice(bytes);
-    let [one, other] = blocks(piece);
-    let [known_one, known_other] = blocks(&known[..piece.len()]);
-    _mm512_cmpneq_epi64_mask(one, known_one) | _mm512_cmpneq_epi64_mask(other, known_other) == 0
+    let mut differ = 0;
+    for (one, other) in blocks(piece).into_iter().zip(blocks(&known[..piece.len()])) {
+        differ |= _mm512_cmpneq_epi64_mask(one, other);
+    }
+    differ == 0
 }
 
 /// Bit 3 if the first slot of a pair has a key, bit 7 if the second has it.

@@ -11,7 +11,7 @@ use bytemuck::Zeroable;
 pub(crate) const KEY_BYTES: usize = 24;
 
 /// Longest piece that a key can stand for by its hash, bytes.
-pub(super) const HASHED_BYTES: usize = 128;
+pub(super) const HASHED_BYTES: usize = 192;
 
 /// A piece as three numbers: its bytes, and after them 0xff, which no text has; or, if they are too many, a hash of 16
 /// bytes, 0xff and the length. The fourth number is all ones, so that a key is one register. All ones: no piece.
