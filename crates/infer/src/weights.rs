@@ -165,7 +165,7 @@ impl Matrix {
 
     /// As [`Matrix::multiply`], but each row of activations is given to weights that are not floats twice: as bytes or
     /// brain floats, and as those of what they leave over, so with 16 bits of precision. Twice the arithmetic, and the
-    /// same weights to read: for the logits, whose errors nothing evens out, and of which few are computed at a time.
+    /// same weights to read: for the logits and what is added last to the hidden states, whose errors nothing evens out.
     pub(crate) fn multiply_finely(
         &self,
         isa: Isa,
@@ -175,8 +175,8 @@ impl Matrix {
         out: &mut [f32],
     ) {
         let left_over = match self {
-            Matrix::Planes(_) => kernels::left_over,
             Matrix::Halves { brain: true, .. } if !scratch.is_exact() => kernels::rounded_off,
+            _ if self.parts().iter().all(|part| matches!(part, Matrix::Planes(_))) => kernels::left_over,
             _ => return self.multiply(isa, team, x, scratch, out),
         };
         let (rows, columns) = (self.rows(), self.columns());
