@@ -1,6 +1,6 @@
 //! Memory of a card, as buffers that go back to its arena.
 
-use super::{Card, CardError};
+use super::{Card, CardError, Download};
 use bytemuck::Pod;
 
 /// What numbers are stored as.
@@ -63,10 +63,34 @@ impl CardBuffer {
         self.card.upload(bytemuck::cast_slice(values), self.address)
     }
 
+    /// Overwrites what lies from byte `offset` on. Panics if the values go beyond the end.
+    pub fn overwrite_at<T: Pod>(&self, offset: usize, values: &[T]) -> Result<(), CardError> {
+        assert!(offset + size_of_val(values) <= self.bytes, "overwrite_at: {offset} + {}", size_of_val(values));
+        self.card.upload(bytemuck::cast_slice(values), self.address + offset as u64)
+    }
+
+    /// Copies `bytes` from one place in it to another, which do not overlap.
+    pub fn copy_within(&self, from: usize, to: usize, bytes: usize) -> Result<(), CardError> {
+        assert!(from.max(to) + bytes <= self.bytes && from.abs_diff(to) >= bytes, "copy_within: {from} to {to}");
+        self.card.copy(self.address + from as u64, self.address + to as u64, bytes)
+    }
+
+    /// Asks for `bytes` from byte `offset` on to be brought to the host; what is asked for afterwards does not change them.
+    pub fn fetch(&self, offset: usize, bytes: usize) -> Result<Download, CardError> {
+        assert!(offset + bytes <= self.bytes, "fetch: {offset} + {bytes}");
+        self.card.download_later(self.address + offset as u64, bytes)
+    }
+
     /// Waits for the card and copies everything to the host. Panics if the sizes differ.
     pub fn read<T: Pod>(&self, into: &mut [T]) -> Result<(), CardError> {
         assert_eq!(size_of_val(into), self.bytes, "read: bytes");
         self.card.download(self.address, bytemuck::cast_slice_mut(into))
+    }
+
+    /// Waits for the card and copies what lies from byte `offset` on. Panics if that goes beyond the end.
+    pub fn read_part<T: Pod>(&self, offset: usize, into: &mut [T]) -> Result<(), CardError> {
+        assert!(offset + size_of_val(into) <= self.bytes, "read_part: {offset} + {}", size_of_val(into));
+        self.card.download(self.address + offset as u64, bytemuck::cast_slice_mut(into))
     }
 
     /// Sets every byte to zero.

@@ -62,6 +62,7 @@ functions! {
     stream_synchronize = c"cuStreamSynchronize"(Handle);
     alloc = c"cuMemAlloc_v2"(*mut Address, usize);
     free = c"cuMemFree_v2"(Address);
+    memory_info = c"cuMemGetInfo_v2"(*mut usize, *mut usize);
     host_alloc = c"cuMemHostAlloc"(*mut Handle, usize, c_uint);
     upload = c"cuMemcpyHtoDAsync_v2"(Address, *const c_void, usize, Handle);
     download = c"cuMemcpyDtoHAsync_v2"(*mut c_void, Address, usize, Handle);

@@ -16,7 +16,7 @@ use std::ptr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// Threads of a block, in nearly every kernel; `THREADS` in `kernels/common.cuh`.
-pub(crate) const THREADS: usize = 256;
+pub const THREADS: usize = 256;
 
 /// From `cuda.h`: CUfunction_attribute, bytes of shared memory that a launch may ask for.
 const MAX_DYNAMIC_SHARED: i32 = 8;
@@ -24,6 +24,7 @@ const MAX_DYNAMIC_SHARED: i32 = 8;
 const COMMON_SHARED: usize = 48 << 10;
 
 /// From `cuda.h`: CUdevice_attribute.
+const MULTIPROCESSOR_COUNT: i32 = 16;
 const CAPABILITY_MAJOR: i32 = 75;
 const CAPABILITY_MINOR: i32 = 76;
 /// From `cuda.h`: a stream that does not wait for the legacy default stream.
@@ -40,6 +41,7 @@ struct Inner {
     stream: Handle,
     name: String,
     architecture: String,
+    processors: usize,
     cache: Option<PathBuf>,
     arena: Mutex<Arena>,
     staging: Mutex<Staging>,
@@ -69,7 +71,7 @@ struct Function {
 
 /// The blocks that a kernel runs in.
 #[derive(Clone, Copy)]
-pub(crate) struct Grid {
+pub struct Grid {
     /// Along x and y.
     pub blocks: (usize, usize),
     /// Threads of a block.
@@ -87,7 +89,7 @@ impl From<(usize, usize)> for Grid {
 
 /// An argument of a kernel, as the eight bytes that the driver copies from.
 #[derive(Clone, Copy)]
-pub(crate) struct Arg(u64);
+pub struct Arg(u64);
 
 impl From<u64> for Arg {
     fn from(value: u64) -> Self {
@@ -194,6 +196,8 @@ impl Card {
         let (mut major, mut minor) = (0, 0);
         driver!(calls, attribute(&mut major, CAPABILITY_MAJOR, device))?;
         driver!(calls, attribute(&mut minor, CAPABILITY_MINOR, device))?;
+        let mut processors = 0;
+        driver!(calls, attribute(&mut processors, MULTIPROCESSOR_COUNT, device))?;
         let mut name = [0 as c_char; 256];
         driver!(calls, device_name(name.as_mut_ptr(), 255, device))?;
         // SAFETY: the driver ends the name in a zero, and the last byte is one in any case.
@@ -210,6 +214,7 @@ impl Card {
             stream,
             name,
             architecture: format!("sm_{major}{minor}"),
+            processors: usize::try_from(processors).unwrap_or(1).max(1),
             cache: cache.map(Path::to_path_buf),
             arena: Mutex::default(),
             staging: Mutex::default(),
@@ -221,7 +226,7 @@ impl Card {
     }
 
     /// Whether this is the same card, opened once.
-    pub(super) fn is(&self, other: &Card) -> bool {
+    pub fn is(&self, other: &Card) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
@@ -249,6 +254,21 @@ impl Card {
     /// Its architecture as NVRTC names it, such as `sm_90`.
     pub fn architecture(&self) -> &str {
         &self.0.architecture
+    }
+
+    /// Streaming multiprocessors.
+    pub fn processors(&self) -> usize {
+        self.0.processors
+    }
+
+    /// Bytes that buffers can be had for now: what the driver has free, for all processes, and what this one has taken and
+    /// does not use.
+    pub fn free_memory(&self) -> Result<usize, CardError> {
+        self.enter()?;
+        let (mut free, mut all) = (0, 0);
+        driver!(self.0.calls, memory_info(&mut free, &mut all))?;
+        let usage = self.usage();
+        Ok(free + usage.held - usage.live)
     }
 
     /// What its memory is used for.
@@ -340,8 +360,10 @@ impl Card {
     }
 
     /// Asks for a kernel of the module for these activations to run in the blocks of a grid. Nothing happens if there are
-    /// none.
-    pub(crate) fn launch(
+    /// none. The kernels are those of `kernels/`; the caller answers for the arguments being those of the kernel, in number,
+    /// order and type: a wrong one gives wrong numbers or a card that refuses further work, and no memory of the host is
+    /// touched.
+    pub fn launch(
         &self,
         activations: DType,
         kernel: &'static str,
@@ -411,8 +433,8 @@ impl Card {
         Ok(place.get_or_init(|| Module { module, functions: Mutex::default() }))
     }
 
-    /// Asks for a matrix product.
-    pub(crate) fn product(&self, call: &super::products::Product) -> Result<(), CardError> {
+    /// Asks for a matrix product. Addresses and sizes are the caller's promise, as for [`Card::launch`].
+    pub fn product(&self, call: &super::products::Product) -> Result<(), CardError> {
         self.enter()?;
         let mut products = lock(&self.0.products);
         if products.needs_workspace() {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::ptr;
 
 /// All kernels and what they share, in one module.
-const SOURCES: [(&str, &str); 11] = [
+const SOURCES: [(&str, &str); 16] = [
     ("common.cuh", include_str!("kernels/common.cuh")),
     ("adamw.cu", include_str!("kernels/adamw.cu")),
     ("attention.cu", include_str!("kernels/attention.cu")),
@@ -17,8 +17,13 @@ const SOURCES: [(&str, &str); 11] = [
     ("cross_entropy.cu", include_str!("kernels/cross_entropy.cu")),
     ("elementwise.cu", include_str!("kernels/elementwise.cu")),
     ("embedding.cu", include_str!("kernels/embedding.cu")),
+    ("paged.cu", include_str!("kernels/paged.cu")),
+    ("few_rows.cu", include_str!("kernels/few_rows.cu")),
+    ("paged_decode.cu", include_str!("kernels/paged_decode.cu")),
+    ("paged_mma.cu", include_str!("kernels/paged_mma.cu")),
     ("rms_norm.cu", include_str!("kernels/rms_norm.cu")),
     ("rope.cu", include_str!("kernels/rope.cu")),
+    ("shortlist.cu", include_str!("kernels/shortlist.cu")),
     ("swiglu.cu", include_str!("kernels/swiglu.cu")),
 ];
 

@@ -42,7 +42,8 @@ impl CardError {
     fn remedy(&self) -> &'static str {
         match self {
             CardError::Call { code: 2, .. } => {
-                "the card's memory is full: take a smaller micro-batch or recompute activations"
+                "the card's memory is full: for training take a smaller micro-batch or recompute activations, for generation a \
+                 smaller cache"
             }
             CardError::Call { code: 100, .. } => {
                 "no card is visible: look at `herd doctor` and CUDA_VISIBLE_DEVICES"

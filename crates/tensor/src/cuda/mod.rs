@@ -4,7 +4,8 @@
 //!
 //! [`Card`] is a context with one stream, its memory (`arena`, [`CardBuffer`]), its kernels (`kernels/`, compiled by
 //! `compile`) and matrix products by cuBLASLt (`products`). `ops/` holds the card's body of each operator, one file
-//! beside the CPU's name.
+//! beside the CPU's name. Who needs other work of a card, as generation does, puts its kernels beside those of the operators
+//! and asks for them by [`Card::launch`] and [`Card::product`].
 //!
 //! `kernels/check/` compiles the kernels for three generations of cards and runs their sources on the processor.
 
@@ -15,6 +16,7 @@ mod cached;
 mod calls;
 mod card;
 mod compile;
+mod device;
 mod driver;
 mod error;
 mod library;
@@ -27,14 +29,15 @@ mod system;
 pub use adamw::{CardAdamW, CardReport, CardRule};
 pub use arena::CardUsage;
 pub use buffer::{CardBuffer, DType};
-pub use card::Card;
+pub use card::{Arg, Card, Grid, THREADS};
+pub use device::{Device, DeviceError};
 pub use driver::{CardInfo, Driver};
 pub use error::CardError;
 pub use library::{Kind, Library, Missing, search_folders};
 pub use params::CardParams;
+pub use products::{Mat, Product};
+pub use staging::Download;
 
 pub(crate) use cached::Cached;
-pub(crate) use card::{Arg, Grid, THREADS};
 pub(crate) use error::expect;
 pub(crate) use ops::CardTiles;
-pub(crate) use products::{Mat, Product};

@@ -21,8 +21,10 @@ const OP_T: i32 = 1;
 
 /// A matrix in row-major order, or its transpose.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Mat {
+pub struct Mat {
+    /// Of its first value.
     pub address: u64,
+    /// What its values are stored as.
     pub dtype: DType,
     /// Values from one stored row to the next.
     pub stride: usize,
@@ -44,11 +46,14 @@ impl Mat {
 
 /// `out [m, n] = a [m, k] b [k, n] + add [m, n]`, summed in f32.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Product {
+pub struct Product {
     /// `m`, `n`, `k`.
     pub sizes: (usize, usize, usize),
+    /// `[m, k]`
     pub a: Mat,
+    /// `[k, n]`, of the same type.
     pub b: Mat,
+    /// `[m, n]`, of the same type or f32.
     pub out: Mat,
     /// Address of what is added, laid out as `out`: `out` itself, another matrix, or none.
     pub add: Option<u64>,

@@ -108,7 +108,7 @@ impl Staging {
 const NO_TIMING: u32 = 2;
 
 /// Values on their way to the host.
-pub(super) struct Download {
+pub struct Download {
     card: Card,
     block: Option<Block>,
     bytes: usize,
@@ -116,7 +116,7 @@ pub(super) struct Download {
 
 impl Download {
     /// `bytes` that the card copies to a block of its staging memory.
-    pub fn new(card: &Card, block: Block, bytes: usize) -> Self {
+    pub(super) fn new(card: &Card, block: Block, bytes: usize) -> Self {
         Self { card: card.clone(), block: Some(block), bytes }
     }
 

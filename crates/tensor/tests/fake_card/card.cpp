@@ -18,12 +18,14 @@
 #include "warps.h"
 
 #define KERNELS \
-    K(adamw), K(adamw_rule), K(add), K(add_scaled), K(add_shares), K(attention), K(attention_delta), \
-    K(attention_dkv), K(attention_dq), K(embedding), K(embedding_backward), K(from_f32), K(loss_gradient), K(negate), \
-    K(rms_norm), K(rms_norm_dw), K(rms_norm_dx), K(rope), K(scale), K(select_backward), K(sum_of_squares), \
+    K(adamw), K(adamw_rule), K(add), K(add_bias), K(add_scaled), K(add_shares), K(attention), K(attention_delta), \
+    K(attention_dkv), K(attention_dq), K(embed_rows), K(embedding), K(embedding_backward), K(few_add), K(few_gated), \
+    K(few_qkv), K(few_store), K(from_f32), K(loss_gradient), K(negate), K(norm_rows), K(paged_attention), K(put_rows), \
+    K(rms_norm), K(rms_norm_dw), K(rms_norm_dx), K(rope), K(scale), K(select_backward), K(shortlist), K(sum_of_squares), \
     K(sum_values), K(swiglu), K(swiglu_backward), K(to_f32)
 #define TENSOR_CORES \
-    K(attention_64), K(attention_128), K(attention_dq_64), K(attention_dq_128), K(attention_dkv_64), K(attention_dkv_128)
+    K(attention_64), K(attention_128), K(attention_dq_64), K(attention_dq_128), K(attention_dkv_64), K(attention_dkv_128), \
+    K(paged_decode_64), K(paged_decode_128), K(paged_mma_64), K(paged_mma_128)
 
 struct Kernel {
     std::function<void(void**)> run;
@@ -72,7 +74,9 @@ int cuDeviceGetCount(int* count) { return *count = 1, 0; }
 int cuDeviceGet(int* device, int index) { return index == 0 ? *device = 0, 0 : INVALID_VALUE; }
 int cuDeviceGetName(char* name, int length, int) { return std::snprintf(name, length, "the processor"), 0; }
 int cuDeviceTotalMem_v2(size_t* bytes, int) { return *bytes = LIMIT, 0; }
-int cuDeviceGetAttribute(int* value, int which, int) { return *value = which == 75 ? 9 : which == 76 ? 0 : 1, 0; }
+int cuDeviceGetAttribute(int* value, int which, int) {
+    return *value = which == 75 ? 9 : which == 76 ? 0 : which == 16 ? 8 : 1, 0;  // an sm_90 of 8 multiprocessors
+}
 int cuDevicePrimaryCtxRetain(void** context, int) { return *context = (void*)1, 0; }
 int cuCtxSetCurrent(void* context) { return context == (void*)1 ? 0 : INVALID_VALUE; }
 int cuStreamCreate(void** stream, unsigned) { return *stream = (void*)2, 0; }
@@ -85,6 +89,10 @@ int cuMemAlloc_v2(uint64_t* address, size_t bytes) {
     std::memset(block, 0xff, bytes);
     memory[(uintptr_t)block] = bytes, taken += bytes;
     return *address = (uintptr_t)block, 0;
+}
+int cuMemGetInfo_v2(size_t* free, size_t* all) {
+    LOCK;
+    return *all = LIMIT, *free = LIMIT - taken, 0;
 }
 int cuMemFree_v2(uint64_t address) {
     LOCK;
