@@ -86,7 +86,7 @@ fn bf16_logits(shape: &Shape) {
         });
         let shares = format!("{batch_tokens} at once: {ours} off, the processor {theirs}");
         println!("{shares}");
-        assert!(ours > 0.0 && ours < 1.5 * theirs && ours < 0.03, "{shares}");
+        assert!(ours > 0.0 && ours < 1.6 * theirs && ours < 0.03, "{shares}");
     }
 }
 

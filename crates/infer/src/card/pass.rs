@@ -11,6 +11,8 @@ const FEW: usize = 8;
 const FEW_ROWS: usize = 16;
 /// Rows up to which those kernels normalise what they read: each of their blocks reads more for it.
 const NORMALISED: usize = 2;
+/// Columns up to which they do: what is normalised lies in shared memory.
+const NORMALISED_COLUMNS: usize = 16_384;
 /// Heads of a block of `kernels/paged_decode.cu`, its threads, and into how many parts it may cut a past.
 const SHARING: usize = 4;
 const DECODE_THREADS: usize = 128;
@@ -184,19 +186,22 @@ impl CardModel {
         if self.are_few(n, s.hidden) {
             let last = [(&scratch.logits).into(), int(n), int(head.columns), int(head.rows)];
             let arguments = [&[head.values.into()][..], &input, &last].concat();
-            return self.few("few_store", head.rows.div_ceil(FEW_ROWS), &arguments);
+            return self.few("few_store", head.rows.div_ceil(FEW_ROWS), n, &arguments);
         }
         self.product(n, &scratch.normed, &head, (&scratch.logits, DType::F32), false)
     }
 
-    fn few(&self, kernel: &'static str, blocks: usize, arguments: &[Arg]) -> Result<(), CardError> {
-        self.launch(kernel, (blocks, 1), arguments)
+    /// A kernel of `few_rows.cu`, with room in shared memory for the rows of the stream that it normalises.
+    fn few(&self, kernel: &'static str, blocks: usize, n: usize, arguments: &[Arg]) -> Result<(), CardError> {
+        let shared = if self.is_normalised(n) { n * self.sizes.hidden * self.dtype.size() } else { 0 };
+        self.launch(kernel, Grid { blocks: (blocks, 1), threads: THREADS, shared }, arguments)
     }
 
     /// Whether `n` rows are normalised by the kernels of `few_rows.cu`, all of which must apply then.
     fn is_normalised(&self, n: usize) -> bool {
         let s = &self.sizes;
         n <= NORMALISED
+            && s.hidden <= NORMALISED_COLUMNS
             && [s.hidden, s.heads * s.head_dim, s.ffn].iter().all(|columns| self.are_few(n, *columns))
             && [s.hidden, s.head_dim].iter().all(|size| size.is_multiple_of(FEW_ROWS))
             && s.ffn.is_multiple_of(FEW_ROWS / 2)
@@ -241,7 +246,7 @@ impl CardModel {
             let squares = self.squares(scratch, n);
             let arguments = [w.values.into(), from.into(), bias.into(), (&scratch.x).into(), squares];
             let sizes = [int(n), int(w.columns), int(w.rows)];
-            return self.few("few_add", w.rows.div_ceil(FEW_ROWS), &[&arguments[..], &sizes].concat());
+            return self.few("few_add", w.rows.div_ceil(FEW_ROWS), n, &[&arguments[..], &sizes].concat());
         }
         self.product(n, from, w, (&scratch.x, DType::F32), true)?;
         let Some(bias) = bias else { return Ok(()) };
@@ -256,7 +261,7 @@ impl CardModel {
         if self.are_few(n, s.hidden) && s.ffn.is_multiple_of(FEW_ROWS / 2) {
             let last = [(&scratch.gated).into(), int(n), int(s.hidden), int(s.ffn)];
             let arguments = [&[(&layer.gate_up).into()][..], &input, &last].concat();
-            return self.few("few_gated", s.ffn / (FEW_ROWS / 2), &arguments);
+            return self.few("few_gated", s.ffn / (FEW_ROWS / 2), n, &arguments);
         }
         let w = Weight { values: &layer.gate_up, rows: 2 * s.ffn, columns: s.hidden };
         self.product(n, &scratch.normed, &w, (&scratch.gate_up, self.dtype), false)?;
@@ -292,7 +297,7 @@ impl CardModel {
         if self.are_few(n, s.hidden) && s.head_dim.is_multiple_of(FEW_ROWS) {
             let sizes = [int(n), int(s.hidden)];
             let arguments = [&[(&layer.qkv).into()][..], &input, &ends, &sizes, &shape].concat();
-            return self.few("few_qkv", heads * s.head_dim / FEW_ROWS, &arguments);
+            return self.few("few_qkv", heads * s.head_dim / FEW_ROWS, n, &arguments);
         }
         let w = Weight { values: &layer.qkv, rows: heads * s.head_dim, columns: s.hidden };
         self.product(n, &scratch.normed, &w, (&scratch.qkv, DType::F32), false)?;

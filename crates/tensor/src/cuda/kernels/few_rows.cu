@@ -2,9 +2,9 @@
 // the weights in loads of 16 bytes, sums in f32, and what follows done by the block that has the sums. k is a multiple of
 // what 16 bytes hold.
 //
-// The rows of x are given, or are those of the residual stream x [n, k] f32, normalised on the way: x r w with r of the sums of
+// The rows of x are given, or are those of the residual stream [n, k] f32, normalised on the way: x norm r, with r of the sums of
 // squares that the kernel before has left, [k / 16, 8]: of 16 values of each row. That saves a kernel, but every block reads
-// more, so it pays for one or two rows.
+// more, so it pays for one or two rows. The products are of x norm, rounded; r is a factor of their sums.
 //
 // A block has 16 rows of the matrix, its 8 warps every eighth step of 64 bytes each. Their sums are added in the order of
 // the warps, so a row of x has the same bits whatever stands beside it. Lanes hold what mma.m16n8k16 asks of them, columns
@@ -21,33 +21,36 @@ struct FewInput {
     int n, k;
 };
 
-// Sums of the squares of the stream's rows, a part for each warp; for the whole block.
-__device__ inline void few_squares(float (*sums)[FEW], const FewInput& in) {
-    const int b = threadIdx.x % FEW, groups = in.k / 16;
-    float sum = 0.f;
-    for (int i = threadIdx.x / FEW; i < groups; i += 32 * FEW_WARPS / FEW) sum += b < in.n ? in.squares[i * FEW + b] : 0.f;
-    for (int mask = FEW; mask < 32; mask *= 2) sum += shuffle_xor(sum, mask);
-    if (threadIdx.x % 32 < FEW) sums[threadIdx.x / 32][b] = sum;
-    __syncthreads();
-}
-// 1 / sqrt(mean of squares + eps) of a row.
-__device__ inline float few_scale(const float (*sums)[FEW], const FewInput& in, int row) {
-    float all = 0.f;
+// The rows of the stream times norm into shared memory, in the type of activations: [n, k].
+__device__ inline void few_stage(act* rows, const FewInput& in) {
+    const int EACH = 16 / sizeof(act);
+    for (int i = threadIdx.x * EACH; i < in.n * in.k; i += 32 * FEW_WARPS * EACH) {
+        const float *x = in.stream + i, *w = in.norm + i % in.k;
+        Words v[EACH / 4], f[EACH / 4], result;
 #pragma unroll
-    for (int warp = 0; warp < FEW_WARPS; warp++) all += sums[warp][row];
-    return 1.f / sqrtf(all / (float)in.k + in.eps);
+        for (int e = 0; e < EACH / 4; e++) v[e] = load_words(x + 4 * e), f[e] = load_words(w + 4 * e);
+        auto value = [&](int e) { return __uint_as_float(v[e / 4].w[e % 4]) * __uint_as_float(f[e / 4].w[e % 4]); };
+#pragma unroll
+        for (int e = 0; e < 4; e++)
+#ifdef ACT_F32
+            result.w[e] = __float_as_uint(value(e));
+#else
+            result.w[e] = pack(value(2 * e), value(2 * e + 1));
+#endif
+        *(Words*)(rows + i) = result;
+    }
 }
 
-// Sums c of 16 rows of the matrix: this lane's are w0 and w1, null beyond the matrix. The weights are asked for before anything
-// is waited for.
+// Sums c of 16 rows of the matrix: this lane's are w0 and w1, null beyond the matrix. The weights of a turn are asked for before
+// anything is waited for. `staged` is room in shared memory for the rows of the stream.
 #ifdef ACT_F32
-__device__ inline void few_sums(float* c, const act* w0, const act* w1, const FewInput& in) {
+template <bool STREAM>
+__device__ inline void few_sums(float* c, const act* w0, const act* w1, const FewInput& in, act* staged) {
     const int UNROLL = 4, STEP = 16 * FEW_WARPS, t = threadIdx.x % 4, k = in.k;
-    __shared__ float squares[FEW_WARPS][FEW];
     const Words zero = {};
-    float s[2][FEW] = {}, scale[FEW];
+    float s[2][FEW] = {};
+    bool ready = !STREAM;
     int base = threadIdx.x / 32 * 16;
-    const int start = base;
     do {
         Words a[2][UNROLL];
 #pragma unroll
@@ -56,26 +59,19 @@ __device__ inline void few_sums(float* c, const act* w0, const act* w1, const Fe
             a[0][u] = at < k && w0 ? load_once(w0 + at) : zero;
             a[1][u] = at < k && w1 ? load_once(w1 + at) : zero;
         }
-        if (in.stream && base == start) {
-            few_squares(squares, in);
-#pragma unroll
-            for (int b = 0; b < FEW; b++) scale[b] = few_scale(squares, in, b);
-        }
+        if (!ready) few_stage(staged, in), __syncthreads(), ready = true;
 #pragma unroll
         for (int u = 0; u < UNROLL; u++) {
             const int at = base + u * STEP + 4 * t;
             if (at >= k) continue;
-            const Words norm = in.stream ? load_words(in.norm + at) : zero;
 #pragma unroll
             for (int b = 0; b < FEW; b++) {
                 if (b >= in.n) continue;
-                const Words v = load_words((in.stream ? in.stream : in.x) + (size_t)b * k + at);
+                const Words v = *(const Words*)((STREAM ? staged : in.x) + (size_t)b * k + at);
 #pragma unroll
                 for (int e = 0; e < 4; e++) {
-                    float x = __uint_as_float(v.w[e]);
-                    if (in.stream) x *= scale[b] * __uint_as_float(norm.w[e]);
-                    s[0][b] += __uint_as_float(a[0][u].w[e]) * x;
-                    s[1][b] += __uint_as_float(a[1][u].w[e]) * x;
+                    s[0][b] += __uint_as_float(a[0][u].w[e]) * __uint_as_float(v.w[e]);
+                    s[1][b] += __uint_as_float(a[1][u].w[e]) * __uint_as_float(v.w[e]);
                 }
             }
         }
@@ -92,49 +88,34 @@ __device__ inline void few_sums(float* c, const act* w0, const act* w1, const Fe
     }
 }
 #else
-// 8 values of a row of the stream, normalised and rounded.
-__device__ inline Words few_normed(const float* x, const float* norm, float scale) {
-    Words result;
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-        const Words v = load_words(x + 4 * half), w = load_words(norm + 4 * half);
-        auto value = [&](int e) { return __uint_as_float(v.w[e]) * scale * __uint_as_float(w.w[e]); };
-        result.w[2 * half] = pack(value(0), value(1));
-        result.w[2 * half + 1] = pack(value(2), value(3));
-    }
-    return result;
-}
-
-__device__ inline void few_sums(float* c, const act* w0, const act* w1, const FewInput& in) {
+template <bool STREAM>
+__device__ inline void few_sums(float* c, const act* w0, const act* w1, const FewInput& in, act* staged) {
     const int UNROLL = 8, STEP = 32 * FEW_WARPS, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4, k = in.k;
-    __shared__ float squares[FEW_WARPS][FEW];
     const Words zero = {};
-    const size_t row = (size_t)g * k;
-    float scale = 0.f;
+    const act* row = (STREAM ? staged : in.x) + (size_t)g * k;
+    bool ready = !STREAM;
     int base = threadIdx.x / 32 * 32;
-    const int start = base;
     do {
-        Words a[2][UNROLL];
+        Words a[2][UNROLL], b[UNROLL];
 #pragma unroll
         for (int u = 0; u < UNROLL; u++) {
             const int at = base + u * STEP + 8 * t;
             a[0][u] = at < k && w0 ? load_once(w0 + at) : zero;
             a[1][u] = at < k && w1 ? load_once(w1 + at) : zero;
         }
-        if (in.stream && base == start) few_squares(squares, in), scale = few_scale(squares, in, g);
+        if (!ready) few_stage(staged, in), __syncthreads(), ready = true;
+#pragma unroll
+        for (int u = 0; u < UNROLL; u++) {
+            const int at = base + u * STEP + 8 * t;
+            b[u] = at < k && g < in.n ? *(const Words*)(row + at) : zero;
+        }
 #pragma unroll
         for (int u = 0; u < UNROLL; u++) {
             if (base + u * STEP >= k) continue;  // all lanes of the warp
-            const int at = base + u * STEP + 8 * t;
-            Words b = zero;
-            if (at < k && g < in.n) {
-                if (in.stream) b = few_normed(in.stream + row + at, in.norm + at, scale);
-                else b = load_words(in.x + row + at);
-            }
 #pragma unroll
             for (int half = 0; half < 4; half += 2) {
                 const unsigned pairs[4] = {a[0][u].w[half], a[1][u].w[half], a[0][u].w[half + 1], a[1][u].w[half + 1]};
-                mma_bf16(c, pairs, b.w[half], b.w[half + 1]);
+                mma_bf16(c, pairs, b[u].w[half], b[u].w[half + 1]);
             }
         }
         base += STEP * UNROLL;
@@ -146,22 +127,43 @@ __device__ inline void few_sums(float* c, const act* w0, const act* w1, const Fe
 // values of g is added to squares[b], if there are any.
 template <typename End>
 __device__ inline void few_rows(const act* w0, const act* w1, const FewInput& in, float* squares, const End& end) {
-    __shared__ float sums[FEW_WARPS][32][4];
-    const int lane = threadIdx.x % 32;
+    __shared__ float sums[FEW_WARPS][32][4], of_stream[FEW_WARPS][FEW];
+    DYNAMIC_SHARED(staged);
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, own = threadIdx.x % FEW, groups = in.k / 16;
     float c[4] = {};
-    few_sums(c, w0, w1, in);
+    if (in.stream) {
+        // The first parts of the squares come with the weights.
+        const int EACH = 8, every = 32 * FEW_WARPS / FEW;
+        float part[EACH], sum = 0.f;
+        auto square = [&](int i) { return i < groups && own < in.n ? in.squares[i * FEW + own] : 0.f; };
 #pragma unroll
-    for (int e = 0; e < 4; e++) sums[threadIdx.x / 32][lane][e] = c[e];
+        for (int i = 0; i < EACH; i++) part[i] = square(threadIdx.x / FEW + i * every);
+        few_sums<true>(c, w0, w1, in, (act*)staged);
+#pragma unroll
+        for (int i = 0; i < EACH; i++) sum += part[i];
+        for (int i = threadIdx.x / FEW + EACH * every; i < groups; i += every) sum += square(i);
+        for (int mask = FEW; mask < 32; mask *= 2) sum += shuffle_xor(sum, mask);
+        if (lane < FEW) of_stream[warp][lane] = sum;
+    } else {
+        few_sums<false>(c, w0, w1, in, nullptr);
+    }
+#pragma unroll
+    for (int e = 0; e < 4; e++) sums[warp][lane][e] = c[e];
     __syncthreads();
     if (threadIdx.x >= 8 * FEW) return;
     const int b = threadIdx.x / 8, g = threadIdx.x % 8, of = g * 4 + b / 2, column = b % 2;
     float answer = 0.f;
     if (b < in.n) {
-        float first = 0.f, second = 0.f;
+        float first = 0.f, second = 0.f, square = 0.f;
 #pragma unroll
-        for (int warp = 0; warp < FEW_WARPS; warp++) {
-            first += sums[warp][of][column];
-            second += sums[warp][of][2 + column];
+        for (int w = 0; w < FEW_WARPS; w++) {
+            first += sums[w][of][column];
+            second += sums[w][of][2 + column];
+            if (in.stream) square += of_stream[w][b];
+        }
+        if (in.stream) {
+            const float r = 1.f / sqrtf(square / (float)in.k + in.eps);
+            first *= r, second *= r;
         }
         answer = end(g, b, first, second);
     }
