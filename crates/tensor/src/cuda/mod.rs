@@ -3,7 +3,8 @@
 //! without a card still runs.
 //!
 //! [`Card`] is a context with one stream, its memory (`arena`, [`CardBuffer`]), its kernels (`kernels/`, compiled by
-//! `compile`) and matrix products by cuBLASLt (`products`). `ops/` holds the card's body of each operator, one file
+//! `compile`, asked for by `launch`) and matrix products by cuBLASLt (`products`). What the stream was asked for can be
+//! kept as a [`Graph`] and asked for again as a whole. `ops/` holds the card's body of each operator, one file
 //! beside the CPU's name.
 //!
 //! `kernels/check/` compiles the kernels for three generations of cards and runs their sources on the processor.
@@ -17,6 +18,8 @@ mod card;
 mod compile;
 mod driver;
 mod error;
+mod graph;
+mod launch;
 mod library;
 mod ops;
 mod params;
@@ -30,11 +33,12 @@ pub use buffer::{CardBuffer, DType};
 pub use card::Card;
 pub use driver::{CardInfo, Driver};
 pub use error::CardError;
+pub use graph::Graph;
 pub use library::{Kind, Library, Missing, search_folders};
 pub use params::CardParams;
 
 pub(crate) use cached::Cached;
-pub(crate) use card::{Arg, Grid, THREADS};
 pub(crate) use error::expect;
+pub(crate) use launch::{Arg, Grid, THREADS};
 pub(crate) use ops::CardTiles;
 pub(crate) use products::{Mat, Product};
