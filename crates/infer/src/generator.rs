@@ -160,6 +160,14 @@ impl Generator {
         }
     }
 
+    /// Decoding steps that are kept as CUDA graphs, one for each number of rows.
+    pub fn graphs(&self) -> usize {
+        match &self.model {
+            Model::Host(..) => 0,
+            Model::Card(model) => model.graphs(),
+        }
+    }
+
     /// The card and what it holds, if the model is on one.
     pub fn device(&self) -> Option<String> {
         let card = self.model.describe()?;

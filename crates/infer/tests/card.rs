@@ -184,6 +184,7 @@ fn a_card_is_asked_for_memory_only_at_first() {
         let usage = card.usage();
         assert_eq!(*seen.get_or_insert(usage), usage, "round {round}");
     }
+    assert!(on_card.graphs() > 1, "steps of several numbers of rows are captured");
     drop(on_card);
     // What cuBLASLt works with stays.
     assert_eq!(card.usage().live, 32 << 20);

@@ -38,6 +38,8 @@ pub(super) enum Part {
     Tables,
     /// The rows that are computed one by one.
     Singles,
+    /// What the logits of each row are multiplied with for their sum: 1 / temperature, f32.
+    Inverse,
     /// Cosines and sines of each row, f32.
     Angles,
     /// First row, rows, position of the first, and where the list of pages begins, of each tile.
@@ -76,8 +78,15 @@ impl Batch {
         }
         let (single, tile) = (singles.len(), tiles.len() / 4);
         singles.resize(n, 0);
-        let words = [tokens, &positions, &places, &tables, &singles, &angles, &tiles, &pages].concat();
+        let inverse = vec![1f32.to_bits(); n];
+        let words = [tokens, &positions, &places, &tables, &singles, &inverse, &angles, &tiles, &pages].concat();
         Self { rows: n, singles: single, tiles: tile, words, head_dim }
+    }
+
+    /// Sets [`Part::Inverse`].
+    pub fn temper(&mut self, inverse: impl Iterator<Item = f32>) {
+        let start = self.at(Part::Inverse) as usize / 4;
+        self.words[start..start + self.rows].iter_mut().zip(inverse).for_each(|(to, x)| *to = x.to_bits());
     }
 
     /// Where a part begins in bytes.
@@ -89,9 +98,10 @@ impl Batch {
             Part::Places => 2 * n,
             Part::Tables => 3 * n,
             Part::Singles => 4 * n,
-            Part::Angles => 5 * n,
-            Part::Tiles => 5 * n + n * self.head_dim,
-            Part::Pages => 5 * n + n * self.head_dim + 4 * self.tiles,
+            Part::Inverse => 5 * n,
+            Part::Angles => 6 * n,
+            Part::Tiles => 6 * n + n * self.head_dim,
+            Part::Pages => 6 * n + n * self.head_dim + 4 * self.tiles,
         };
         4 * words as u64
     }

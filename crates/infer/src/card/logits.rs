@@ -1,6 +1,6 @@
 //! Logits, and what is brought of them to the host: all, or the largest of each row where that is enough to draw from.
 
-use super::batch::Batch;
+use super::batch::{Batch, Part};
 use super::pass::{Scratch, int};
 use super::{CardModel, CardPages, LOGIT_ROWS};
 use crate::forward::Span;
@@ -14,6 +14,11 @@ const SEGMENT: usize = 4096;
 /// How a vocabulary is cut.
 fn segments(vocab: usize) -> usize {
     vocab.div_ceil(SEGMENT)
+}
+
+/// What a sampling's logits are multiplied with.
+fn inverse(sampling: &Sampling) -> f32 {
+    if sampling.temperature == 0.0 { 1.0 } else { 1.0 / sampling.temperature }
 }
 
 /// Buffers for the shortlists of as many rows as there are logits of.
@@ -71,30 +76,56 @@ impl CardModel {
         wanted: &[usize],
         samplings: &[&Sampling],
     ) -> Result<Vec<Row>, CardError> {
-        let batch = Batch::new(self, tokens, spans);
+        let mut batch = Batch::new(self, tokens, spans);
+        batch.temper(samplings.iter().map(|sampling| inverse(sampling)));
+        let is_short = |samplings: &[&Sampling]| samplings.iter().any(|sampling| Shortlist::may_serve(sampling));
         self.with_scratch(&batch, wanted.len().min(LOGIT_ROWS), |scratch| {
-            self.blocks(scratch, pages, &batch)?;
             let mut rows = Vec::with_capacity(wanted.len());
+            if self.is_step(&batch, wanted) {
+                let short = is_short(samplings);
+                self.step(scratch, pages, &batch, short)?;
+                self.take(scratch, short, samplings, &mut rows)?;
+                return Ok(rows);
+            }
+            self.blocks(scratch, pages, &batch)?;
             for (wanted, samplings) in wanted.chunks(LOGIT_ROWS).zip(samplings.chunks(LOGIT_ROWS)) {
                 self.head_of(scratch, wanted)?;
-                let short = match samplings.iter().any(|sampling| Shortlist::may_serve(sampling)) {
-                    true => self.shortlists(scratch, samplings)?,
-                    false => vec![None; samplings.len()],
-                };
-                for (i, (short, sampling)) in short.into_iter().zip(samplings).enumerate() {
-                    let enough = |short: &Shortlist| Shortlist::may_serve(sampling) && short.serves(sampling);
-                    rows.push(match short.filter(enough) {
-                        Some(short) => Row::Short(short),
-                        None => {
-                            let mut logits = vec![0.0; self.sizes.vocab];
-                            scratch.logits.read_part(4 * i * self.sizes.vocab, &mut logits)?;
-                            Row::Whole(logits)
-                        }
-                    });
+                let short = is_short(samplings);
+                if short {
+                    let inverse: Vec<f32> = samplings.iter().map(|sampling| inverse(sampling)).collect();
+                    scratch.short.inverse.overwrite_at(0, &inverse)?;
+                    self.shorten(scratch, samplings.len(), (&scratch.short.inverse).into())?;
                 }
+                self.take(scratch, short, samplings, &mut rows)?;
             }
             Ok(rows)
         })
+    }
+
+    /// Brings of `scratch.logits` to the host what the samplings need.
+    fn take(
+        &self,
+        scratch: &Scratch,
+        short: bool,
+        samplings: &[&Sampling],
+        rows: &mut Vec<Row>,
+    ) -> Result<(), CardError> {
+        let short = match short {
+            true => self.shortlists(scratch, samplings)?,
+            false => vec![None; samplings.len()],
+        };
+        for (i, (short, sampling)) in short.into_iter().zip(samplings).enumerate() {
+            let enough = |short: &Shortlist| Shortlist::may_serve(sampling) && short.serves(sampling);
+            rows.push(match short.filter(enough) {
+                Some(short) => Row::Short(short),
+                None => {
+                    let mut logits = vec![0.0; self.sizes.vocab];
+                    scratch.logits.read_part(4 * i * self.sizes.vocab, &mut logits)?;
+                    Row::Whole(logits)
+                }
+            });
+        }
+        Ok(())
     }
 
     /// Tells the card of a batch and computes all blocks.
@@ -116,18 +147,14 @@ impl CardModel {
         self.head(scratch, wanted.len(), Some(&scratch.wanted))
     }
 
-    /// The largest of each row of `scratch.logits`; `None` for a row with numbers that are not finite.
-    fn shortlists(
-        &self,
-        scratch: &Scratch,
-        samplings: &[&Sampling],
-    ) -> Result<Vec<Option<Shortlist>>, CardError> {
-        let (n, segments, s) = (samplings.len(), segments(self.sizes.vocab), &scratch.short);
-        let inverse = |sampling: &&Sampling| match sampling.temperature {
-            0.0 => 1.0,
-            temperature => 1.0 / temperature,
-        };
-        s.inverse.overwrite_at(0, &samplings.iter().map(inverse).collect::<Vec<f32>>())?;
+    /// Where a batch has its temperatures.
+    pub(super) fn inverse_of(scratch: &Scratch, batch: &Batch) -> Arg {
+        (scratch.words.address() + batch.at(Part::Inverse)).into()
+    }
+
+    /// Looks for the largest of the first `n` rows of `scratch.logits`, and sums them up with these temperatures.
+    pub(super) fn shorten(&self, scratch: &Scratch, n: usize, inverse: Arg) -> Result<(), CardError> {
+        let (segments, s) = (segments(self.sizes.vocab), &scratch.short);
         let (values, ids) = (s.found.address(), s.found.address() + 4 * (n * SHORT) as u64);
         let sums = ids + 4 * (n * SHORT) as u64;
         let none = Arg::from(0u64);
@@ -136,14 +163,24 @@ impl CardModel {
             _ => [(&s.values).into(), (&s.ids).into()],
         };
         let sizes = [self.sizes.vocab, SEGMENT, SHORT].map(int);
-        let arguments = [(&scratch.logits).into(), none, (&s.inverse).into(), first, second, sums.into()];
+        let arguments = [(&scratch.logits).into(), none, inverse, first, second, sums.into()];
         self.launch("shortlist", (segments, n), &[&arguments[..], &sizes].concat())?;
         if segments > 1 {
             let count = segments * SHORT;
             let arguments = [first, second, none, values.into(), ids.into(), none];
             self.launch("shortlist", (1, n), &[&arguments[..], &[count, count, SHORT].map(int)].concat())?;
         }
-        let found = s.found.fetch(0, 4 * n * (2 * SHORT + 3 * segments))?.wait()?;
+        Ok(())
+    }
+
+    /// What [`CardModel::shorten`] found; `None` for a row with numbers that are not finite.
+    fn shortlists(
+        &self,
+        scratch: &Scratch,
+        samplings: &[&Sampling],
+    ) -> Result<Vec<Option<Shortlist>>, CardError> {
+        let (n, segments) = (samplings.len(), segments(self.sizes.vocab));
+        let found = scratch.short.found.fetch(0, 4 * n * (2 * SHORT + 3 * segments))?.wait()?;
         let words: Vec<u32> = found.as_chunks().0.iter().map(|bytes| u32::from_ne_bytes(*bytes)).collect();
         let (values, rest) = words.split_at(n * SHORT);
         let (ids, sums) = rest.split_at(n * SHORT);

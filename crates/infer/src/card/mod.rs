@@ -6,10 +6,14 @@
 //! in `tensor/src/cuda/kernels`: `few_rows.cu` for products of up to 8 rows, `paged*.cu` for everything that has to do with
 //! pages; products of more rows are cuBLASLt's.
 //!
+//! A step in which every row is answered is captured in a CUDA graph when it comes for the second time (`decode`). What is drawn
+//! from is mostly the few largest logits of each row (`logits`); the whole row comes to the host where they do not suffice.
+//!
 //! The same steps give the same bits. Unlike on the processor, other company in a batch may change the last bits of a row:
 //! cuBLASLt chooses its order of sums by the number of rows.
 
 mod batch;
+mod decode;
 mod logits;
 mod memory;
 mod pass;
@@ -85,6 +89,12 @@ impl CardModel {
         CardPages { capacity, pool: None, copies: Vec::new() }
     }
 
+    /// Steps that are kept as CUDA graphs.
+    pub(crate) fn graphs(&self) -> usize {
+        let place = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
+        place.as_ref().map_or(0, |scratch| scratch.steps.captured())
+    }
+
     /// What is used of the card's memory.
     pub(crate) fn usage(&self) -> CardUsage {
         self.card.usage()
@@ -127,7 +137,7 @@ impl CardModel {
         &self,
         batch: &Batch,
         logit_rows: usize,
-        work: impl FnOnce(&Scratch) -> Result<T, CardError>,
+        work: impl FnOnce(&mut Scratch) -> Result<T, CardError>,
     ) -> Result<T, CardError> {
         // What a panic leaves behind is overwritten by the next pass.
         let mut place = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,6 +1,7 @@
 //! The forward pass: which kernels run, in which grids, on which buffers. Nothing waits for the card.
 
 use super::batch::{Batch, Part};
+use super::decode::Steps;
 use super::logits::ShortScratch;
 use super::{CardLayer, CardModel};
 use crate::weights::Sizes;
@@ -45,6 +46,8 @@ pub(super) struct Scratch {
     /// f32 [logit_rows, vocab]
     pub logits: CardBuffer,
     pub short: ShortScratch,
+    /// Graphs with the addresses of these buffers.
+    pub steps: Steps,
     /// Parts of a past that `paged_decode` puts together, and how many of them are done: always 0 between two kernels.
     partial: CardBuffer,
     counters: CardBuffer,
@@ -95,6 +98,7 @@ impl Scratch {
             gated: gated?,
             logits: CardBuffer::stale(card, 4 * logit_rows * s.vocab)?,
             short: ShortScratch::new(model, logit_rows)?,
+            steps: Steps::default(),
             partial: CardBuffer::stale(card, 4 * parts * SHARING * (s.head_dim + 2))?,
             counters: CardBuffer::zeroed(card, 4 * parts)?,
         })

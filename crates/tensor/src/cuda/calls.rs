@@ -59,6 +59,7 @@ functions! {
     retain_context = c"cuDevicePrimaryCtxRetain"(*mut Handle, c_int);
     set_context = c"cuCtxSetCurrent"(Handle);
     stream_create = c"cuStreamCreate"(*mut Handle, c_uint);
+    stream_destroy = c"cuStreamDestroy_v2"(Handle);
     stream_synchronize = c"cuStreamSynchronize"(Handle);
     alloc = c"cuMemAlloc_v2"(*mut Address, usize);
     free = c"cuMemFree_v2"(Address);
@@ -80,6 +81,14 @@ functions! {
     launch = c"cuLaunchKernel"(
         Handle, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, Handle, *mut *mut c_void, *mut *mut c_void
     );
+    capture_begin = c"cuStreamBeginCapture_v2"(Handle, c_uint);
+    capture_end = c"cuStreamEndCapture"(Handle, *mut Handle);
+    graph_nodes = c"cuGraphGetNodes"(Handle, *mut Handle, *mut usize);
+    // Of CUDA 11.4 and later. `cuGraphInstantiate` has other arguments in the headers before and after CUDA 12.
+    graph_instantiate = c"cuGraphInstantiateWithFlags"(*mut Handle, Handle, u64);
+    graph_launch = c"cuGraphLaunch"(Handle, Handle);
+    graph_destroy = c"cuGraphDestroy"(Handle);
+    graph_exec_destroy = c"cuGraphExecDestroy"(Handle);
     error_name = c"cuGetErrorName"(Status, *mut *const c_char);
     error_string = c"cuGetErrorString"(Status, *mut *const c_char);
 }

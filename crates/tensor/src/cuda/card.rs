@@ -5,23 +5,16 @@
 
 use super::arena::{Arena, CardUsage};
 use super::calls::{Address, DriverCalls, Handle, Status};
+use super::launch::Kernels;
 use super::products::Products;
 use super::staging::{Block, Download, Staging};
 use super::{CardError, DType, Kind, Library, compile};
 use std::cell::Cell;
-use std::collections::HashMap;
-use std::ffi::{CStr, CString, c_char, c_void};
+use std::ffi::{CStr, c_char, c_void};
 use std::path::{Path, PathBuf};
 use std::ptr;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-
-/// Threads of a block, in nearly every kernel; `THREADS` in `kernels/common.cuh`.
-pub const THREADS: usize = 256;
-
-/// From `cuda.h`: CUfunction_attribute, bytes of shared memory that a launch may ask for.
-const MAX_DYNAMIC_SHARED: i32 = 8;
-/// What it is at first, on every card.
-const COMMON_SHARED: usize = 48 << 10;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// From `cuda.h`: CUdevice_attribute.
 const MULTIPROCESSOR_COUNT: i32 = 16;
@@ -32,22 +25,23 @@ const NON_BLOCKING: u32 = 1;
 
 /// A card in use. Cheap to clone; the last one gives its memory back.
 #[derive(Clone)]
-pub struct Card(Arc<Inner>);
+pub struct Card(pub(super) Arc<Inner>);
 
-struct Inner {
-    calls: DriverCalls,
-    nvrtc: Library,
+pub(super) struct Inner {
+    pub calls: DriverCalls,
+    pub nvrtc: Library,
     context: Handle,
-    stream: Handle,
+    pub stream: Handle,
     name: String,
-    architecture: String,
+    pub architecture: String,
     processors: usize,
-    cache: Option<PathBuf>,
-    arena: Mutex<Arena>,
+    pub cache: Option<PathBuf>,
+    pub arena: Mutex<Arena>,
     staging: Mutex<Staging>,
-    modules: [OnceLock<Module>; 2],
-    compiling: Mutex<()>,
+    pub kernels: Kernels,
     products: Mutex<Products>,
+    /// Whether the stream captures what it is asked for (`graph`).
+    pub capturing: AtomicBool,
 }
 
 // SAFETY: the driver's handles may be used from any thread that has set the context, which every method does; what
@@ -56,89 +50,12 @@ unsafe impl Send for Inner {}
 // SAFETY: as above.
 unsafe impl Sync for Inner {}
 
-/// Kernels whose activations are of one type.
-struct Module {
-    module: Handle,
-    functions: Mutex<HashMap<&'static str, Function>>,
-}
-
-/// A kernel, and the bytes of shared memory that it may be launched with.
-#[derive(Clone, Copy)]
-struct Function {
-    handle: Handle,
-    shared: usize,
-}
-
-/// The blocks that a kernel runs in.
-#[derive(Clone, Copy)]
-pub struct Grid {
-    /// Along x and y.
-    pub blocks: (usize, usize),
-    /// Threads of a block.
-    pub threads: usize,
-    /// Bytes of shared memory of a block besides what the kernel declares.
-    pub shared: usize,
-}
-
-/// Blocks of [`THREADS`] threads.
-impl From<(usize, usize)> for Grid {
-    fn from(blocks: (usize, usize)) -> Self {
-        Self { blocks, threads: THREADS, shared: 0 }
-    }
-}
-
-/// An argument of a kernel, as the eight bytes that the driver copies from.
-#[derive(Clone, Copy)]
-pub struct Arg(u64);
-
-impl From<u64> for Arg {
-    fn from(value: u64) -> Self {
-        Arg(value)
-    }
-}
-
-impl From<usize> for Arg {
-    fn from(value: usize) -> Self {
-        Arg(value as u64)
-    }
-}
-
-impl From<i32> for Arg {
-    fn from(value: i32) -> Self {
-        Arg(u64::from(value as u32))
-    }
-}
-
-impl From<u32> for Arg {
-    fn from(value: u32) -> Self {
-        Arg(u64::from(value))
-    }
-}
-
-impl From<f64> for Arg {
-    fn from(value: f64) -> Self {
-        Arg(value.to_bits())
-    }
-}
-
-impl From<f32> for Arg {
-    fn from(value: f32) -> Self {
-        Arg(u64::from(value.to_bits()))
-    }
-}
-
-impl From<&super::CardBuffer> for Arg {
-    fn from(buffer: &super::CardBuffer) -> Self {
-        Arg(buffer.address())
-    }
-}
-
 thread_local! {
     /// The context that this thread has set.
     static CURRENT: Cell<Handle> = const { Cell::new(ptr::null_mut()) };
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // What is locked is consistent between statements, so a panic elsewhere does not spoil it.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -218,9 +135,9 @@ impl Card {
             cache: cache.map(Path::to_path_buf),
             arena: Mutex::default(),
             staging: Mutex::default(),
-            modules: [const { OnceLock::new() }; 2],
-            compiling: Mutex::default(),
+            kernels: Kernels::default(),
             products: Mutex::new(Products::new(&cublas)?),
+            capturing: AtomicBool::new(false),
             calls,
         })))
     }
@@ -278,17 +195,26 @@ impl Card {
 
     /// Waits until everything asked for is done. An error may belong to anything asked for before.
     pub fn synchronize(&self) -> Result<(), CardError> {
+        self.not_captured("waiting for the card")?;
         self.enter()?;
         driver!(self.0.calls, stream_synchronize(self.0.stream))
     }
 
     /// Makes its context that of this thread.
-    fn enter(&self) -> Result<(), CardError> {
+    pub(super) fn enter(&self) -> Result<(), CardError> {
         if CURRENT.get() != self.0.context {
             driver!(self.0.calls, set_context(self.0.context))?;
             CURRENT.set(self.0.context);
         }
         Ok(())
+    }
+
+    /// An error if the stream captures: `what` cannot be part of a graph.
+    pub(super) fn not_captured(&self, what: &'static str) -> Result<(), CardError> {
+        match self.0.capturing.load(Ordering::Relaxed) {
+            true => Err(CardError::NotInGraph(what)),
+            false => Ok(()),
+        }
     }
 
     /// Memory for `bytes`.
@@ -328,11 +254,14 @@ impl Card {
         if from.is_empty() {
             return Ok(());
         }
+        // The memory it is copied from serves other uploads afterwards.
+        self.not_captured("an upload")?;
         self.enter()?;
         lock(&self.0.staging).upload(&self.0.calls, self.0.stream, from, to)
     }
 
     pub(super) fn download(&self, from: Address, into: &mut [u8]) -> Result<(), CardError> {
+        self.not_captured("a download")?;
         self.enter()?;
         if !into.is_empty() {
             let to = into.as_mut_ptr().cast::<c_void>();
@@ -343,6 +272,7 @@ impl Card {
 
     /// Asks for `bytes` to be brought to the host, which goes on.
     pub(super) fn download_later(&self, from: Address, bytes: usize) -> Result<Download, CardError> {
+        self.not_captured("a download")?;
         self.enter()?;
         let block = lock(&self.0.staging).download(&self.0.calls, self.0.stream, from, bytes)?;
         Ok(Download::new(self, block, bytes))
@@ -357,80 +287,6 @@ impl Card {
     /// Takes a block of staging memory back.
     pub(super) fn give_block(&self, block: Block) {
         lock(&self.0.staging).give(block);
-    }
-
-    /// Asks for a kernel of the module for these activations to run in the blocks of a grid. Nothing happens if there are
-    /// none. The kernels are those of `kernels/`; the caller answers for the arguments being those of the kernel, in number,
-    /// order and type: a wrong one gives wrong numbers or a card that refuses further work, and no memory of the host is
-    /// touched.
-    pub fn launch(
-        &self,
-        activations: DType,
-        kernel: &'static str,
-        grid: impl Into<Grid>,
-        arguments: &[Arg],
-    ) -> Result<(), CardError> {
-        let Grid { blocks: (x, y), threads, shared } = grid.into();
-        if x == 0 || y == 0 {
-            return Ok(());
-        }
-        self.enter()?;
-        let function = self.function(activations, kernel, shared)?;
-        let mut values: Vec<u64> = arguments.iter().map(|argument| argument.0).collect();
-        let mut pointers: Vec<*mut c_void> =
-            values.iter_mut().map(|value| ptr::from_mut(value).cast()).collect();
-        let [x, y, threads, shared] = [x, y, threads, shared].map(|size| size as u32);
-        let (stream, pointers) = (self.0.stream, pointers.as_mut_ptr());
-        driver!(
-            self.0.calls,
-            launch(function, x, y, 1, threads, 1, 1, shared, stream, pointers, ptr::null_mut())
-        )
-    }
-
-    /// A kernel that may be launched with so many bytes of shared memory.
-    fn function(&self, activations: DType, kernel: &'static str, shared: usize) -> Result<Handle, CardError> {
-        let module = self.module(activations)?;
-        let mut functions = lock(&module.functions);
-        let mut function = match functions.get(kernel) {
-            Some(function) if shared <= function.shared => return Ok(function.handle),
-            Some(function) => *function,
-            None => {
-                let mut handle: Handle = ptr::null_mut();
-                let name = CString::new(kernel).expect("names of kernels are ASCII");
-                driver!(self.0.calls, module_function(&mut handle, module.module, name.as_ptr()))
-                    .map_err(|_| CardError::Kernel(kernel.into()))?;
-                Function { handle, shared: COMMON_SHARED }
-            }
-        };
-        if shared > function.shared {
-            driver!(self.0.calls, function_set(function.handle, MAX_DYNAMIC_SHARED, shared as i32))?;
-            function.shared = shared;
-        }
-        functions.insert(kernel, function);
-        Ok(function.handle)
-    }
-
-    /// The kernels, compiled and loaded when first needed.
-    fn module(&self, activations: DType) -> Result<&Module, CardError> {
-        let place = &self.0.modules[activations as usize];
-        let _one_at_a_time = lock(&self.0.compiling);
-        if let Some(module) = place.get() {
-            return Ok(module);
-        }
-        let make = |cache| compile::module(&self.0.nvrtc, &self.0.architecture, activations, cache);
-        let mut module: Handle = ptr::null_mut();
-        let mut load = |code: &[u8]| driver!(self.0.calls, module_load(&mut module, code.as_ptr().cast()));
-        let cache = self.0.cache.as_deref();
-        let code = make(cache)?;
-        match (load(&code.bytes), code.cached) {
-            // What is in the cache may be damaged.
-            (Err(_), Some(file)) => {
-                let _ = std::fs::remove_file(file);
-                load(&make(cache)?.bytes)?;
-            }
-            (result, _) => result?,
-        }
-        Ok(place.get_or_init(|| Module { module, functions: Mutex::default() }))
     }
 
     /// Asks for a matrix product. Addresses and sizes are the caller's promise, as for [`Card::launch`].
@@ -455,6 +311,7 @@ impl Drop for Inner {
                 let _ = driver!(self.calls, free(chunk));
             }
             lock(&self.staging).free(&self.calls);
+            let _ = driver!(self.calls, stream_destroy(self.stream));
         }
     }
 }

@@ -34,6 +34,11 @@ impl From<CardError> for DeviceError {
 }
 
 impl Device {
+    /// Whether it is the processor.
+    pub fn is_cpu(&self) -> bool {
+        *self == Device::Cpu
+    }
+
     /// Opens the card; `None` for the processor.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 // A card made of the processor, for tests: the functions of NVIDIA's driver, NVRTC and cuBLASLt that Herd calls. The
-// card's memory is the host's, the stream runs everything at once, a kernel is the very source that a card would run,
-// compiled here by g++. So arguments, grids, offsets, lifetimes and formulas are those of a card.
+// card's memory is the host's, a stream runs everything at once (unless it captures a graph: streams.h), a kernel is the
+// very source that a card would run, compiled here by g++. So arguments, grids, offsets, lifetimes and formulas are those
+// of a card.
 //
 // What it cannot show: that the code made for a card is right and fast, that cuBLASLt accepts the layouts and computes
 // what it is asked to, and errors of order that only a stream that runs later can show.
@@ -13,8 +14,10 @@
 #include <map>
 #include <mutex>
 #include <string>
+#include <tuple>
 #include <utility>
 
+#include "streams.h"
 #include "warps.h"
 
 #define KERNELS \
@@ -28,12 +31,15 @@
     K(paged_decode_64), K(paged_decode_128), K(paged_mma_64), K(paged_mma_128)
 
 struct Kernel {
-    std::function<void(void**)> run;
+    // A thread's work, with copies of these arguments.
+    std::function<std::function<void()>(void**)> bind;
     size_t most_shared = threads::COMMON_SHARED;
 };
 template <typename... A> static Kernel kernel(void (*f)(A...)) {
     return {[f](void** arguments) {
-        [&]<size_t... I>(std::index_sequence<I...>) { f(*(A*)arguments[I]...); }(std::index_sequence_for<A...>());
+        return [&]<size_t... I>(std::index_sequence<I...>) -> std::function<void()> {
+            return [f, values = std::tuple<A...>(*(A*)arguments[I]...)] { std::apply(f, values); };
+        }(std::index_sequence_for<A...>());
     }};
 }
 #define K(name) {#name, kernel(name)}
@@ -50,9 +56,6 @@ namespace of_bf16 {
 static std::map<std::string, Kernel> table = {KERNELS, TENSOR_CORES};
 }  // namespace of_bf16
 
-static std::recursive_mutex one_at_a_time;
-#define LOCK std::lock_guard<std::recursive_mutex> guard(one_at_a_time)
-
 // The driver.
 
 static std::map<uintptr_t, size_t> memory;
@@ -65,7 +68,8 @@ static bool inside(uint64_t address, size_t bytes) {
     auto [start, size] = *std::prev(after);
     return address - start <= size && bytes <= size - (address - start);
 }
-enum { INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NOT_FOUND = 500, ILLEGAL_ADDRESS = 700 };
+using streams::ask;
+using streams::unsafe_call;
 
 extern "C" {
 int cuInit(unsigned) { return 0; }
@@ -79,10 +83,9 @@ int cuDeviceGetAttribute(int* value, int which, int) {
 }
 int cuDevicePrimaryCtxRetain(void** context, int) { return *context = (void*)1, 0; }
 int cuCtxSetCurrent(void* context) { return context == (void*)1 ? 0 : INVALID_VALUE; }
-int cuStreamCreate(void** stream, unsigned) { return *stream = (void*)2, 0; }
-int cuStreamSynchronize(void* stream) { return stream == (void*)2 ? 0 : INVALID_VALUE; }
 int cuMemAlloc_v2(uint64_t* address, size_t bytes) {
     LOCK;
+    if (int error = unsafe_call()) return error;
     if (bytes == 0) return INVALID_VALUE;
     if (taken + bytes > LIMIT) return OUT_OF_MEMORY;
     void* block = std::aligned_alloc(512, (bytes + 511) / 512 * 512);
@@ -96,38 +99,40 @@ int cuMemGetInfo_v2(size_t* free, size_t* all) {
 }
 int cuMemFree_v2(uint64_t address) {
     LOCK;
+    if (int error = unsafe_call()) return error;
     if (!memory.count(address)) return INVALID_VALUE;
     taken -= memory[address], memory.erase(address);
     return std::free((void*)address), 0;
 }
-int cuMemHostAlloc(void** block, size_t bytes, unsigned) { return *block = std::malloc(bytes), 0; }
+int cuMemHostAlloc(void** block, size_t bytes, unsigned) {
+    LOCK;
+    if (int error = unsafe_call()) return error;
+    return *block = std::malloc(bytes), 0;
+}
 int cuMemFreeHost(void* block) { return std::free(block), 0; }
-int cuMemcpyHtoDAsync_v2(uint64_t to, const void* from, size_t bytes, void*) {
+int cuMemcpyHtoDAsync_v2(uint64_t to, const void* from, size_t bytes, void* stream) {
     LOCK;
     if (!inside(to, bytes)) return INVALID_VALUE;
-    return std::memcpy((void*)to, from, bytes), 0;
+    return ask(stream, [=] { std::memcpy((void*)to, from, bytes); });
 }
-int cuMemcpyDtoHAsync_v2(void* to, uint64_t from, size_t bytes, void*) {
+int cuMemcpyDtoHAsync_v2(void* to, uint64_t from, size_t bytes, void* stream) {
     LOCK;
     if (!inside(from, bytes)) return INVALID_VALUE;
-    return std::memcpy(to, (void*)from, bytes), 0;
+    return ask(stream, [=] { std::memcpy(to, (void*)from, bytes); });
 }
-int cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t bytes, void*) {
+int cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t bytes, void* stream) {
     LOCK;
     if (!inside(from, bytes) || !inside(to, bytes)) return INVALID_VALUE;
-    return std::memmove((void*)to, (void*)from, bytes), 0;
+    return ask(stream, [=] { std::memmove((void*)to, (void*)from, bytes); });
 }
-int cuMemsetD8Async(uint64_t to, unsigned char value, size_t bytes, void*) {
+int cuMemsetD8Async(uint64_t to, unsigned char value, size_t bytes, void* stream) {
     LOCK;
     if (!inside(to, bytes)) return INVALID_VALUE;
-    return std::memset((void*)to, value, bytes), 0;
+    return ask(stream, [=] { std::memset((void*)to, value, bytes); });
 }
-int cuEventCreate(void** event, unsigned) { return *event = (void*)3, 0; }
-int cuEventRecord(void*, void*) { return 0; }
-int cuEventQuery(void*) { return 0; }
-int cuEventSynchronize(void*) { return 0; }
-int cuEventDestroy_v2(void*) { return 0; }
 int cuModuleLoadData(void** module, const void* image) {
+    LOCK;
+    if (int error = unsafe_call()) return error;
     // The "machine code" is the source, whose first line says what activations are.
     const bool f32 = !std::strncmp((const char*)image, "#define ACT_F32\n", 16);
     const bool bf16 = !std::strncmp((const char*)image, "#define ACT_BF16\n", 17);
@@ -151,12 +156,19 @@ int cuLaunchKernel(void* function, unsigned x, unsigned y, unsigned z, unsigned 
     const Kernel& kernel = *(const Kernel*)function;
     if (!x || !y || y > 65535 || z != 1 || !threads || threads % threads::WARP || threads > threads::MOST || ty != 1 || tz != 1)
         return INVALID_VALUE;
-    if (stream != (void*)2 || extra || shared > kernel.most_shared) return INVALID_VALUE;
-    return threads::grid({x, y}, threads, shared, [&] { kernel.run(arguments); }), 0;
+    if (extra || shared > kernel.most_shared) return INVALID_VALUE;
+    return ask(stream, [=, run = kernel.bind(arguments)] { threads::grid({x, y}, threads, shared, run); });
 }
-int cuGetErrorName(int code, const char** text) {
-    return *text = code == OUT_OF_MEMORY ? "CUDA_ERROR_OUT_OF_MEMORY" : "CUDA_ERROR", 0;
+static const char* name_of(int code) {
+    switch (code) {
+        case OUT_OF_MEMORY: return "CUDA_ERROR_OUT_OF_MEMORY";
+        case CAPTURE_UNSUPPORTED: return "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED";
+        case CAPTURE_INVALIDATED: return "CUDA_ERROR_STREAM_CAPTURE_INVALIDATED";
+        case CAPTURED_EVENT: return "CUDA_ERROR_CAPTURED_EVENT";
+        default: return "CUDA_ERROR";
+    }
 }
+int cuGetErrorName(int code, const char** text) { return *text = name_of(code), 0; }
 int cuGetErrorString(int code, const char** text) {
     return *text = code == OUT_OF_MEMORY ? "out of memory" : "the fake card refuses", 0;
 }
@@ -217,17 +229,8 @@ static float number(const void* base, const Layout& l, size_t row, size_t column
     const size_t at = column * l.stride + row;
     return l.type == F32 ? ((const float*)base)[at] : of_bf16::load(((const unsigned short*)base)[at]);
 }
-int cublasLtMatmul(void*, void* desc_, const float* alpha, const void* a, void* a_, const void* b, void* b_,
-                   const float* beta, const void* c, void*, void* d, void* d_, const uint64_t* algorithm, void* workspace,
-                   size_t workspace_size, void*) {
-    LOCK;
-    const Desc& desc = *(Desc*)desc_;
-    const Layout &la = *(Layout*)a_, &lb = *(Layout*)b_, &ld = *(Layout*)d_;
-    auto whole = [](const void* base, const Layout& l) {
-        return inside((uintptr_t)base, ((l.columns - 1) * l.stride + l.rows) * (l.type == F32 ? 4 : 2));
-    };
-    if (algorithm[0] != MAGIC || !whole(c, ld) || !whole(a, la) || !whole(b, lb) || !whole(d, ld)) return 7;
-    if (!inside((uintptr_t)workspace, workspace_size)) return 7;
+static void multiply(const Desc& desc, float alpha, const void* a, const Layout& la, const void* b, const Layout& lb, float beta,
+                     const void* c, void* d, const Layout& ld) {
     const size_t depth = desc.operation[0] ? la.rows : la.columns;
     // Operands in order of the sum, so that the compiler can make it quick.
     std::vector<float> x(ld.rows * depth), y(ld.columns * depth);
@@ -243,12 +246,24 @@ int cublasLtMatmul(void*, void* desc_, const float* alpha, const void* a, void* 
             const float *p = &x[i * depth], *q = &y[j * depth];
             for (size_t k = 0; k < depth; k++) sum += (double)p[k] * q[k];
             const size_t at = j * ld.stride + i;
-            sum *= *alpha;
+            sum *= alpha;
             // As the real one: what beta 0 stands before is not read.
-            if (*beta != 0) sum += *beta * number(c, ld, i, j);
+            if (beta != 0) sum += beta * number(c, ld, i, j);
             if (ld.type == F32) ((float*)d)[at] = (float)sum;
             else ((unsigned short*)d)[at] = of_bf16::to_bf16((float)sum);
         }
-    return 0;
+}
+int cublasLtMatmul(void*, void* desc_, const float* alpha, const void* a, void* a_, const void* b, void* b_,
+                   const float* beta, const void* c, void*, void* d, void* d_, const uint64_t* algorithm, void* workspace,
+                   size_t workspace_size, void* stream) {
+    LOCK;
+    const Desc& desc = *(Desc*)desc_;
+    const Layout &la = *(Layout*)a_, &lb = *(Layout*)b_, &ld = *(Layout*)d_;
+    auto whole = [](const void* base, const Layout& l) {
+        return inside((uintptr_t)base, ((l.columns - 1) * l.stride + l.rows) * (l.type == F32 ? 4 : 2));
+    };
+    if (algorithm[0] != MAGIC || !whole(c, ld) || !whole(a, la) || !whole(b, lb) || !whole(d, ld)) return 7;
+    if (!inside((uintptr_t)workspace, workspace_size)) return 7;
+    return ask(stream, [=, alpha = *alpha, beta = *beta] { multiply(desc, alpha, a, la, b, lb, beta, c, d, ld); });
 }
 }

@@ -68,7 +68,14 @@ __device__ inline Words load_words(const void* at) {
                  : "=r"(x.w[0]), "=r"(x.w[1]), "=r"(x.w[2]), "=r"(x.w[3]) : "l"(at));
     return x;
 }
+// What another block has written in this kernel: not from the first cache, which may hold what was there before.
+__device__ inline float load_fresh(const float* at) {
+    float x;
+    asm volatile("ld.global.cg.f32 %0, [%1];" : "=f"(x) : "l"(at) : "memory");
+    return x;
+}
 #else
+inline float load_fresh(const float* at) { return *at; }
 inline Words load_once(const void* at) { return warps::load_16<Words>(at); }
 inline Words load_words(const void* at) { return warps::load_16<Words>(at); }
 #endif

@@ -21,9 +21,16 @@ struct FewInput {
     int n, k;
 };
 
-// The rows of the stream times norm into shared memory, in the type of activations: [n, k].
-__device__ inline void few_stage(act* rows, const FewInput& in) {
-    const int EACH = 16 / sizeof(act);
+// The rows of the stream times norm into shared memory, in the type of activations: [n, k]; and the sums of their squares, a
+// part for each warp. For the whole block.
+__device__ inline void few_stage(act* rows, float (*sums)[FEW], const FewInput& in) {
+    const int EACH = 16 / sizeof(act), own = threadIdx.x % FEW;
+    float sum = 0.f;
+#pragma unroll 4
+    for (int i = threadIdx.x / FEW; i < in.k / 16; i += 32 * FEW_WARPS / FEW)
+        sum += own < in.n ? in.squares[i * FEW + own] : 0.f;
+    for (int mask = FEW; mask < 32; mask *= 2) sum += shuffle_xor(sum, mask);
+    if (threadIdx.x % 32 < FEW) sums[threadIdx.x / 32][own] = sum;
     for (int i = threadIdx.x * EACH; i < in.n * in.k; i += 32 * FEW_WARPS * EACH) {
         const float *x = in.stream + i, *w = in.norm + i % in.k;
         Words v[EACH / 4], f[EACH / 4], result;
@@ -39,13 +46,15 @@ __device__ inline void few_stage(act* rows, const FewInput& in) {
 #endif
         *(Words*)(rows + i) = result;
     }
+    __syncthreads();
 }
 
 // Sums c of 16 rows of the matrix: this lane's are w0 and w1, null beyond the matrix. The weights of a turn are asked for before
-// anything is waited for. `staged` is room in shared memory for the rows of the stream.
+// anything is waited for. `staged` and `squares` are room in shared memory for what few_stage makes.
 #ifdef ACT_F32
 template <bool STREAM>
-__device__ inline void few_sums(float* c, const act* w0, const act* w1, const FewInput& in, act* staged) {
+__device__ inline void few_sums(float* c, const act* w0, const act* w1, const FewInput& in, act* staged,
+                                float (*squares)[FEW]) {
     const int UNROLL = 4, STEP = 16 * FEW_WARPS, t = threadIdx.x % 4, k = in.k;
     const Words zero = {};
     float s[2][FEW] = {};
@@ -59,7 +68,7 @@ __device__ inline void few_sums(float* c, const act* w0, const act* w1, const Fe
             a[0][u] = at < k && w0 ? load_once(w0 + at) : zero;
             a[1][u] = at < k && w1 ? load_once(w1 + at) : zero;
         }
-        if (!ready) few_stage(staged, in), __syncthreads(), ready = true;
+        if (!ready) few_stage(staged, squares, in), ready = true;
 #pragma unroll
         for (int u = 0; u < UNROLL; u++) {
             const int at = base + u * STEP + 4 * t;
@@ -89,7 +98,8 @@ __device__ inline void few_sums(float* c, const act* w0, const act* w1, const Fe
 }
 #else
 template <bool STREAM>
-__device__ inline void few_sums(float* c, const act* w0, const act* w1, const FewInput& in, act* staged) {
+__device__ inline void few_sums(float* c, const act* w0, const act* w1, const FewInput& in, act* staged,
+                                float (*squares)[FEW]) {
     const int UNROLL = 8, STEP = 32 * FEW_WARPS, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4, k = in.k;
     const Words zero = {};
     const act* row = (STREAM ? staged : in.x) + (size_t)g * k;
@@ -103,7 +113,7 @@ __device__ inline void few_sums(float* c, const act* w0, const act* w1, const Fe
             a[0][u] = at < k && w0 ? load_once(w0 + at) : zero;
             a[1][u] = at < k && w1 ? load_once(w1 + at) : zero;
         }
-        if (!ready) few_stage(staged, in), __syncthreads(), ready = true;
+        if (!ready) few_stage(staged, squares, in), ready = true;
 #pragma unroll
         for (int u = 0; u < UNROLL; u++) {
             const int at = base + u * STEP + 8 * t;
@@ -129,24 +139,10 @@ template <typename End>
 __device__ inline void few_rows(const act* w0, const act* w1, const FewInput& in, float* squares, const End& end) {
     __shared__ float sums[FEW_WARPS][32][4], of_stream[FEW_WARPS][FEW];
     DYNAMIC_SHARED(staged);
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, own = threadIdx.x % FEW, groups = in.k / 16;
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     float c[4] = {};
-    if (in.stream) {
-        // The first parts of the squares come with the weights.
-        const int EACH = 8, every = 32 * FEW_WARPS / FEW;
-        float part[EACH], sum = 0.f;
-        auto square = [&](int i) { return i < groups && own < in.n ? in.squares[i * FEW + own] : 0.f; };
-#pragma unroll
-        for (int i = 0; i < EACH; i++) part[i] = square(threadIdx.x / FEW + i * every);
-        few_sums<true>(c, w0, w1, in, (act*)staged);
-#pragma unroll
-        for (int i = 0; i < EACH; i++) sum += part[i];
-        for (int i = threadIdx.x / FEW + EACH * every; i < groups; i += every) sum += square(i);
-        for (int mask = FEW; mask < 32; mask *= 2) sum += shuffle_xor(sum, mask);
-        if (lane < FEW) of_stream[warp][lane] = sum;
-    } else {
-        few_sums<false>(c, w0, w1, in, nullptr);
-    }
+    if (in.stream) few_sums<true>(c, w0, w1, in, (act*)staged, of_stream);
+    else few_sums<false>(c, w0, w1, in, nullptr, nullptr);
 #pragma unroll
     for (int e = 0; e < 4; e++) sums[warp][lane][e] = c[e];
     __syncthreads();

@@ -15,18 +15,19 @@ __device__ inline void unpack_words(float* x, const Words& words) {
 }
 
 // A softmax under way: sums [HD] of values, then the largest score times log2(e), then the sum of weights.
-// Puts `count` of them together, `apart` floats apart, in order: column c of the result.
-template <int HD>
+// Puts `count` of them together, `apart` floats apart, in order: column c of the result. Those of OTHERS are other blocks'.
+template <int HD, bool OTHERS>
 __device__ inline float join(const float* parts, int count, size_t apart, int c, float& top, float& sum) {
+    auto at = [&](int i, int c) { return OTHERS ? load_fresh(parts + i * apart + c) : parts[i * apart + c]; };
     top = LEAST;
-    for (int i = 0; i < count; i++) top = fmaxf(top, parts[i * apart + HD]);
+    for (int i = 0; i < count; i++) top = fmaxf(top, at(i, HD));
     float value = 0.f;
     sum = 0.f;
     const float base = top == LEAST ? 0.f : top;
     for (int i = 0; i < count; i++) {
-        const float weight = power_of_2(parts[i * apart + HD] - base);
-        value += weight * parts[i * apart + c];
-        sum += weight * parts[i * apart + HD + 1];
+        const float weight = power_of_2(at(i, HD) - base);
+        value += weight * at(i, c);
+        sum += weight * at(i, HD + 1);
     }
     return value;
 }
@@ -125,7 +126,7 @@ __device__ void decode_part(const bf16* q, const bf16* pool, size_t stride, size
     for (int i = threadIdx.x; i < count * HD; i += 32 * DECODE_WARPS) {
         const int h = i / HD, column = i % HD;
         float high, total;
-        const float value = join<HD>(parts[0][h], DECODE_WARPS * SLOTS, apart, column, high, total);
+        const float value = join<HD, false>(parts[0][h], DECODE_WARPS * SLOTS, apart, column, high, total);
         if (active == 1) {
             store(&to[i], total > 0.f ? value / total : 0.f);
         } else {
@@ -146,7 +147,7 @@ __device__ void decode_part(const bf16* q, const bf16* pool, size_t stride, size
     for (int i = threadIdx.x; i < count * HD; i += 32 * DECODE_WARPS) {
         float high, total;
         const float* all = partial + block * splits * apart + i / HD * (HD + 2);
-        const float value = join<HD>(all, active, apart, i % HD, high, total);
+        const float value = join<HD, true>(all, active, apart, i % HD, high, total);
         store(&to[i], value / total);
     }
 }

@@ -1,0 +1,153 @@
+// Streams of the card made of the processor, and graphs that are captured from them.
+//
+// What is asked of a stream runs at once. While a stream captures, it becomes a node instead, with its arguments as they
+// are then, and runs whenever the graph is launched. What the driver does not allow meanwhile is refused and spoils the
+// capture, as there.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <thread>
+#include <vector>
+
+static std::recursive_mutex one_at_a_time;
+#define LOCK std::lock_guard<std::recursive_mutex> guard(one_at_a_time)
+
+// Answers of the driver, from cuda.h.
+enum {
+    INVALID_VALUE = 1, OUT_OF_MEMORY = 2, INVALID_HANDLE = 400, NOT_FOUND = 500, CAPTURE_UNSUPPORTED = 900,
+    CAPTURE_INVALIDATED = 901, CAPTURED_EVENT = 907
+};
+
+namespace streams {
+using Work = std::function<void()>;
+// CUstreamCaptureMode: which threads may not make calls that are not safe while somebody captures.
+enum Mode : unsigned { GLOBAL = 0, THREAD_LOCAL = 1, RELAXED = 2 };
+
+using Graph = std::vector<Work>;
+struct Stream {
+    // What it captures, and whether something spoiled that.
+    std::unique_ptr<Graph> captured;
+    bool spoiled = false;
+    Mode mode = GLOBAL;
+    std::thread::id by;
+};
+struct Event { const Stream* captured_by = nullptr; };
+
+// What was made and not destroyed yet.
+static std::set<void*> streams, events, graphs, executables;
+template <typename T> static T* known(const std::set<void*>& all, void* handle) {
+    return all.count(handle) ? (T*)handle : nullptr;
+}
+template <typename T> static int destroy(std::set<void*>& all, void* handle) {
+    T* it = known<T>(all, handle);
+    if (!it) return INVALID_HANDLE;
+    return all.erase(handle), delete it, 0;
+}
+
+static int ask(void* handle, Work work) {
+    Stream* stream = known<Stream>(streams, handle);
+    if (!stream) return INVALID_HANDLE;
+    if (stream->spoiled) return CAPTURE_INVALIDATED;
+    if (stream->captured) return stream->captured->push_back(std::move(work)), 0;
+    return work(), 0;
+}
+// A call such as asking for memory: an error in the modes that forbid it.
+static int unsafe_call() {
+    int answer = 0;
+    for (void* handle : streams) {
+        Stream& stream = *(Stream*)handle;
+        const bool mine = stream.by == std::this_thread::get_id();
+        if (stream.captured && (stream.mode == GLOBAL || (stream.mode == THREAD_LOCAL && mine)))
+            stream.spoiled = true, answer = CAPTURE_UNSUPPORTED;
+    }
+    return answer;
+}
+}  // namespace streams
+
+extern "C" {
+int cuStreamCreate(void** stream, unsigned) {
+    LOCK;
+    return streams::streams.insert(*stream = new streams::Stream), 0;
+}
+int cuStreamDestroy_v2(void* stream) {
+    LOCK;
+    return streams::destroy<streams::Stream>(streams::streams, stream);
+}
+int cuStreamSynchronize(void* handle) {
+    LOCK;
+    auto* stream = streams::known<streams::Stream>(streams::streams, handle);
+    if (!stream) return INVALID_HANDLE;
+    if (stream->captured) return stream->spoiled = true, CAPTURE_UNSUPPORTED;
+    return 0;
+}
+int cuEventCreate(void** event, unsigned) {
+    LOCK;
+    return streams::events.insert(*event = new streams::Event), 0;
+}
+int cuEventDestroy_v2(void* event) {
+    LOCK;
+    return streams::destroy<streams::Event>(streams::events, event);
+}
+int cuEventRecord(void* event_, void* handle) {
+    LOCK;
+    auto* event = streams::known<streams::Event>(streams::events, event_);
+    auto* stream = streams::known<streams::Stream>(streams::streams, handle);
+    if (!event || !stream) return INVALID_HANDLE;
+    return event->captured_by = stream->captured ? stream : nullptr, 0;
+}
+int cuEventQuery(void* event_) {
+    LOCK;
+    if (int error = streams::unsafe_call()) return error;
+    auto* event = streams::known<streams::Event>(streams::events, event_);
+    return !event ? INVALID_HANDLE : event->captured_by ? CAPTURED_EVENT : 0;
+}
+int cuEventSynchronize(void* event) { return cuEventQuery(event); }
+
+int cuStreamBeginCapture_v2(void* handle, unsigned mode) {
+    LOCK;
+    auto* stream = streams::known<streams::Stream>(streams::streams, handle);
+    if (!stream || mode > streams::RELAXED) return INVALID_VALUE;
+    if (stream->captured) return INVALID_VALUE;
+    stream->captured = std::make_unique<streams::Graph>();
+    stream->mode = (streams::Mode)mode, stream->by = std::this_thread::get_id();
+    return 0;
+}
+int cuStreamEndCapture(void* handle, void** graph) {
+    LOCK;
+    auto* stream = streams::known<streams::Stream>(streams::streams, handle);
+    if (!stream || !stream->captured) return INVALID_VALUE;
+    auto captured = std::move(stream->captured);
+    *graph = nullptr;
+    if (stream->spoiled) return stream->spoiled = false, CAPTURE_INVALIDATED;
+    return streams::graphs.insert(*graph = captured.release()), 0;
+}
+int cuGraphGetNodes(void* handle, void** nodes, size_t* count) {
+    LOCK;
+    auto* graph = streams::known<streams::Graph>(streams::graphs, handle);
+    if (!graph || nodes) return INVALID_VALUE;
+    return *count = graph->size(), 0;
+}
+int cuGraphInstantiateWithFlags(void** executable, void* handle, unsigned long long flags) {
+    LOCK;
+    auto* graph = streams::known<streams::Graph>(streams::graphs, handle);
+    if (!graph || flags) return INVALID_VALUE;
+    return streams::executables.insert(*executable = new streams::Graph(*graph)), 0;
+}
+int cuGraphLaunch(void* handle, void* stream) {
+    LOCK;
+    auto* graph = streams::known<streams::Graph>(streams::executables, handle);
+    if (!graph) return INVALID_VALUE;
+    return streams::ask(stream, [nodes = *graph] { for (auto& node : nodes) node(); });
+}
+int cuGraphDestroy(void* graph) {
+    LOCK;
+    return streams::destroy<streams::Graph>(streams::graphs, graph);
+}
+int cuGraphExecDestroy(void* executable) {
+    LOCK;
+    return streams::destroy<streams::Graph>(streams::executables, executable);
+}
+}
