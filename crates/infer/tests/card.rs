@@ -143,6 +143,26 @@ fn a_long_greedy_answer_in_f32_is_that_of_the_processor() {
     assert_eq!(found, expected);
 }
 
+/// Of a vocabulary that is searched in three parts, in steps of several rows.
+#[test]
+fn what_is_drawn_from_a_shortlist_is_what_the_processor_draws() {
+    let card = fake_card::open();
+    let shape =
+        Shape { heads: 2, kv_heads: 1, head_dim: 16, float: true, vocab: 9000, ..Shape::default() };
+    let [host, on_card] = open_both(&card, &shape, &settings());
+    let base = Sampling { max_tokens: 6, seed: 3, ignore_end: true, ..Sampling::default() };
+    for sampling in [
+        Sampling { temperature: 0.0, ..base.clone() },
+        Sampling { temperature: 0.8, top_p: 0.8, ..base.clone() },
+        Sampling { top_k: 50, min_p: 0.01, ..base.clone() },
+        base,
+    ] {
+        let [expected, found] =
+            [&host, &on_card].map(|g| g.generate(&[prompt(9, 2), prompt(5, 1)], 2, &sampling).unwrap());
+        assert_eq!(found, expected, "{sampling:?}");
+    }
+}
+
 /// In bf16 most tokens are those of the processor, whose cache is in f16: where two are nearly as likely, either may come.
 #[test]
 fn several_answers_in_bf16_are_nearly_those_of_the_processor() {
@@ -158,6 +178,12 @@ fn several_answers_in_bf16_are_nearly_those_of_the_processor() {
     let (expected, found) = (tokens(&expected), tokens(&found));
     let same = expected.iter().zip(&found).filter(|(a, b)| a == b).count();
     assert!(same * 10 >= expected.len() * 7, "{same} of {}: {found:?} {expected:?}", expected.len());
+    // Whole rows come to the host for log-probabilities; what is drawn is the same.
+    let [short, whole] = [None, Some(0)].map(|logprobs| {
+        let sampling = Sampling { temperature: 0.9, top_p: 0.8, logprobs, ..sampling.clone() };
+        tokens(&on_card.generate(&prompts, 2, &sampling).unwrap())
+    });
+    assert_eq!(short, whole);
 }
 
 #[test]

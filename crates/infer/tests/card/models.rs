@@ -16,6 +16,8 @@ pub struct Shape {
     pub scaling: bool,
     /// Weights in f32, not bf16.
     pub float: bool,
+    /// Tokens of the model; those of the tokenizer if 0.
+    pub vocab: usize,
 }
 
 /// The same folder opened on the processor and on a card.
@@ -28,7 +30,7 @@ pub fn open_both(card: &Card, shape: &Shape, settings: &Settings) -> [Generator;
         original_max_position_embeddings: 64,
     };
     let llama = Llama::new(LlamaConfig {
-        vocab_size: tokenizer.vocab_size(),
+        vocab_size: tokenizer.vocab_size().max(shape.vocab),
         hidden_size: 96,
         intermediate_size: 144,
         num_hidden_layers: 2,

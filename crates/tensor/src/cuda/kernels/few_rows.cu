@@ -114,14 +114,18 @@ __device__ inline void few_sums(float* c, const act* w0, const act* w1, const Fe
             a[1][u] = at < k && w1 ? load_once(w1 + at) : zero;
         }
         if (!ready) few_stage(staged, squares, in), ready = true;
-#pragma unroll
-        for (int u = 0; u < UNROLL; u++) {
+        auto words = [&](int u) {
             const int at = base + u * STEP + 8 * t;
-            b[u] = at < k && g < in.n ? *(const Words*)(row + at) : zero;
-        }
+            return at < k && g < in.n ? *(const Words*)(row + at) : zero;
+        };
+        // What is in shared memory need not be asked for early.
+#pragma unroll
+        for (int u = 0; u < UNROLL; u++)
+            if (!STREAM) b[u] = words(u);
 #pragma unroll
         for (int u = 0; u < UNROLL; u++) {
             if (base + u * STEP >= k) continue;  // all lanes of the warp
+            if (STREAM) b[u] = words(u);
 #pragma unroll
             for (int half = 0; half < 4; half += 2) {
                 const unsigned pairs[4] = {a[0][u].w[half], a[1][u].w[half], a[0][u].w[half + 1], a[1][u].w[half + 1]};
