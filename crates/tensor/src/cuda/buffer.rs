@@ -28,12 +28,14 @@ pub struct CardBuffer {
     card: Card,
     address: u64,
     bytes: usize,
+    /// The pass that it is an input of, if it does not lie in the arena.
+    pass: Option<u64>,
 }
 
 impl CardBuffer {
     /// Bytes of unspecified content.
     pub fn stale(card: &Card, bytes: usize) -> Result<Self, CardError> {
-        Ok(Self { card: card.clone(), address: card.take(bytes)?, bytes })
+        Ok(Self { card: card.clone(), address: card.take(bytes)?, bytes, pass: None })
     }
 
     /// Zeros.
@@ -50,6 +52,22 @@ impl CardBuffer {
         Ok(buffer)
     }
 
+    /// A copy of values of the host for kernels of the open pass (see [`Card::pass`]): `room` values are reserved, so that
+    /// what is given next lies at the same address in a pass that needs no more. It is there until the pass is run; without
+    /// one this is [`CardBuffer::from_host`].
+    pub fn input<T: Pod>(card: &Card, values: &[T], room: usize) -> Result<Self, CardError> {
+        let bytes = size_of_val(values);
+        match card.feed(bytemuck::cast_slice(values), room * size_of::<T>()) {
+            Some((address, pass)) => Ok(Self { card: card.clone(), address, bytes, pass: Some(pass) }),
+            None => Self::from_host(card, values),
+        }
+    }
+
+    /// Whether its values are still there: those of an input are not when its pass was run.
+    pub(crate) fn is_current(&self) -> bool {
+        self.pass.is_none() || self.pass == self.card.open_pass()
+    }
+
     /// A copy on the same card.
     pub fn copied(&self) -> Result<Self, CardError> {
         let copy = Self::stale(&self.card, self.bytes)?;
@@ -61,6 +79,12 @@ impl CardBuffer {
     pub fn overwrite<T: Pod>(&self, values: &[T]) -> Result<(), CardError> {
         assert_eq!(size_of_val(values), self.bytes, "overwrite: bytes");
         self.card.upload(bytemuck::cast_slice(values), self.address)
+    }
+
+    /// Overwrites it with another of the same size on the same card. Panics if the sizes differ.
+    pub(crate) fn overwrite_on_card(&self, from: &CardBuffer) -> Result<(), CardError> {
+        assert_eq!(from.bytes, self.bytes, "overwrite: bytes");
+        self.card.copy(from.address, self.address, self.bytes)
     }
 
     /// Waits for the card and copies everything to the host. Panics if the sizes differ.
@@ -92,6 +116,8 @@ impl CardBuffer {
 
 impl Drop for CardBuffer {
     fn drop(&mut self) {
-        self.card.give(self.address, self.bytes);
+        if self.pass.is_none() {
+            self.card.give(self.address, self.bytes);
+        }
     }
 }

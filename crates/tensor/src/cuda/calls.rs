@@ -60,6 +60,7 @@ functions! {
     set_context = c"cuCtxSetCurrent"(Handle);
     stream_create = c"cuStreamCreate"(*mut Handle, c_uint);
     stream_destroy = c"cuStreamDestroy_v2"(Handle);
+    stream_wait = c"cuStreamWaitEvent"(Handle, Handle, c_uint);
     stream_synchronize = c"cuStreamSynchronize"(Handle);
     alloc = c"cuMemAlloc_v2"(*mut Address, usize);
     free = c"cuMemFree_v2"(Address);

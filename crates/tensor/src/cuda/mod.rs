@@ -18,13 +18,16 @@ mod card;
 mod compile;
 mod driver;
 mod error;
+mod feed;
 mod graph;
 mod launch;
 mod library;
 mod ops;
 mod params;
+mod pass;
 mod products;
 mod staging;
+mod station;
 mod system;
 
 pub use adamw::{CardAdamW, CardReport, CardRule};
@@ -36,6 +39,7 @@ pub use error::CardError;
 pub use graph::Graph;
 pub use library::{Kind, Library, Missing, search_folders};
 pub use params::CardParams;
+pub use pass::{Pass, PassUsage};
 
 pub(crate) use cached::Cached;
 pub(crate) use error::expect;

@@ -20,7 +20,7 @@ const OP_N: i32 = 0;
 const OP_T: i32 = 1;
 
 /// A matrix in row-major order, or its transpose.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Mat {
     pub address: u64,
     pub dtype: DType,
@@ -43,7 +43,7 @@ impl Mat {
 }
 
 /// `out [m, n] = a [m, k] b [k, n] + add [m, n]`, summed in f32.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Product {
     /// `m`, `n`, `k`.
     pub sizes: (usize, usize, usize),
@@ -52,6 +52,13 @@ pub(crate) struct Product {
     pub out: Mat,
     /// Address of what is added, laid out as `out`: `out` itself, another matrix, or none.
     pub add: Option<u64>,
+}
+
+impl Product {
+    fn key(&self) -> Key {
+        let of = |mat: &Mat| (mat.dtype, mat.stride, mat.transposed);
+        Key { sizes: self.sizes, operands: [of(&self.a), of(&self.b), of(&self.out)] }
+    }
 }
 
 /// What a plan depends on.
@@ -131,21 +138,22 @@ impl Products {
         self.workspace = address;
     }
 
-    /// Asks for a product. Row-major matrices are the transposes of what cuBLAS sees, so it computes
+    /// Whether it is decided how products of this shape are made.
+    pub fn is_planned(&self, product: &Product) -> bool {
+        self.plans.contains_key(&product.key())
+    }
+
+    /// Decides it.
+    pub fn plan(&mut self, product: &Product) -> Result<(), CardError> {
+        let plan = self.make_plan(product)?;
+        self.plans.insert(product.key(), plan);
+        Ok(())
+    }
+
+    /// Asks for a product that is planned. Row-major matrices are the transposes of what cuBLAS sees, so it computes
     /// `out^T = b^T a^T`.
-    pub fn run(&mut self, stream: Handle, call: &Product) -> Result<(), CardError> {
-        let (m, n, k) = call.sizes;
-        if m == 0 || n == 0 {
-            return Ok(());
-        }
-        assert!(k > 0 && !call.out.transposed, "product: {call:?}");
-        let of = |mat: &Mat| (mat.dtype, mat.stride, mat.transposed);
-        let key = Key { sizes: call.sizes, operands: [of(&call.a), of(&call.b), of(&call.out)] };
-        if !self.plans.contains_key(&key) {
-            let plan = self.plan(call)?;
-            self.plans.insert(key, plan);
-        }
-        let plan = &self.plans[&key];
+    pub fn run(&self, stream: Handle, call: &Product) -> Result<(), CardError> {
+        let plan = self.plans.get(&call.key()).expect("it was planned when it was asked for");
         let (alpha, beta) = (1f32, if call.add.is_some() { 1f32 } else { 0f32 });
         let [first, second, out] = plan.layouts;
         let alpha = ptr::from_ref(&alpha).cast::<c_void>();
@@ -176,8 +184,9 @@ impl Products {
         )
     }
 
-    fn plan(&self, call: &Product) -> Result<Plan, CardError> {
+    fn make_plan(&self, call: &Product) -> Result<Plan, CardError> {
         let (m, n, k) = call.sizes;
+        assert!(k > 0 && !call.out.transposed, "product: {call:?}");
         let mut desc = ptr::null_mut();
         cublas!(self.calls, desc_create(&mut desc, COMPUTE_32F, R_32F))?;
         for (attribute, mat) in [(DESC_TRANSA, call.b), (DESC_TRANSB, call.a)] {

@@ -105,7 +105,7 @@ impl Staging {
 }
 
 /// From `cuda.h`: an event that takes no time down.
-const NO_TIMING: u32 = 2;
+pub(super) const NO_TIMING: u32 = 2;
 
 /// Values on their way to the host.
 pub(super) struct Download {

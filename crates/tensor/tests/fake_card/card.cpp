@@ -1,10 +1,10 @@
 // A card made of the processor, for tests: the functions of NVIDIA's driver, NVRTC and cuBLASLt that Herd calls. The
-// card's memory is the host's, a stream runs everything at once (unless it captures a graph: streams.h), a kernel is the
-// very source that a card would run, compiled here by g++. So arguments, grids, offsets, lifetimes and formulas are those
-// of a card.
+// card's memory is the host's, a stream runs everything at once or as late as it may (streams.h), a kernel is the very
+// source that a card would run, compiled here by g++. So arguments, grids, offsets, lifetimes and formulas are those of a
+// card.
 //
 // What it cannot show: that the code made for a card is right and fast, that cuBLASLt accepts the layouts and computes
-// what it is asked to, and errors of order that only a stream that runs later can show.
+// what it is asked to.
 //
 // New memory is filled with NaNs.
 
@@ -93,6 +93,7 @@ int cuMemFree_v2(uint64_t address) {
     LOCK;
     if (int error = unsafe_call()) return error;
     if (!memory.count(address)) return INVALID_VALUE;
+    streams::run_all();
     taken -= memory[address], memory.erase(address);
     return std::free((void*)address), 0;
 }
@@ -101,7 +102,11 @@ int cuMemHostAlloc(void** block, size_t bytes, unsigned) {
     if (int error = unsafe_call()) return error;
     return *block = std::malloc(bytes), 0;
 }
-int cuMemFreeHost(void* block) { return std::free(block), 0; }
+int cuMemFreeHost(void* block) {
+    LOCK;
+    streams::run_all();
+    return std::free(block), 0;
+}
 int cuMemcpyHtoDAsync_v2(uint64_t to, const void* from, size_t bytes, void* stream) {
     LOCK;
     if (!inside(to, bytes)) return INVALID_VALUE;
@@ -154,6 +159,7 @@ int cuLaunchKernel(void* function, unsigned x, unsigned y, unsigned z, unsigned 
 static const char* name_of(int code) {
     switch (code) {
         case OUT_OF_MEMORY: return "CUDA_ERROR_OUT_OF_MEMORY";
+        case NOT_READY: return "CUDA_ERROR_NOT_READY";
         case CAPTURE_UNSUPPORTED: return "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED";
         case CAPTURE_INVALIDATED: return "CUDA_ERROR_STREAM_CAPTURE_INVALIDATED";
         case CAPTURED_EVENT: return "CUDA_ERROR_CAPTURED_EVENT";
