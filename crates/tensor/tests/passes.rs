@@ -182,3 +182,24 @@ fn reports_are_not_overwritten_before_they_are_read() {
         assert_eq!(told, want, "streams {late:02b} late");
     }
 }
+
+/// The same without uploads in between, which the streams would wait for in any case.
+#[test]
+fn what_is_read_later_is_what_it_was() {
+    for late in 0..4 {
+        let card = fake_card::open_late(late);
+        let values = (0..6).map(|i| CardBuffer::from_host(&card, &[f64::from(i)]).unwrap());
+        let values: Vec<CardBuffer> = values.collect();
+        let downloads: Vec<_> = values
+            .iter()
+            .map(|value| {
+                let download = value.read_later().unwrap();
+                value.clear().unwrap();
+                download
+            })
+            .collect();
+        let told: Vec<Vec<u8>> = downloads.into_iter().map(|download| download.wait().unwrap()).collect();
+        let want: Vec<Vec<u8>> = (0..6).map(|i| f64::from(i).to_ne_bytes().to_vec()).collect();
+        assert_eq!(told, want, "streams {late:02b} late");
+    }
+}

@@ -1,7 +1,6 @@
 //! AdamW (`kernels/adamw.rs`) over parameters, gradients and moments on a card.
 
-use super::staging::Download;
-use super::{Arg, CardBuffer, CardError, DType, THREADS};
+use super::{Arg, CardBuffer, CardDownload, CardError, DType, THREADS};
 use crate::{Grads, Params, Tensor};
 use std::ops::Range;
 
@@ -124,13 +123,13 @@ impl CardAdamW {
             card.launch(activations, "adamw", (range.len().div_ceil(THREADS), 1), &arguments)?;
         }
         pass.run()?;
-        Ok(CardReport { values: card.download_later(report.address(), report.bytes())? })
+        Ok(CardReport { values: report.read_later()? })
     }
 }
 
 /// What a step does, on its way to the host.
 pub struct CardReport {
-    values: Download,
+    values: CardDownload,
 }
 
 impl CardReport {

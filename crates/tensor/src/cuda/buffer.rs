@@ -1,6 +1,6 @@
 //! Memory of a card, as buffers that go back to its arena.
 
-use super::{Card, CardError};
+use super::{Card, CardDownload, CardError};
 use bytemuck::Pod;
 
 /// What numbers are stored as.
@@ -91,6 +91,12 @@ impl CardBuffer {
     pub fn read<T: Pod>(&self, into: &mut [T]) -> Result<(), CardError> {
         assert_eq!(size_of_val(into), self.bytes, "read: bytes");
         self.card.download(self.address, bytemuck::cast_slice_mut(into))
+    }
+
+    /// Asks for everything to be copied to the host, beside what is asked of the card afterwards. The buffer may be
+    /// overwritten or dropped meanwhile.
+    pub fn read_later(&self) -> Result<CardDownload, CardError> {
+        self.card.download_later(self.address, self.bytes)
     }
 
     /// Sets every byte to zero.

@@ -4,12 +4,13 @@
 //! need not wait for (`station`). Nothing here waits for the card but [`CardBuffer::read`](super::CardBuffer::read) and
 //! [`Card::synchronize`].
 
+use super::algorithms::Choices;
 use super::arena::{Arena, CardUsage};
 use super::calls::{Address, DriverCalls, Handle, Status};
 use super::launch::Kernels;
 use super::pass::{Command, Passes};
 use super::products::{Product, Products};
-use super::staging::{Block, Download, Staging};
+use super::staging::{Block, CardDownload, Staging};
 use super::station::Stations;
 use super::{CardError, DType, Kind, Library, compile};
 use std::cell::Cell;
@@ -130,19 +131,25 @@ impl Card {
         CURRENT.set(context);
         driver!(calls, stream_create(&mut stream, NON_BLOCKING))?;
         driver!(calls, stream_create(&mut copies, NON_BLOCKING))?;
+        let architecture = format!("sm_{major}{minor}");
+        let choices = cache.map(|folder| {
+            let version = cublas.version().unwrap_or_default();
+            let card: String = name.chars().map(|c| if c.is_alphanumeric() { c } else { '-' }).collect();
+            Choices::open(folder.join(format!("products-{card}-{architecture}-cublaslt{version}")))
+        });
         Ok(Self(Arc::new(Inner {
             nvrtc,
             context,
             stream,
             copies,
             name,
-            architecture: format!("sm_{major}{minor}"),
+            architecture,
             cache: cache.map(Path::to_path_buf),
             arena: Mutex::default(),
             staging: Mutex::default(),
             reports: Mutex::default(),
             kernels: Kernels::default(),
-            products: Mutex::new(Products::new(&cublas)?),
+            products: Mutex::new(Products::new(&cublas, choices)?),
             capturing: AtomicBool::new(false),
             passes: Mutex::new(Passes::new()),
             calls,
@@ -269,14 +276,14 @@ impl Card {
     }
 
     /// Asks for `bytes` to be brought to the host, which goes on.
-    pub(super) fn download_later(&self, from: Address, bytes: usize) -> Result<Download, CardError> {
+    pub(super) fn download_later(&self, from: Address, bytes: usize) -> Result<CardDownload, CardError> {
         self.not_captured("a download")?;
         self.settle()?;
         self.enter()?;
         let mut stations = lock(&self.0.reports);
         stations.grow(self, bytes.next_power_of_two())?;
         let block = stations.download(self, from, bytes)?;
-        Ok(Download::new(self, block, bytes))
+        Ok(CardDownload::new(self, block, bytes))
     }
 
     /// Waits for an event of the stream.
@@ -288,6 +295,17 @@ impl Card {
     /// Takes a block of staging memory back.
     pub(super) fn give_block(&self, block: Block) {
         lock(&self.0.staging).give(block);
+    }
+
+    /// Lets products of f32 round their operands to TF32, as tensor cores take them; they do not at first. Not while a pass is
+    /// open.
+    pub fn set_tf32(&self, on: bool) {
+        let mut products = lock(&self.0.products);
+        if products.tf32 != on {
+            products.tf32 = on;
+            drop(products);
+            self.forget_lists();
+        }
     }
 
     /// Asks for a matrix product.
@@ -312,7 +330,7 @@ impl Card {
             let address = self.take(super::products::WORKSPACE)?;
             products.set_workspace(address);
         }
-        products.plan(product)
+        products.plan(self, product)
     }
 
     /// Asks the stream for a product that is planned.

@@ -10,6 +10,7 @@
 //! `kernels/check/` compiles the kernels for three generations of cards and runs their sources on the processor.
 
 mod adamw;
+mod algorithms;
 mod arena;
 mod buffer;
 mod cached;
@@ -40,6 +41,7 @@ pub use graph::Graph;
 pub use library::{Kind, Library, Missing, search_folders};
 pub use params::CardParams;
 pub use pass::{Pass, PassUsage};
+pub use staging::CardDownload;
 
 pub(crate) use cached::Cached;
 pub(crate) use error::expect;

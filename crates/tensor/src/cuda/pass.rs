@@ -117,6 +117,15 @@ impl Card {
         lock(&self.0.passes).usage.clone()
     }
 
+    /// Forgets what was asked for, since it would be asked for in another way now.
+    pub(super) fn forget_lists(&self) {
+        let graphs: Vec<Executable> =
+            lock(&self.0.passes).known.drain(..).filter_map(|known| known.graph).collect();
+        for graph in graphs {
+            let _ = self.destroy(&graph);
+        }
+    }
+
     /// The number of the open pass.
     pub(super) fn open_pass(&self) -> Option<u64> {
         let passes = lock(&self.0.passes);
