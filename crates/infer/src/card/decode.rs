@@ -64,6 +64,9 @@ impl CardModel {
                 false => Ok(()),
             }
         };
+        if !self.card.passes().on {
+            return work(scratch);
+        }
         let step = match scratch.steps.0.get(&key) {
             None => Step::Known,
             Some(Step::Captured(graph)) => return graph.launch(),

@@ -180,8 +180,8 @@ impl CardModel {
         samplings: &[&Sampling],
     ) -> Result<Vec<Option<Shortlist>>, CardError> {
         let (n, segments) = (samplings.len(), segments(self.sizes.vocab));
-        let found = scratch.short.found.fetch(0, 4 * n * (2 * SHORT + 3 * segments))?.wait()?;
-        let words: Vec<u32> = found.as_chunks().0.iter().map(|bytes| u32::from_ne_bytes(*bytes)).collect();
+        let mut words = vec![0u32; n * (2 * SHORT + 3 * segments)];
+        scratch.short.found.read_part(0, &mut words)?;
         let (values, rest) = words.split_at(n * SHORT);
         let (ids, sums) = rest.split_at(n * SHORT);
         let rows = values.chunks(SHORT).zip(ids.chunks(SHORT)).zip(sums.chunks(3 * segments)).zip(samplings);

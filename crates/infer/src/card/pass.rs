@@ -12,6 +12,8 @@ const FEW: usize = 8;
 const FEW_ROWS: usize = 16;
 /// Rows up to which those kernels normalise what they read: each of their blocks reads more for it.
 const NORMALISED: usize = 2;
+/// Rows that there is room for at least.
+const LEAST_ROWS: usize = 16;
 /// Columns up to which they do: what is normalised lies in shared memory.
 const NORMALISED_COLUMNS: usize = 16_384;
 /// Heads of a block of `kernels/paged_decode.cu`, its threads, and into how many parts it may cut a past.
@@ -60,9 +62,14 @@ fn row_bytes(s: &Sizes, dtype: DType) -> [usize; 7] {
     [4 * s.hidden, act * s.hidden, 4 * (q + 2 * kv), act * q, act * q, act * 2 * s.ffn, act * s.ffn]
 }
 
+/// Rows that are made room for where so many are needed; at least what [`padded`] says.
+fn rows_for(n: usize) -> usize {
+    n.next_power_of_two().max(LEAST_ROWS)
+}
+
 /// Bytes of the buffers, but for what does not grow with the model.
 pub(super) fn scratch_bytes(s: &Sizes, dtype: DType, rows: usize, logit_rows: usize) -> usize {
-    rows * row_bytes(s, dtype).iter().sum::<usize>() + 4 * logit_rows * s.vocab
+    rows_for(rows) * row_bytes(s, dtype).iter().sum::<usize>() + 4 * logit_rows * s.vocab
 }
 
 impl Scratch {
@@ -77,8 +84,8 @@ impl Scratch {
         let (before, logits_before) = old.as_ref().map_or((0, 0), |old| (old.rows, old.logit_rows));
         let words = old.as_ref().map_or(0, |old| old.words.bytes());
         drop(old);
-        let rows = before.max(batch.rows.next_power_of_two());
-        let logit_rows = logits_before.max(logit_rows).max(1);
+        let rows = before.max(rows_for(batch.rows));
+        let logit_rows = logits_before.max(rows_for(logit_rows));
         let words = words.max((4 * batch.words.len()).next_power_of_two());
         let parts = 2 * card.processors();
         let [x, normed, qkv, q, mixed, gate_up, gated] =
@@ -108,6 +115,12 @@ impl Scratch {
     pub fn holds(&self, batch: &Batch, logit_rows: usize) -> bool {
         batch.rows <= self.rows && logit_rows <= self.logit_rows && 4 * batch.words.len() <= self.words.bytes()
     }
+}
+
+/// Rows of a product by cuBLASLt: rounded up, so that there are few shapes, for each of which algorithms are measured once.
+/// What comes of the rows beyond the batch's is not looked at.
+pub(super) fn padded(n: usize) -> usize {
+    n.next_multiple_of(if n <= 128 { LEAST_ROWS } else { 64 })
 }
 
 /// A size as kernels take it; models are far smaller than what this cannot hold.
@@ -148,7 +161,7 @@ impl CardModel {
     ) -> Result<(), CardError> {
         let out = Mat::rows(out.0.address(), out.1, w.rows);
         self.card.product(&Product {
-            sizes: (n, w.rows, w.columns),
+            sizes: (padded(n), w.rows, w.columns),
             a: Mat::rows(x.address(), self.dtype, w.columns),
             b: Mat::rows(w.values.address(), self.dtype, w.columns).t(),
             out,

@@ -1,6 +1,6 @@
 //! Memory of a card, as buffers that go back to its arena.
 
-use super::{Card, CardError, Download};
+use super::{Card, CardDownload, CardError};
 use bytemuck::Pod;
 
 /// What numbers are stored as.
@@ -28,12 +28,14 @@ pub struct CardBuffer {
     card: Card,
     address: u64,
     bytes: usize,
+    /// The pass that it is an input of, if it does not lie in the arena.
+    pass: Option<u64>,
 }
 
 impl CardBuffer {
     /// Bytes of unspecified content.
     pub fn stale(card: &Card, bytes: usize) -> Result<Self, CardError> {
-        Ok(Self { card: card.clone(), address: card.take(bytes)?, bytes })
+        Ok(Self { card: card.clone(), address: card.take(bytes)?, bytes, pass: None })
     }
 
     /// Zeros.
@@ -48,6 +50,22 @@ impl CardBuffer {
         let buffer = Self::stale(card, size_of_val(values))?;
         card.upload(bytemuck::cast_slice(values), buffer.address)?;
         Ok(buffer)
+    }
+
+    /// A copy of values of the host for kernels of the open pass (see [`Card::pass`]): `room` values are reserved, so that
+    /// what is given next lies at the same address in a pass that needs no more. It is there until the pass is run; without
+    /// one this is [`CardBuffer::from_host`].
+    pub fn input<T: Pod>(card: &Card, values: &[T], room: usize) -> Result<Self, CardError> {
+        let bytes = size_of_val(values);
+        match card.feed(bytemuck::cast_slice(values), room * size_of::<T>()) {
+            Some((address, pass)) => Ok(Self { card: card.clone(), address, bytes, pass: Some(pass) }),
+            None => Self::from_host(card, values),
+        }
+    }
+
+    /// Whether its values are still there: those of an input are not when its pass was run.
+    pub(crate) fn is_current(&self) -> bool {
+        self.pass.is_none() || self.pass == self.card.open_pass()
     }
 
     /// A copy on the same card.
@@ -75,10 +93,10 @@ impl CardBuffer {
         self.card.copy(self.address + from as u64, self.address + to as u64, bytes)
     }
 
-    /// Asks for `bytes` from byte `offset` on to be brought to the host; what is asked for afterwards does not change them.
-    pub fn fetch(&self, offset: usize, bytes: usize) -> Result<Download, CardError> {
-        assert!(offset + bytes <= self.bytes, "fetch: {offset} + {bytes}");
-        self.card.download_later(self.address + offset as u64, bytes)
+    /// Overwrites it with another of the same size on the same card. Panics if the sizes differ.
+    pub(crate) fn overwrite_on_card(&self, from: &CardBuffer) -> Result<(), CardError> {
+        assert_eq!(from.bytes, self.bytes, "overwrite: bytes");
+        self.card.copy(from.address, self.address, self.bytes)
     }
 
     /// Waits for the card and copies everything to the host. Panics if the sizes differ.
@@ -91,6 +109,12 @@ impl CardBuffer {
     pub fn read_part<T: Pod>(&self, offset: usize, into: &mut [T]) -> Result<(), CardError> {
         assert!(offset + size_of_val(into) <= self.bytes, "read_part: {offset} + {}", size_of_val(into));
         self.card.download(self.address + offset as u64, bytemuck::cast_slice_mut(into))
+    }
+
+    /// Asks for everything to be copied to the host, beside what is asked of the card afterwards. The buffer may be
+    /// overwritten or dropped meanwhile.
+    pub fn read_later(&self) -> Result<CardDownload, CardError> {
+        self.card.download_later(self.address, self.bytes)
     }
 
     /// Sets every byte to zero.
@@ -116,6 +140,8 @@ impl CardBuffer {
 
 impl Drop for CardBuffer {
     fn drop(&mut self) {
-        self.card.give(self.address, self.bytes);
+        if self.pass.is_none() {
+            self.card.give(self.address, self.bytes);
+        }
     }
 }

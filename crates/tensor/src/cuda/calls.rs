@@ -60,6 +60,7 @@ functions! {
     set_context = c"cuCtxSetCurrent"(Handle);
     stream_create = c"cuStreamCreate"(*mut Handle, c_uint);
     stream_destroy = c"cuStreamDestroy_v2"(Handle);
+    stream_wait = c"cuStreamWaitEvent"(Handle, Handle, c_uint);
     stream_synchronize = c"cuStreamSynchronize"(Handle);
     alloc = c"cuMemAlloc_v2"(*mut Address, usize);
     free = c"cuMemFree_v2"(Address);
@@ -74,6 +75,7 @@ functions! {
     event_query = c"cuEventQuery"(Handle);
     event_destroy = c"cuEventDestroy_v2"(Handle);
     host_free = c"cuMemFreeHost"(Handle);
+    event_elapsed = c"cuEventElapsedTime"(*mut f32, Handle, Handle);
     event_synchronize = c"cuEventSynchronize"(Handle);
     module_load = c"cuModuleLoadData"(*mut Handle, *const c_void);
     module_function = c"cuModuleGetFunction"(*mut Handle, Handle, *const c_char);
@@ -118,6 +120,10 @@ functions! {
     preference_set = c"cublasLtMatmulPreferenceSetAttribute"(Handle, c_int, *const c_void, usize);
     heuristic = c"cublasLtMatmulAlgoGetHeuristic"(
         Handle, Handle, Handle, Handle, Handle, Handle, Handle, c_int, *mut c_void, *mut c_int
+    );
+    config = c"cublasLtMatmulAlgoConfigGetAttribute"(*const c_void, c_int, *mut c_void, usize, *mut usize);
+    check = c"cublasLtMatmulAlgoCheck"(
+        Handle, Handle, Handle, Handle, Handle, Handle, *const c_void, *mut c_void
     );
     matmul = c"cublasLtMatmul"(
         Handle, Handle, *const c_void, Address, Handle, Address, Handle, *const c_void, Address, Handle, Address,

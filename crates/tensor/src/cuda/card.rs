@@ -1,13 +1,17 @@
-//! A card in use: its context, one stream, its memory and its kernels.
+//! A card in use: its context, its streams, its memory and its kernels.
 //!
-//! All work of a card is in one stream, in the order in which operators asked for it. Nothing here waits for the card
-//! but [`CardBuffer::read`](super::CardBuffer::read) and [`Card::synchronize`].
+//! All work of a card is in one stream, in the order in which operators asked for it; a second one carries what the first
+//! need not wait for (`station`). Nothing here waits for the card but [`CardBuffer::read`](super::CardBuffer::read) and
+//! [`Card::synchronize`].
 
+use super::algorithms::Choices;
 use super::arena::{Arena, CardUsage};
 use super::calls::{Address, DriverCalls, Handle, Status};
 use super::launch::Kernels;
-use super::products::Products;
-use super::staging::{Block, Download, Staging};
+use super::pass::{Command, Passes};
+use super::products::{Product, Products};
+use super::staging::{Block, CardDownload, Staging};
+use super::station::Stations;
 use super::{CardError, DType, Kind, Library, compile};
 use std::cell::Cell;
 use std::ffi::{CStr, c_char, c_void};
@@ -32,16 +36,21 @@ pub(super) struct Inner {
     pub nvrtc: Library,
     context: Handle,
     pub stream: Handle,
+    /// The stream of copies between host and card that run beside compute (`station`).
+    pub copies: Handle,
     name: String,
     pub architecture: String,
     processors: usize,
     pub cache: Option<PathBuf>,
     pub arena: Mutex<Arena>,
-    staging: Mutex<Staging>,
+    pub staging: Mutex<Staging>,
+    /// What is brought to the host later.
+    reports: Mutex<Stations>,
     pub kernels: Kernels,
     products: Mutex<Products>,
     /// Whether the stream captures what it is asked for (`graph`).
     pub capturing: AtomicBool,
+    pub passes: Mutex<Passes>,
 }
 
 // SAFETY: the driver's handles may be used from any thread that has set the context, which every method does; what
@@ -119,25 +128,35 @@ impl Card {
         driver!(calls, device_name(name.as_mut_ptr(), 255, device))?;
         // SAFETY: the driver ends the name in a zero, and the last byte is one in any case.
         let name = unsafe { CStr::from_ptr(name.as_ptr()) }.to_string_lossy().into_owned();
-        let (mut context, mut stream): (Handle, Handle) = (ptr::null_mut(), ptr::null_mut());
+        let [mut context, mut stream, mut copies]: [Handle; 3] = [ptr::null_mut(); 3];
         // The primary context is the one that cuBLASLt uses too.
         driver!(calls, retain_context(&mut context, device))?;
         driver!(calls, set_context(context))?;
         CURRENT.set(context);
         driver!(calls, stream_create(&mut stream, NON_BLOCKING))?;
+        driver!(calls, stream_create(&mut copies, NON_BLOCKING))?;
+        let architecture = format!("sm_{major}{minor}");
+        let choices = cache.map(|folder| {
+            let version = cublas.version().unwrap_or_default();
+            let card: String = name.chars().map(|c| if c.is_alphanumeric() { c } else { '-' }).collect();
+            Choices::open(folder.join(format!("products-{card}-{architecture}-cublaslt{version}")))
+        });
         Ok(Self(Arc::new(Inner {
             nvrtc,
             context,
             stream,
+            copies,
             name,
-            architecture: format!("sm_{major}{minor}"),
+            architecture,
             processors: usize::try_from(processors).unwrap_or(1).max(1),
             cache: cache.map(Path::to_path_buf),
             arena: Mutex::default(),
             staging: Mutex::default(),
+            reports: Mutex::default(),
             kernels: Kernels::default(),
-            products: Mutex::new(Products::new(&cublas)?),
+            products: Mutex::new(Products::new(&cublas, choices)?),
             capturing: AtomicBool::new(false),
+            passes: Mutex::new(Passes::new()),
             calls,
         })))
     }
@@ -196,6 +215,7 @@ impl Card {
     /// Waits until everything asked for is done. An error may belong to anything asked for before.
     pub fn synchronize(&self) -> Result<(), CardError> {
         self.not_captured("waiting for the card")?;
+        self.settle()?;
         self.enter()?;
         driver!(self.0.calls, stream_synchronize(self.0.stream))
     }
@@ -209,9 +229,14 @@ impl Card {
         Ok(())
     }
 
+    /// Whether the stream captures what it is asked for.
+    pub(super) fn is_capturing(&self) -> bool {
+        self.0.capturing.load(Ordering::Relaxed)
+    }
+
     /// An error if the stream captures: `what` cannot be part of a graph.
     pub(super) fn not_captured(&self, what: &'static str) -> Result<(), CardError> {
-        match self.0.capturing.load(Ordering::Relaxed) {
+        match self.is_capturing() {
             true => Err(CardError::NotInGraph(what)),
             false => Ok(()),
         }
@@ -238,30 +263,30 @@ impl Card {
         if bytes == 0 {
             return Ok(());
         }
-        self.enter()?;
-        driver!(self.0.calls, set_bytes(address, 0, bytes, self.0.stream))
+        self.ask(Command::Clear { address, bytes }, &[])
     }
 
     pub(super) fn copy(&self, from: Address, to: Address, bytes: usize) -> Result<(), CardError> {
         if bytes == 0 {
             return Ok(());
         }
-        self.enter()?;
-        driver!(self.0.calls, copy(to, from, bytes, self.0.stream))
+        self.ask(Command::Copy { from, to, bytes }, &[])
     }
 
     pub(super) fn upload(&self, from: &[u8], to: Address) -> Result<(), CardError> {
+        // The memory it is copied from serves other uploads afterwards.
+        self.not_captured("an upload")?;
+        self.settle()?;
         if from.is_empty() {
             return Ok(());
         }
-        // The memory it is copied from serves other uploads afterwards.
-        self.not_captured("an upload")?;
         self.enter()?;
         lock(&self.0.staging).upload(&self.0.calls, self.0.stream, from, to)
     }
 
     pub(super) fn download(&self, from: Address, into: &mut [u8]) -> Result<(), CardError> {
         self.not_captured("a download")?;
+        self.settle()?;
         self.enter()?;
         if !into.is_empty() {
             let to = into.as_mut_ptr().cast::<c_void>();
@@ -271,11 +296,14 @@ impl Card {
     }
 
     /// Asks for `bytes` to be brought to the host, which goes on.
-    pub(super) fn download_later(&self, from: Address, bytes: usize) -> Result<Download, CardError> {
+    pub(super) fn download_later(&self, from: Address, bytes: usize) -> Result<CardDownload, CardError> {
         self.not_captured("a download")?;
+        self.settle()?;
         self.enter()?;
-        let block = lock(&self.0.staging).download(&self.0.calls, self.0.stream, from, bytes)?;
-        Ok(Download::new(self, block, bytes))
+        let mut stations = lock(&self.0.reports);
+        stations.grow(self, bytes.next_power_of_two())?;
+        let block = stations.download(self, from, bytes)?;
+        Ok(CardDownload::new(self, block, bytes))
     }
 
     /// Waits for an event of the stream.
@@ -289,15 +317,45 @@ impl Card {
         lock(&self.0.staging).give(block);
     }
 
+    /// Lets products of f32 round their operands to TF32, as tensor cores take them; they do not at first. Not while a pass is
+    /// open.
+    pub fn set_tf32(&self, on: bool) {
+        let mut products = lock(&self.0.products);
+        if products.tf32 != on {
+            products.tf32 = on;
+            drop(products);
+            self.forget_lists();
+        }
+    }
+
     /// Asks for a matrix product. Addresses and sizes are the caller's promise, as for [`Card::launch`].
-    pub fn product(&self, call: &super::products::Product) -> Result<(), CardError> {
+    pub fn product(&self, product: &Product) -> Result<(), CardError> {
+        let (m, n, _) = product.sizes;
+        if m == 0 || n == 0 {
+            return Ok(());
+        }
         self.enter()?;
+        if !lock(&self.0.products).is_planned(product) {
+            // Memory that is free may be used by what a pass has collected.
+            self.settle()?;
+            self.plan(product)?;
+        }
+        self.ask(Command::Product(*product), &[])
+    }
+
+    /// Decides how a product of this shape is made.
+    fn plan(&self, product: &Product) -> Result<(), CardError> {
         let mut products = lock(&self.0.products);
         if products.needs_workspace() {
             let address = self.take(super::products::WORKSPACE)?;
             products.set_workspace(address);
         }
-        products.run(self.0.stream, call)
+        products.plan(self, product)
+    }
+
+    /// Asks the stream for a product that is planned.
+    pub(super) fn issue_product(&self, product: &Product) -> Result<(), CardError> {
+        lock(&self.0.products).run(self.0.stream, product)
     }
 }
 
@@ -307,10 +365,19 @@ impl Drop for Inner {
         if driver!(self.calls, set_context(self.context)).is_ok() {
             CURRENT.set(self.context);
             let _ = driver!(self.calls, stream_synchronize(self.stream));
+            let _ = driver!(self.calls, stream_synchronize(self.copies));
+            let mut passes = lock(&self.passes);
+            for graph in passes.executables() {
+                let _ = driver!(self.calls, graph_exec_destroy(graph));
+            }
+            for event in passes.feed.events().chain(lock(&self.reports).events()) {
+                let _ = driver!(self.calls, event_destroy(event));
+            }
             for chunk in lock(&self.arena).chunks() {
                 let _ = driver!(self.calls, free(chunk));
             }
             lock(&self.staging).free(&self.calls);
+            let _ = driver!(self.calls, stream_destroy(self.copies));
             let _ = driver!(self.calls, stream_destroy(self.stream));
         }
     }

@@ -19,9 +19,14 @@ const RELAXED: u32 = 2;
 pub struct Graph {
     card: Card,
     name: String,
-    executable: Handle,
-    nodes: usize,
+    executable: Executable,
     kept: Vec<(Address, usize)>,
+}
+
+/// What was captured, without its card; whoever has it destroys it.
+pub(super) struct Executable {
+    pub handle: Handle,
+    nodes: usize,
 }
 
 // SAFETY: the driver's handle may be used from any thread that has set the context, which every method does.
@@ -40,9 +45,44 @@ impl Card {
         name: &str,
         work: impl FnOnce() -> Result<(), CardError>,
     ) -> Result<Graph, CardError> {
+        // What a pass has collected comes before.
+        self.settle()?;
         let named = |error| CardError::Graph { name: name.into(), error: Box::new(error) };
-        let mut capture = Capture::begin(self).map_err(named)?;
-        work().and_then(|()| capture.end(name)).map_err(named)
+        let mut kept = Vec::new();
+        let executable = self.capture_into(&mut kept, work).map_err(named)?;
+        Ok(Graph { card: self.clone(), name: name.into(), executable, kept })
+    }
+
+    /// The same for work that takes no memory, without a name.
+    pub(super) fn capture_list(
+        &self,
+        work: impl FnOnce() -> Result<(), CardError>,
+    ) -> Result<Executable, CardError> {
+        self.capture_into(&mut Vec::new(), work)
+    }
+
+    fn capture_into(
+        &self,
+        kept: &mut Vec<(Address, usize)>,
+        work: impl FnOnce() -> Result<(), CardError>,
+    ) -> Result<Executable, CardError> {
+        let mut capture = Capture::begin(self)?;
+        work()?;
+        let executable = capture.end()?;
+        kept.extend(lock(&self.0.arena).keep_noted());
+        Ok(executable)
+    }
+
+    pub(super) fn launch_executable(&self, executable: &Executable) -> Result<(), CardError> {
+        self.not_captured("another graph")?;
+        self.enter()?;
+        driver!(self.0.calls, graph_launch(executable.handle, self.0.stream))
+    }
+
+    /// Destroys what was captured; a launch that is under way is finished first: the driver sees to that.
+    pub(super) fn destroy(&self, executable: &Executable) -> Result<(), CardError> {
+        self.enter()?;
+        driver!(self.0.calls, graph_exec_destroy(executable.handle))
     }
 }
 
@@ -73,16 +113,14 @@ impl<'a> Capture<'a> {
         Ok(graph)
     }
 
-    fn end(&mut self, name: &str) -> Result<Graph, CardError> {
-        let (card, calls) = (self.card, &self.card.0.calls);
+    fn end(&mut self) -> Result<Executable, CardError> {
+        let calls = &self.card.0.calls;
         let captured = self.close()?;
-        let (mut executable, mut nodes) = (ptr::null_mut(), 0);
+        let (mut handle, mut nodes) = (ptr::null_mut(), 0);
         let made = driver!(calls, graph_nodes(captured, ptr::null_mut(), &mut nodes))
-            .and_then(|()| driver!(calls, graph_instantiate(&mut executable, captured, 0)));
+            .and_then(|()| driver!(calls, graph_instantiate(&mut handle, captured, 0)));
         let _ = driver!(calls, graph_destroy(captured));
-        made?;
-        let kept = lock(&card.0.arena).keep_noted();
-        Ok(Graph { card: card.clone(), name: name.into(), executable, nodes, kept })
+        made.map(|()| Executable { handle, nodes })
     }
 }
 
@@ -104,10 +142,9 @@ impl Graph {
     /// # Errors
     /// The card failed.
     pub fn launch(&self) -> Result<(), CardError> {
-        let card = &self.card.0;
-        let launched = self.card.not_captured("another graph").and_then(|()| self.card.enter());
-        launched
-            .and_then(|()| driver!(card.calls, graph_launch(self.executable, card.stream)))
+        self.card
+            .settle()
+            .and_then(|()| self.card.launch_executable(&self.executable))
             .map_err(|error| CardError::Graph { name: self.name.clone(), error: Box::new(error) })
     }
 
@@ -118,22 +155,19 @@ impl Graph {
 
     /// How many kernels, copies and clearings it holds.
     pub fn nodes(&self) -> usize {
-        self.nodes
+        self.executable.nodes
     }
 }
 
 impl Drop for Graph {
     fn drop(&mut self) {
-        // A launch that is under way is finished first: the driver sees to that.
-        if self.card.enter().is_ok() {
-            let _ = driver!(self.card.0.calls, graph_exec_destroy(self.executable));
-        }
+        let _ = self.card.destroy(&self.executable);
         self.kept.iter().for_each(|(address, bytes)| self.card.give(*address, *bytes));
     }
 }
 
 impl std::fmt::Debug for Graph {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Graph(`{}`, {} nodes)", self.name, self.nodes)
+        write!(f, "Graph(`{}`, {} nodes)", self.name, self.nodes())
     }
 }

@@ -2,9 +2,10 @@
 
 use super::calls::Handle;
 use super::card::{driver, lock};
+use super::pass::Command;
 use super::{Card, CardError, DType, compile};
 use std::collections::HashMap;
-use std::ffi::{CString, c_void};
+use std::ffi::CString;
 use std::ptr;
 use std::sync::{Mutex, OnceLock};
 
@@ -118,15 +119,9 @@ impl Card {
         }
         self.enter()?;
         let function = self.function(activations, kernel, shared)?;
-        let mut values: Vec<u64> = arguments.iter().map(|argument| argument.0).collect();
-        let mut pointers: Vec<*mut c_void> =
-            values.iter_mut().map(|value| ptr::from_mut(value).cast()).collect();
-        let [x, y, threads, shared] = [x, y, threads, shared].map(|size| size as u32);
-        let (stream, pointers) = (self.0.stream, pointers.as_mut_ptr());
-        driver!(
-            self.0.calls,
-            launch(function, x, y, 1, threads, 1, 1, shared, stream, pointers, ptr::null_mut())
-        )
+        let words: Vec<u64> = arguments.iter().map(|argument| argument.0).collect();
+        let grid = [x, y, threads, shared].map(|size| size as u32);
+        self.ask(Command::Kernel { function, grid, arguments: (0, words.len()) }, &words)
     }
 
     /// A kernel that may be launched with so many bytes of shared memory.

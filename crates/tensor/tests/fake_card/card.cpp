@@ -1,10 +1,10 @@
 // A card made of the processor, for tests: the functions of NVIDIA's driver, NVRTC and cuBLASLt that Herd calls. The
-// card's memory is the host's, a stream runs everything at once (unless it captures a graph: streams.h), a kernel is the
-// very source that a card would run, compiled here by g++. So arguments, grids, offsets, lifetimes and formulas are those
-// of a card.
+// card's memory is the host's, a stream runs everything at once or as late as it may (streams.h), a kernel is the very
+// source that a card would run, compiled here by g++. So arguments, grids, offsets, lifetimes and formulas are those of a
+// card.
 //
 // What it cannot show: that the code made for a card is right and fast, that cuBLASLt accepts the layouts and computes
-// what it is asked to, and errors of order that only a stream that runs later can show.
+// what it is asked to.
 //
 // New memory is filled with NaNs.
 
@@ -101,6 +101,7 @@ int cuMemFree_v2(uint64_t address) {
     LOCK;
     if (int error = unsafe_call()) return error;
     if (!memory.count(address)) return INVALID_VALUE;
+    streams::run_all();
     taken -= memory[address], memory.erase(address);
     return std::free((void*)address), 0;
 }
@@ -109,7 +110,11 @@ int cuMemHostAlloc(void** block, size_t bytes, unsigned) {
     if (int error = unsafe_call()) return error;
     return *block = std::malloc(bytes), 0;
 }
-int cuMemFreeHost(void* block) { return std::free(block), 0; }
+int cuMemFreeHost(void* block) {
+    LOCK;
+    streams::run_all();
+    return std::free(block), 0;
+}
 int cuMemcpyHtoDAsync_v2(uint64_t to, const void* from, size_t bytes, void* stream) {
     LOCK;
     if (!inside(to, bytes)) return INVALID_VALUE;
@@ -162,6 +167,7 @@ int cuLaunchKernel(void* function, unsigned x, unsigned y, unsigned z, unsigned 
 static const char* name_of(int code) {
     switch (code) {
         case OUT_OF_MEMORY: return "CUDA_ERROR_OUT_OF_MEMORY";
+        case NOT_READY: return "CUDA_ERROR_NOT_READY";
         case CAPTURE_UNSUPPORTED: return "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED";
         case CAPTURE_INVALIDATED: return "CUDA_ERROR_STREAM_CAPTURE_INVALIDATED";
         case CAPTURED_EVENT: return "CUDA_ERROR_CAPTURED_EVENT";
@@ -187,83 +193,6 @@ int nvrtcGetProgramLog(void*, char* log) { return std::strcpy(log, "refused"), 0
 int nvrtcGetCUBINSize(void* program, size_t* size) { return *size = ((std::string*)program)->size() + 1, 0; }
 int nvrtcGetCUBIN(void* program, char* code) { return std::strcpy(code, ((std::string*)program)->c_str()), 0; }
 int nvrtcDestroyProgram(void** program) { return delete (std::string*)*program, *program = nullptr, 0; }
+}
 
-// cuBLASLt: column-major, D = alpha op(A) op(B) + beta C.
-
-struct Desc { int compute, scale, operation[2]; };
-struct Layout { int type; uint64_t rows, columns; int64_t stride; };
-struct Result { uint64_t algorithm[8]; size_t workspace; int state; float waves; int reserved[4]; };
-enum { F32 = 0, BF16 = 14, MAGIC = 4711 };
-
-size_t cublasLtGetVersion() { return 0; }
-int cublasLtCreate(void** handle) { return *handle = (void*)5, 0; }
-int cublasLtMatmulDescCreate(void** desc, int compute, int scale) {
-    return *desc = new Desc{compute, scale, {0, 0}}, 0;
-}
-int cublasLtMatmulDescSetAttribute(void* desc, int attribute, const void* value, size_t size) {
-    if ((attribute != 3 && attribute != 4) || size != 4) return 7;
-    return ((Desc*)desc)->operation[attribute - 3] = *(const int*)value, 0;
-}
-int cublasLtMatrixLayoutCreate(void** layout, int type, uint64_t rows, uint64_t columns, int64_t stride) {
-    if ((type != F32 && type != BF16) || stride < (int64_t)rows) return 7;
-    return *layout = new Layout{type, rows, columns, stride}, 0;
-}
-int cublasLtMatmulPreferenceCreate(void** preference) { return *preference = (void*)6, 0; }
-int cublasLtMatmulPreferenceSetAttribute(void*, int attribute, const void*, size_t size) {
-    return attribute == 1 && size == 8 ? 0 : 7;
-}
-static bool fits(const Desc& desc, const Layout& a, const Layout& b, const Layout& d) {
-    auto rows = [&](const Layout& l, int side) { return desc.operation[side] ? l.columns : l.rows; };
-    auto columns = [&](const Layout& l, int side) { return desc.operation[side] ? l.rows : l.columns; };
-    return desc.compute == 68 && desc.scale == F32 && a.type == b.type && (d.type == F32 || d.type == a.type) &&
-           rows(a, 0) == d.rows && columns(b, 1) == d.columns && columns(a, 0) == rows(b, 1);
-}
-int cublasLtMatmulAlgoGetHeuristic(void*, void* desc, void* a, void* b, void* c, void* d, void*, int, void* results,
-                                   int* count) {
-    if (!fits(*(Desc*)desc, *(Layout*)a, *(Layout*)b, *(Layout*)d) || c != d) return 15;
-    Result* result = (Result*)results;
-    *result = {}, result->algorithm[0] = MAGIC;
-    return *count = 1, 0;
-}
-static float number(const void* base, const Layout& l, size_t row, size_t column) {
-    const size_t at = column * l.stride + row;
-    return l.type == F32 ? ((const float*)base)[at] : of_bf16::load(((const unsigned short*)base)[at]);
-}
-static void multiply(const Desc& desc, float alpha, const void* a, const Layout& la, const void* b, const Layout& lb, float beta,
-                     const void* c, void* d, const Layout& ld) {
-    const size_t depth = desc.operation[0] ? la.rows : la.columns;
-    // Operands in order of the sum, so that the compiler can make it quick.
-    std::vector<float> x(ld.rows * depth), y(ld.columns * depth);
-    for (size_t i = 0; i < ld.rows; i++)
-        for (size_t k = 0; k < depth; k++)
-            x[i * depth + k] = desc.operation[0] ? number(a, la, k, i) : number(a, la, i, k);
-    for (size_t j = 0; j < ld.columns; j++)
-        for (size_t k = 0; k < depth; k++)
-            y[j * depth + k] = desc.operation[1] ? number(b, lb, j, k) : number(b, lb, k, j);
-    for (size_t j = 0; j < ld.columns; j++)
-        for (size_t i = 0; i < ld.rows; i++) {
-            double sum = 0;  // sums over a vocabulary are long
-            const float *p = &x[i * depth], *q = &y[j * depth];
-            for (size_t k = 0; k < depth; k++) sum += (double)p[k] * q[k];
-            const size_t at = j * ld.stride + i;
-            sum *= alpha;
-            // As the real one: what beta 0 stands before is not read.
-            if (beta != 0) sum += beta * number(c, ld, i, j);
-            if (ld.type == F32) ((float*)d)[at] = (float)sum;
-            else ((unsigned short*)d)[at] = of_bf16::to_bf16((float)sum);
-        }
-}
-int cublasLtMatmul(void*, void* desc_, const float* alpha, const void* a, void* a_, const void* b, void* b_,
-                   const float* beta, const void* c, void*, void* d, void* d_, const uint64_t* algorithm, void* workspace,
-                   size_t workspace_size, void* stream) {
-    LOCK;
-    const Desc& desc = *(Desc*)desc_;
-    const Layout &la = *(Layout*)a_, &lb = *(Layout*)b_, &ld = *(Layout*)d_;
-    auto whole = [](const void* base, const Layout& l) {
-        return inside((uintptr_t)base, ((l.columns - 1) * l.stride + l.rows) * (l.type == F32 ? 4 : 2));
-    };
-    if (algorithm[0] != MAGIC || !whole(c, ld) || !whole(a, la) || !whole(b, lb) || !whole(d, ld)) return 7;
-    if (!inside((uintptr_t)workspace, workspace_size)) return 7;
-    return ask(stream, [=, alpha = *alpha, beta = *beta] { multiply(desc, alpha, a, la, b, lb, beta, c, d, ld); });
-}
-}
+#include "products.h"

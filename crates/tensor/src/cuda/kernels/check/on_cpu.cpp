@@ -115,7 +115,8 @@ static void check_swiglu() {
 static void check_rope() {
     const size_t n = 4, heads = 3, rotated = 2, half = 16;
     auto x = halves(n * heads * 2 * half), y = poisoned<bf16>(x.size());
-    auto cos = uniform(n * half), sin = uniform(n * half);
+    auto cos = uniform(7 * half), sin = uniform(7 * half);
+    std::vector<unsigned> positions = {6, 0, 2, 0};
     for (double direction : {1.0, -1.0}) {
         std::vector<double> want;
         for (bf16 v : x) want.push_back(value(v));
@@ -123,12 +124,12 @@ static void check_rope() {
             for (size_t h = 0; h < rotated; h++)
                 for (size_t j = 0; j < half; j++) {
                     size_t at = (i * heads + h) * 2 * half + j;
-                    double c = cos[i * half + j], s = direction * sin[i * half + j];
+                    double c = cos[positions[i] * half + j], s = direction * sin[positions[i] * half + j];
                     want[at] = value(x[at]) * c - value(x[at + half]) * s;
                     want[at + half] = value(x[at + half]) * c + value(x[at]) * s;
                 }
         launch(blocks(x.size() / 2), [&] {
-            rope(x.data(), y.data(), cos.data(), sin.data(), x.size() / 2, heads, rotated, half, direction);
+            rope(x.data(), y.data(), cos.data(), sin.data(), positions.data(), x.size() / 2, heads, rotated, half, direction);
         });
         same(direction > 0 ? "rope" : "rope backward", y, want, BF16);
     }
@@ -170,10 +171,11 @@ static void check_adamw() {
     float* losses = (float*)&report[1];
     losses[0] = 2.f, losses[1] = -1.f;
     Counts counts = {2, 0};
+    const Step of_host = {lr, keep};
     Rule rule;
     auto step = [&] {
         launch(2, [&] { sum_of_squares(g.data(), shares.data(), n); });
-        launch(1, [&] { adamw_rule(shares.data(), 2, report.data(), 2, 1, 1.0, lr, b1, b2, &counts, &rule); });
+        launch(1, [&] { adamw_rule(shares.data(), 2, report.data(), 2, 1, 1.0, &of_host, b1, b2, &counts, &rule); });
     };
     step();
     same("gradient norm", std::vector<double>{report[0]}, {std::sqrt(squares)}, F32);
@@ -189,7 +191,7 @@ static void check_adamw() {
     auto copy = poisoned<bf16>(n);
     auto apply = [&] {
         launch(blocks(n), [&] {
-            adamw(w.data(), g.data(), m.data(), v.data(), copy.data(), &rule, n, keep, b1, b2, eps);
+            adamw(w.data(), g.data(), m.data(), v.data(), copy.data(), &rule, n, 1, b1, b2, eps);
         });
     };
     apply();
@@ -218,7 +220,9 @@ static void check_embedding() {
     const size_t n = 5, d = 70, vocabulary = 6;
     auto table = halves(vocabulary * d), dy = halves(n * d), y = poisoned<bf16>(n * d);
     auto dw = uniform(vocabulary * d);
-    std::vector<unsigned> ids = {3, 5, 3, 0, 3}, distinct = {0, 3, 5}, starts = {0, 1, 4, 5}, rows = {3, 0, 2, 4, 1};
+    std::vector<unsigned> ids = {3, 5, 3, 0, 3}, rows = {3, 0, 2, 4, 1};
+    // As many groups as rows.
+    std::vector<unsigned> distinct = {0, 3, 5, 0, 0}, starts = {0, 1, 4, 5, 5, 5};
     std::vector<double> y_(n * d), dw_(dw.begin(), dw.end());
     for (size_t i = 0; i < n; i++)
         for (size_t j = 0; j < d; j++) {
@@ -228,7 +232,7 @@ static void check_embedding() {
     launch(blocks(n * d), [&] { embedding(table.data(), ids.data(), y.data(), n * d, d); });
     same("embedding", y, y_, 0.0);
     launch(blocks(3 * d), [&] {
-        embedding_backward(dy.data(), distinct.data(), starts.data(), rows.data(), dw.data(), 3 * d, d);
+        embedding_backward(dy.data(), distinct.data(), starts.data(), rows.data(), dw.data(), n * d, d);
     });
     same("embedding backward", dw, dw_, F32);
 }
