@@ -44,12 +44,7 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    pub(crate) fn new(
-        model: Model,
-        tokenizer: Tokenizer,
-        end_tokens: Vec<u32>,
-        settings: Settings,
-    ) -> Self {
+    pub(crate) fn new(model: Model, tokenizer: Tokenizer, end_tokens: Vec<u32>, settings: Settings) -> Self {
         let cache = model.cache(settings.cache_tokens.div_ceil(PAGE));
         Self {
             model,
@@ -163,7 +158,8 @@ impl Engine {
         if tokens.is_empty() {
             return Ok(Vec::new());
         }
-        let drawn_from = self.model.rows(&self.team, &mut self.cache, &tokens, &spans, &wanted, &samplings)?;
+        let drawn_from =
+            self.model.rows(&self.team, &mut self.cache, &tokens, &spans, &wanted, &samplings)?;
         for (sequence, &rows) in self.running.iter_mut().zip(&rows) {
             let length = sequence.table.length + rows - sequence.guess.len();
             self.cache.advance(&mut sequence.table, &sequence.tokens[..length]);

@@ -7,6 +7,10 @@
 //! and on nothing else: not on what is computed beside it, on hits in the prefix cache, on how a prompt is cut into
 //! chunks, on threads, or on the instruction set. The kernels give every row the same order of operations, and the
 //! random numbers are a function of seed, prompt, sample and position.
+//!
+//! **On a card** (`card`) the same engine schedules, remembers and draws. There the same requests in the same steps give the
+//! same bits, but company in a batch may change the last bits of a row, and so, where two tokens are nearly as likely, an
+//! answer.
 
 mod batcher;
 pub mod bench;

@@ -53,7 +53,9 @@ impl Model {
     /// A cache of at most so many pages, whose memory is taken when it is needed.
     pub(crate) fn cache(&self, pages: usize) -> KvCache {
         let store = match self {
-            Model::Host(weights, kept) => Pages::Host(crate::cache::HostPages::new(weights.cache_shape(*kept))),
+            Model::Host(weights, kept) => {
+                Pages::Host(crate::cache::HostPages::new(weights.cache_shape(*kept)))
+            }
             Model::Card(model) => Pages::Card(model.pages(pages)),
         };
         KvCache::new(store, pages)

@@ -2,10 +2,10 @@
 
 #![cfg(target_os = "linux")]
 
-#[path = "card/models.rs"]
-mod models;
 #[path = "../../tensor/tests/fake_card/mod.rs"]
 mod fake_card;
+#[path = "card/models.rs"]
+mod models;
 mod tiny;
 
 use herd_infer::{ActivationType, CacheType, Device, Error, Generator, Pooling, Sampling, Settings};
@@ -23,8 +23,7 @@ fn settings() -> Settings {
 fn tiny_pair(card: &Card, settings: &Settings) -> [Generator; 2] {
     let tokenizer = tiny::tokenizer();
     let (llama, params) = tiny::model(&tokenizer);
-    let host =
-        Generator::new(llama.clone(), params.clone(), tokenizer.clone(), settings.clone()).unwrap();
+    let host = Generator::new(llama.clone(), params.clone(), tokenizer.clone(), settings.clone()).unwrap();
     [host, Generator::on_card(card, llama, params, tokenizer, settings.clone()).unwrap()]
 }
 
@@ -147,8 +146,7 @@ fn a_long_greedy_answer_in_f32_is_that_of_the_processor() {
 #[test]
 fn what_is_drawn_from_a_shortlist_is_what_the_processor_draws() {
     let card = fake_card::open();
-    let shape =
-        Shape { heads: 2, kv_heads: 1, head_dim: 16, float: true, vocab: 9000, ..Shape::default() };
+    let shape = Shape { heads: 2, kv_heads: 1, head_dim: 16, float: true, vocab: 9000, ..Shape::default() };
     let [host, on_card] = open_both(&card, &shape, &settings());
     let base = Sampling { max_tokens: 4, seed: 3, ignore_end: true, ..Sampling::default() };
     for sampling in [
@@ -258,7 +256,10 @@ fn a_machine_without_a_card_says_so() {
     match Generator::open(Path::new("no such model"), settings).err().unwrap() {
         Error::Device(error) => {
             let text = error.to_string();
-            assert!(text.starts_with("device `cuda` cannot be used") && text.contains("herd doctor"), "{text}");
+            assert!(
+                text.starts_with("device `cuda` cannot be used") && text.contains("herd doctor"),
+                "{text}"
+            );
         }
         other => assert!(Card::open(0).is_ok(), "{other}"),
     }

@@ -53,7 +53,8 @@ impl Pages {
             Pages::Host(pages) => {
                 let (from, to) = (from as usize, to as usize);
                 let (low, high) = pages.pages.split_at_mut(from.max(to));
-                let (from, to) = if from < to { (&low[from], &mut high[0]) } else { (&high[0], &mut low[to]) };
+                let (from, to) =
+                    if from < to { (&low[from], &mut high[0]) } else { (&high[0], &mut low[to]) };
                 to.copy_from_slice(from);
             }
             Pages::Card(pages) => pages.copy(from, to),

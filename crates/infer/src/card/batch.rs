@@ -79,7 +79,8 @@ impl Batch {
         let (single, tile) = (singles.len(), tiles.len() / 4);
         singles.resize(n, 0);
         let inverse = vec![1f32.to_bits(); n];
-        let words = [tokens, &positions, &places, &tables, &singles, &inverse, &angles, &tiles, &pages].concat();
+        let words =
+            [tokens, &positions, &places, &tables, &singles, &inverse, &angles, &tiles, &pages].concat();
         Self { rows: n, singles: single, tiles: tile, words, head_dim }
     }
 

@@ -78,7 +78,8 @@ impl CardModel {
     ) -> Result<Vec<Row>, CardError> {
         let mut batch = Batch::new(self, tokens, spans);
         batch.temper(samplings.iter().map(|sampling| inverse(sampling)));
-        let is_short = |samplings: &[&Sampling]| samplings.iter().any(|sampling| Shortlist::may_serve(sampling));
+        let is_short =
+            |samplings: &[&Sampling]| samplings.iter().any(|sampling| Shortlist::may_serve(sampling));
         self.with_scratch(&batch, wanted.len().min(LOGIT_ROWS), |scratch| {
             let mut rows = Vec::with_capacity(wanted.len());
             if self.is_step(&batch, wanted) {

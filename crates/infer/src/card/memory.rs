@@ -41,7 +41,8 @@ pub(super) fn plan(
     match (settings.cache_type, dtype) {
         (CacheType::Auto, _) | (CacheType::F32, DType::F32) => {}
         _ => {
-            let problem = format!("on a card the cache keeps what activations are, here {named}; leave it at auto");
+            let problem =
+                format!("on a card the cache keeps what activations are, here {named}; leave it at auto");
             return Err(SettingError::new("cache_type", problem).into());
         }
     }
@@ -59,7 +60,12 @@ pub(super) fn plan(
         tokens => tokens.div_ceil(PAGE),
     };
     if left < needed {
-        return Err(Error::CardMemory { needed: fixed + needed * page, weights: model, cache: needed * page, free });
+        return Err(Error::CardMemory {
+            needed: fixed + needed * page,
+            weights: model,
+            cache: needed * page,
+            free,
+        });
     }
     if settings.cache_tokens == 0 {
         let all = settings.max_sequences.saturating_mul(s.context.next_multiple_of(PAGE));

@@ -113,7 +113,9 @@ impl Scratch {
 
     /// Whether it is enough for a batch.
     pub fn holds(&self, batch: &Batch, logit_rows: usize) -> bool {
-        batch.rows <= self.rows && logit_rows <= self.logit_rows && 4 * batch.words.len() <= self.words.bytes()
+        batch.rows <= self.rows
+            && logit_rows <= self.logit_rows
+            && 4 * batch.words.len() <= self.words.bytes()
     }
 }
 
@@ -136,7 +138,12 @@ struct Weight<'a> {
 }
 
 impl CardModel {
-    pub(super) fn launch(&self, kernel: &'static str, grid: impl Into<Grid>, arguments: &[Arg]) -> Result<(), CardError> {
+    pub(super) fn launch(
+        &self,
+        kernel: &'static str,
+        grid: impl Into<Grid>,
+        arguments: &[Arg],
+    ) -> Result<(), CardError> {
         self.card.launch(self.dtype, kernel, grid, arguments)
     }
 
@@ -195,7 +202,12 @@ impl CardModel {
     }
 
     /// Logits of rows of the residual stream, into `scratch.logits`: of the first `n`, or of those that `rows` lists.
-    pub(super) fn head(&self, scratch: &Scratch, n: usize, rows: Option<&CardBuffer>) -> Result<(), CardError> {
+    pub(super) fn head(
+        &self,
+        scratch: &Scratch,
+        n: usize,
+        rows: Option<&CardBuffer>,
+    ) -> Result<(), CardError> {
         let s = &self.sizes;
         let head = self.head.as_ref().unwrap_or(&self.embed);
         let head = Weight { values: head, rows: s.vocab, columns: s.hidden };
@@ -343,7 +355,8 @@ impl CardModel {
             (DType::Bf16, 64) => ("paged_decode_64", "paged_mma_64"),
             (DType::Bf16, 128) => ("paged_decode_128", "paged_mma_128"),
             _ => {
-                let grid = Grid { blocks: (s.heads, batch.singles), threads: THREADS, shared: 4 * s.head_dim };
+                let grid =
+                    Grid { blocks: (s.heads, batch.singles), threads: THREADS, shared: 4 * s.head_dim };
                 let last = [out, heads, kv_heads, int(s.head_dim), scale];
                 return self.launch("paged_attention", grid, &[&from[..], &of_singles, &last].concat());
             }
@@ -352,11 +365,15 @@ impl CardModel {
         // Two blocks for each multiprocessor, as far as there are pages for them: what is cut is never more than that.
         let splits = (2 * self.card.processors() / (across * batch.singles.max(1))).clamp(1, MOST_SPLITS);
         let grid = Grid { blocks: (across, batch.singles * splits), threads: DECODE_THREADS, shared: 0 };
-        let last = [(&scratch.partial).into(), (&scratch.counters).into(), out, heads, kv_heads, int(splits), scale];
+        let last =
+            [(&scratch.partial).into(), (&scratch.counters).into(), out, heads, kv_heads, int(splits), scale];
         self.launch(decode, grid, &[&from[..], &of_singles, &last].concat())?;
         let shared = 2 * 2 * 64 * (s.head_dim + 8);
         let grid = Grid { blocks: (s.heads, batch.tiles), threads: DECODE_THREADS, shared };
-        self.launch(tiled, grid, &[&from[..], &[part(Part::Tiles), pages, out, heads, kv_heads, scale]].concat())
+        self.launch(
+            tiled,
+            grid,
+            &[&from[..], &[part(Part::Tiles), pages, out, heads, kv_heads, scale]].concat(),
+        )
     }
 }
-

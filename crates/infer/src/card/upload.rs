@@ -68,7 +68,9 @@ fn matrix_on(card: &Card, matrix: &Matrix, dtype: DType) -> Result<CardBuffer, C
     let mut at = 0;
     for part in matrix.parts() {
         match (part, dtype) {
-            (Matrix::Halves { source, brain: true, .. }, DType::Bf16) => buffer.overwrite_at(at, source.halves())?,
+            (Matrix::Halves { source, brain: true, .. }, DType::Bf16) => {
+                buffer.overwrite_at(at, source.halves())?
+            }
             (Matrix::F32 { source, range, .. }, DType::F32) => {
                 buffer.overwrite_at(at, &source.floats()[range.clone()])?;
             }

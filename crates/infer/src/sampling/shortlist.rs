@@ -63,7 +63,8 @@ impl Shortlist {
     /// What the filters leave, with the same weights and in the same order as of the whole row.
     fn kept(&self, sampling: &Sampling) -> Option<Vec<(u32, f64)>> {
         let weight = weight_of(self.best.first()?.1, sampling.temperature);
-        let mut kept: Vec<(u32, f64)> = self.best.iter().map(|&(token, logit)| (token, weight(logit))).collect();
+        let mut kept: Vec<(u32, f64)> =
+            self.best.iter().map(|&(token, logit)| (token, weight(logit))).collect();
         // Rounding may make weights equal whose logits are not; then the ids decide.
         kept.sort_unstable_by(by_weight);
         let least = kept.last()?.1;
@@ -111,7 +112,8 @@ mod tests {
     /// 600 logits, of which some are equal, and their 64 best.
     fn row(seed: u64, temperature: f32) -> (Vec<f32>, Shortlist) {
         let number = |i: u64| uniform(seed, 3, i);
-        let logits: Vec<f32> = (0..600).map(|i| ((number(i).powi(3) * 400.0).round() / 20.0) as f32).collect();
+        let logits: Vec<f32> =
+            (0..600).map(|i| ((number(i).powi(3) * 400.0).round() / 20.0) as f32).collect();
         let mut best: Vec<(u32, f32)> = logits.iter().enumerate().map(|(i, l)| (i as u32, *l)).collect();
         best.sort_by(|a, b| b.1.total_cmp(&a.1));
         let top = best[0].1;

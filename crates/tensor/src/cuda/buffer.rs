@@ -83,13 +83,20 @@ impl CardBuffer {
 
     /// Overwrites what lies from byte `offset` on. Panics if the values go beyond the end.
     pub fn overwrite_at<T: Pod>(&self, offset: usize, values: &[T]) -> Result<(), CardError> {
-        assert!(offset + size_of_val(values) <= self.bytes, "overwrite_at: {offset} + {}", size_of_val(values));
+        assert!(
+            offset + size_of_val(values) <= self.bytes,
+            "overwrite_at: {offset} + {}",
+            size_of_val(values)
+        );
         self.card.upload(bytemuck::cast_slice(values), self.address + offset as u64)
     }
 
     /// Copies `bytes` from one place in it to another, which do not overlap.
     pub fn copy_within(&self, from: usize, to: usize, bytes: usize) -> Result<(), CardError> {
-        assert!(from.max(to) + bytes <= self.bytes && from.abs_diff(to) >= bytes, "copy_within: {from} to {to}");
+        assert!(
+            from.max(to) + bytes <= self.bytes && from.abs_diff(to) >= bytes,
+            "copy_within: {from} to {to}"
+        );
         self.card.copy(self.address + from as u64, self.address + to as u64, bytes)
     }
 
