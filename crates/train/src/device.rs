@@ -1,18 +1,8 @@
 //! Where a model is trained.
 
-use herd_tensor::cuda::{Card, CardError, DType};
+use herd_tensor::cuda::DType;
+pub use herd_tensor::cuda::{Device, DeviceError};
 use serde::{Deserialize, Serialize};
-
-/// The processor or a card.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Device {
-    /// The processor.
-    #[default]
-    Cpu,
-    /// The first NVIDIA card that is visible (`CUDA_VISIBLE_DEVICES`).
-    Cuda,
-}
 
 /// What activations are computed in on a card. Weights, gradients and moments are f32 either way; the processor always
 /// computes in f32.
@@ -24,24 +14,6 @@ pub enum Precision {
     Bf16,
     /// f32.
     F32,
-}
-
-/// A card cannot be used.
-#[derive(Debug, thiserror::Error)]
-#[error("device `cuda` cannot be used: {0}")]
-pub struct DeviceError(#[from] pub CardError);
-
-impl Device {
-    /// Opens the card; `None` for the processor.
-    ///
-    /// # Errors
-    /// What is missing, and how to get it.
-    pub fn open(self) -> Result<Option<Card>, DeviceError> {
-        match self {
-            Device::Cpu => Ok(None),
-            Device::Cuda => Ok(Some(Card::open(0)?)),
-        }
-    }
 }
 
 impl Precision {

@@ -43,8 +43,8 @@ pub fn run() {
     println!("\nlooked in         the system's folders and LD_LIBRARY_PATH");
     search_folders().iter().for_each(|folder| println!("                  {}", folder.display()));
     println!(
-        "\nA card is used where it is asked for: `device = \"cuda\"` in [pretrain], `herd bench train --device cuda`. It\n\
-         needs the driver, NVRTC and cuBLASLt. Everything else runs on the processor."
+        "\nA card is used where it is asked for: `device = \"cuda\"` in [pretrain], `--device cuda` of the commands that\n\
+         open a model, and of `herd bench`. It needs the driver, NVRTC and cuBLASLt. Everything else runs on the processor."
     );
 }
 

@@ -47,6 +47,47 @@ __device__ inline void mask_keys(float (*s)[4], const Sight* sight, int row, int
         }
 }
 
+// Scores s [16, 64] of the next tile of keys join a softmax under way: its output, largest scores and sums of weights.
+template <int HD>
+__device__ inline void add_tile(float (*acc)[4], float* top, float* sum, float (*s)[4], const bf16* v, float base2) {
+    const int P = HD + 8;
+    float fade[2], base[2], high[2] = {top[0], top[1]};
+#pragma unroll
+    for (int t = 0; t < ROWS / 8; t++)
+#pragma unroll
+        for (int e = 0; e < 4; e++) high[e / 2] = fmaxf(high[e / 2], s[t][e]);
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+#pragma unroll
+        for (int mask = 1; mask < 4; mask *= 2) high[h] = fmaxf(high[h], shuffle_xor(high[h], mask));
+        base[h] = high[h] == LEAST ? 0.f : high[h] * base2;
+        fade[h] = power_of_2(top[h] * base2 - base[h]);
+        top[h] = high[h];
+        sum[h] *= fade[h];
+    }
+#pragma unroll
+    for (int t = 0; t < ROWS / 8; t++)
+#pragma unroll
+        for (int e = 0; e < 4; e++)
+            s[t][e] = power_of_2(s[t][e] * base2 - base[e / 2]), sum[e / 2] += s[t][e];
+#pragma unroll
+    for (int t = 0; t < HD / 8; t++)
+#pragma unroll
+        for (int e = 0; e < 4; e++) acc[t][e] *= fade[e / 2];
+#pragma unroll
+    for (int c = 0; c < ROWS / 16; c++) {
+        unsigned a[4];
+        as_a(a, s + 2 * c);
+#pragma unroll
+        for (int t = 0; t < HD / 16; t++) {
+            unsigned b[4];
+            load_b_columns(b, v, P, c * 16, t * 16);
+            mma_bf16(acc[2 * t], a, b[0], b[1]);
+            mma_bf16(acc[2 * t + 1], a, b[2], b[3]);
+        }
+    }
+}
+
 // Values are fetched while scores are computed, the next keys while values are multiplied.
 template <int HD>
 __device__ void forward_mma(const bf16* qkv, bf16* out, float* lse, const unsigned* starts, const unsigned* visits,
@@ -89,41 +130,7 @@ __device__ void forward_mma(const bf16* qkv, bf16* out, float* lse, const unsign
         __syncthreads();  // the values are there, the place of the keys is free
         if (at + 1 < end) load_tile<HD>(k, qkv, n, width, (heads + kv_head) * HD, visits[at + 1] / 2 * ROWS);
         if (check) mask_keys<ROWS / 8>(s, sight, row, k0);
-        float fade[2], base[2], high[2] = {top[0], top[1]};
-#pragma unroll
-        for (int t = 0; t < ROWS / 8; t++)
-#pragma unroll
-            for (int e = 0; e < 4; e++) high[e / 2] = fmaxf(high[e / 2], s[t][e]);
-#pragma unroll
-        for (int h = 0; h < 2; h++) {
-#pragma unroll
-            for (int mask = 1; mask < 4; mask *= 2) high[h] = fmaxf(high[h], shuffle_xor(high[h], mask));
-            base[h] = high[h] == LEAST ? 0.f : high[h] * base2;
-            fade[h] = power_of_2(top[h] * base2 - base[h]);
-            top[h] = high[h];
-            sum[h] *= fade[h];
-        }
-#pragma unroll
-        for (int t = 0; t < ROWS / 8; t++)
-#pragma unroll
-            for (int e = 0; e < 4; e++)
-                s[t][e] = power_of_2(s[t][e] * base2 - base[e / 2]), sum[e / 2] += s[t][e];
-#pragma unroll
-        for (int t = 0; t < HD / 8; t++)
-#pragma unroll
-            for (int e = 0; e < 4; e++) acc[t][e] *= fade[e / 2];
-#pragma unroll
-        for (int c = 0; c < ROWS / 16; c++) {
-            unsigned a[4];
-            as_a(a, s + 2 * c);
-#pragma unroll
-            for (int t = 0; t < HD / 16; t++) {
-                unsigned b[4];
-                load_b_columns(b, v, P, c * 16, t * 16);
-                mma_bf16(acc[2 * t], a, b[0], b[1]);
-                mma_bf16(acc[2 * t + 1], a, b[2], b[3]);
-            }
-        }
+        add_tile<HD>(acc, top, sum, s, v, base2);
     }
     float inverse[2];
 #pragma unroll
