@@ -9,7 +9,7 @@ mod cases;
 mod check;
 mod fake_card;
 
-use herd_tensor::cuda::{Card, CardBuffer, CardError, DType};
+use herd_tensor::cuda::{Card, CardBuffer, CardError, CudnnUse, DType};
 use herd_tensor::{CounterRng, Grads, Init, ParamSpec, Params, Tape, Tensor};
 
 /// Runs a case on a card of its own, whose memory begins as NaNs.
@@ -46,15 +46,29 @@ cases! {
 
 #[test]
 fn attention_on_tensor_cores() {
-    attention::every_layout(DType::Bf16, 4, 2, 64, 1.5e-2);
-    attention::every_layout(DType::Bf16, 3, 1, 128, 1.5e-2);
+    attention::every_layout(CudnnUse::Off, DType::Bf16, (4, 2, 64), 1.5e-2);
+    attention::every_layout(CudnnUse::Off, DType::Bf16, (3, 1, 128), 1.5e-2);
+}
+
+/// On a card without a cuDNN that is trusted this is the same as above.
+#[test]
+fn attention_by_cudnn() {
+    let report = fake_card::open().cudnn_report();
+    println!("{report:#?}");
+    if !fake_card::is_real() {
+        assert!(report.library.is_ok() && report.classes.len() == 10, "{report:#?}");
+        assert!(report.classes.iter().all(|(_, verdict)| verdict.is_ok()), "{report:#?}");
+    }
+    attention::every_layout(CudnnUse::FixedOrder, DType::Bf16, (4, 2, 64), 1.5e-2);
+    attention::every_layout(CudnnUse::FixedOrder, DType::Bf16, (3, 1, 128), 1.5e-2);
+    attention::every_layout(CudnnUse::AnyOrder, DType::Bf16, (2, 2, 64), 1.5e-2);
 }
 
 #[test]
 fn attention_in_plain_arithmetic() {
-    attention::every_layout(DType::F32, 3, 1, 128, 1e-5);
-    attention::every_layout(DType::F32, 2, 2, 64, 1e-5);
-    attention::every_layout(DType::Bf16, 4, 2, 40, 1.5e-2);
+    attention::every_layout(CudnnUse::FixedOrder, DType::F32, (3, 1, 128), 1e-5);
+    attention::every_layout(CudnnUse::FixedOrder, DType::F32, (2, 2, 64), 1e-5);
+    attention::every_layout(CudnnUse::FixedOrder, DType::Bf16, (4, 2, 40), 1.5e-2);
 }
 
 /// More logits than exist at once, some rows without weight, the hidden state used twice: loss and gradients on the card

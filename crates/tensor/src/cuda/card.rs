@@ -5,6 +5,7 @@
 
 use super::arena::{Arena, CardUsage};
 use super::calls::{Address, DriverCalls, Handle, Status};
+use super::cudnn::Cudnn;
 use super::products::Products;
 use super::staging::{Block, Download, Staging};
 use super::{CardError, DType, Kind, Library, compile};
@@ -31,21 +32,22 @@ const NON_BLOCKING: u32 = 1;
 
 /// A card in use. Cheap to clone; the last one gives its memory back.
 #[derive(Clone)]
-pub struct Card(Arc<Inner>);
+pub struct Card(pub(super) Arc<Inner>);
 
-struct Inner {
-    calls: DriverCalls,
+pub(super) struct Inner {
+    pub calls: DriverCalls,
     nvrtc: Library,
     context: Handle,
-    stream: Handle,
+    pub stream: Handle,
     name: String,
     architecture: String,
-    cache: Option<PathBuf>,
+    pub cache: Option<PathBuf>,
     arena: Mutex<Arena>,
     staging: Mutex<Staging>,
     modules: [OnceLock<Module>; 2],
     compiling: Mutex<()>,
     products: Mutex<Products>,
+    pub cudnn: Mutex<Cudnn>,
 }
 
 // SAFETY: the driver's handles may be used from any thread that has set the context, which every method does; what
@@ -136,7 +138,7 @@ thread_local! {
     static CURRENT: Cell<Handle> = const { Cell::new(ptr::null_mut()) };
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // What is locked is consistent between statements, so a panic elsewhere does not spoil it.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -216,6 +218,7 @@ impl Card {
             modules: [const { OnceLock::new() }; 2],
             compiling: Mutex::default(),
             products: Mutex::new(Products::new(&cublas)?),
+            cudnn: Mutex::new(Cudnn::new(folders)),
             calls,
         })))
     }
@@ -263,7 +266,7 @@ impl Card {
     }
 
     /// Makes its context that of this thread.
-    fn enter(&self) -> Result<(), CardError> {
+    pub(super) fn enter(&self) -> Result<(), CardError> {
         if CURRENT.get() != self.0.context {
             driver!(self.0.calls, set_context(self.0.context))?;
             CURRENT.set(self.0.context);
@@ -429,10 +432,13 @@ impl Drop for Inner {
         if driver!(self.calls, set_context(self.context)).is_ok() {
             CURRENT.set(self.context);
             let _ = driver!(self.calls, stream_synchronize(self.stream));
+            lock(&self.cudnn).close();
             for chunk in lock(&self.arena).chunks() {
                 let _ = driver!(self.calls, free(chunk));
             }
             lock(&self.staging).free(&self.calls);
+        } else {
+            lock(&self.cudnn).forget();
         }
     }
 }

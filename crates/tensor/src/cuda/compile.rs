@@ -43,7 +43,7 @@ pub(super) fn cache_folder() -> Option<PathBuf> {
 }
 
 /// FNV-1a, 64 bits: names a source.
-fn fingerprint(text: &str) -> u64 {
+pub(super) fn fingerprint(text: &str) -> u64 {
     text.bytes()
         .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
@@ -80,7 +80,7 @@ pub(super) fn module(
 }
 
 /// Complete or absent, also where several processes compile at once.
-fn keep(file: &Path, bytes: &[u8]) -> std::io::Result<()> {
+pub(super) fn keep(file: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let folder = file.parent().expect("a file in the cache has a folder");
     fs::create_dir_all(folder)?;
     let scratch = file.with_extension(format!("{}.tmp", std::process::id()));

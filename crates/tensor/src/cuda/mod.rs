@@ -3,8 +3,8 @@
 //! without a card still runs.
 //!
 //! [`Card`] is a context with one stream, its memory (`arena`, [`CardBuffer`]), its kernels (`kernels/`, compiled by
-//! `compile`) and matrix products by cuBLASLt (`products`). `ops/` holds the card's body of each operator, one file
-//! beside the CPU's name.
+//! `compile`), matrix products by cuBLASLt (`products`) and attention by cuDNN (`cudnn`). `ops/` holds the card's body of
+//! each operator, one file beside the CPU's name.
 //!
 //! `kernels/check/` compiles the kernels for three generations of cards and runs their sources on the processor.
 
@@ -15,6 +15,7 @@ mod cached;
 mod calls;
 mod card;
 mod compile;
+pub(crate) mod cudnn;
 mod driver;
 mod error;
 mod library;
@@ -28,12 +29,14 @@ pub use adamw::{CardAdamW, CardReport, CardRule};
 pub use arena::CardUsage;
 pub use buffer::{CardBuffer, DType};
 pub use card::Card;
+pub use cudnn::{Compiled, CudnnReport, CudnnUse, compile_without_card};
 pub use driver::{CardInfo, Driver};
 pub use error::CardError;
 pub use library::{Kind, Library, Missing, search_folders};
 pub use params::CardParams;
 
 pub(crate) use cached::Cached;
+pub(crate) use cudnn::CardBatch;
 pub(crate) use card::{Arg, Grid, THREADS};
 pub(crate) use error::expect;
 pub(crate) use ops::CardTiles;

@@ -3,7 +3,7 @@
 
 use super::check::{params, rows};
 use super::fake_card;
-use herd_tensor::cuda::DType;
+use herd_tensor::cuda::{CudnnUse, DType};
 use herd_tensor::{
     Attention, AttentionShape, CounterRng, Grads, ParamId, Params, RopeTable, Segment, Segments, Tape,
     Tensor, reference,
@@ -14,7 +14,7 @@ use std::sync::Arc;
 const THETA: f64 = 10_000.0;
 
 /// Several tiles of 64 and of 32 rows, the last one not whole; pairs of tiles of every kind.
-fn layouts() -> [(&'static str, Segments); 4] {
+fn layouts() -> [(&'static str, Segments); 5] {
     let shared = Segments::new(vec![
         Segment { rows: 0..130, prefix: 0..0 },
         Segment { rows: 130..270, prefix: 0..130 },
@@ -24,6 +24,7 @@ fn layouts() -> [(&'static str, Segments); 4] {
     [
         ("one row", Segments::causal(1)),
         ("causal", Segments::causal(200)),
+        ("equal lengths", Segments::documents(&[130, 130])),
         ("documents", Segments::documents(&[3, 61, 64, 1, 70, 130])),
         ("shared prompt", shared),
     ]
@@ -59,7 +60,14 @@ fn assert_rows(what: &str, card: &[f32], right: &[f64], width: usize, columns: R
 }
 
 /// The forward pass beside the f64 reference, the backward pass beside that of the host.
-fn compare(dtype: DType, shape: AttentionShape, layout: &str, segments: &Segments, tolerance: f64) {
+fn compare(
+    cudnn: CudnnUse,
+    dtype: DType,
+    shape: AttentionShape,
+    layout: &str,
+    segments: &Segments,
+    tolerance: f64,
+) {
     let (n, hd) = (segments.rows(), shape.head_dim);
     let positions: Vec<u32> = (0..n as u32).rev().collect();
     // Documents are left as they are, so that the card gets the very numbers that the reference gets.
@@ -76,7 +84,9 @@ fn compare(dtype: DType, shape: AttentionShape, layout: &str, segments: &Segment
     let seed: Vec<f32> =
         (0..(n * shape.heads * hd) as u64).map(|i| exact_in_bf16(rng.normal(i) as f32)).collect();
     let mut on_card = host.clone();
-    on_card.to_card(&fake_card::open(), dtype).unwrap();
+    let card = fake_card::open();
+    card.use_cudnn(cudnn);
+    on_card.to_card(&card, dtype).unwrap();
     let (out, d_qkv) = both_passes(&on_card, ids[0], &call, &seed);
 
     let mut x: Vec<f64> = host.value(ids[0]).iter().map(|v| f64::from(*v)).collect();
@@ -97,9 +107,15 @@ fn compare(dtype: DType, shape: AttentionShape, layout: &str, segments: &Segment
     }
 }
 
-/// Every layout for a width of heads.
-pub fn every_layout(dtype: DType, heads: usize, kv_heads: usize, head_dim: usize, tolerance: f64) {
+/// Every layout for a width of heads; cuDNN is used as far as is allowed.
+pub fn every_layout(
+    cudnn: CudnnUse,
+    dtype: DType,
+    (heads, kv_heads, head_dim): (usize, usize, usize),
+    tolerance: f64,
+) {
     for (layout, segments) in layouts() {
-        compare(dtype, AttentionShape { heads, kv_heads, head_dim }, layout, &segments, tolerance);
+        let shape = AttentionShape { heads, kv_heads, head_dim };
+        compare(cudnn, dtype, shape, layout, &segments, tolerance);
     }
 }

@@ -1,4 +1,4 @@
-// A card made of the processor, for tests: the functions of NVIDIA's driver, NVRTC and cuBLASLt that Herd calls. The
+// A card made of the processor, for tests: the functions of NVIDIA's driver, NVRTC, cuBLASLt and cuDNN that Herd calls. The
 // card's memory is the host's, the stream runs everything at once, a kernel is the very source that a card would run,
 // compiled here by g++. So arguments, grids, offsets, lifetimes and formulas are those of a card.
 //
@@ -19,7 +19,7 @@
 
 #define KERNELS \
     K(adamw), K(adamw_rule), K(add), K(add_scaled), K(add_shares), K(attention), K(attention_delta), \
-    K(attention_dkv), K(attention_dq), K(embedding), K(embedding_backward), K(from_f32), K(loss_gradient), K(negate), \
+    K(attention_dkv), K(attention_dq), K(attention_join), K(attention_lse), K(embedding), K(embedding_backward), K(from_f32), K(loss_gradient), K(negate), \
     K(rms_norm), K(rms_norm_dw), K(rms_norm_dx), K(rope), K(scale), K(select_backward), K(sum_of_squares), \
     K(sum_values), K(swiglu), K(swiglu_backward), K(to_f32)
 #define TENSOR_CORES \
@@ -244,3 +244,5 @@ int cublasLtMatmul(void*, void* desc_, const float* alpha, const void* a, void* 
     return 0;
 }
 }
+
+#include "cudnn.h"
