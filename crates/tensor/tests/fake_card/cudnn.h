@@ -10,7 +10,7 @@
 namespace cudnn {
 enum { BAD_PARAM = 2000, NOT_SUPPORTED = 3000, FAILED = 5000 };
 enum Kind { POINTWISE, ENGINE = 2, CONFIG, HEURISTIC, PLAN, CHOICE = 7, OP_POINTWISE = 13, GRAPH = 15, PACK, TENSOR, MATMUL,
-            OP_MATMUL, REDUCTION, OP_REDUCTION, OP_RESHAPE = 31 };
+            OP_MATMUL, REDUCTION = 21, OP_REDUCTION, OP_RESHAPE = 31 };
 enum Data { F32 = 0, I32 = 4, BF16 = 9, BOOLEAN = 11 };
 static const int SIZES[] = {8, 4, 1, 8, 4, 8, 8, 4, 4, 4, 4, 4, 4, 4, 4, 8, 8, 4, 4};
 

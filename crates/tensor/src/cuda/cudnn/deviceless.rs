@@ -4,7 +4,7 @@
 use super::attention::Way;
 use super::backend::{Backend, Descriptor};
 use super::batch::Layout;
-use super::dotted;
+use super::{dotted, reason};
 use super::names::{attribute, kind};
 use super::plan::{Plan, Target};
 use crate::AttentionShape;
@@ -62,7 +62,7 @@ pub fn compile_without_card(folders: &[PathBuf], properties: &str) -> Result<Vec
                     what: format!("{heads}/{kv_heads} heads of {head_dim}, {layout:?}"),
                     way: name,
                     packed,
-                    plan: plan.map(|plan| (plan.engine, plan.workspace)).map_err(|error| error.to_string()),
+                    plan: plan.map(|plan| (plan.engine, plan.workspace)).map_err(reason),
                 });
             }
         }

@@ -136,7 +136,7 @@ impl Cudnn {
         if matches!(self.state, State::Unopened) {
             self.state = match Open::new(&self.folders, stream) {
                 Ok(open) => State::Open(Box::new(open)),
-                Err(error) => State::Absent(error.to_string()),
+                Err(error) => State::Absent(reason(error)),
             };
         }
         match &mut self.state {
@@ -172,12 +172,20 @@ impl Open {
             return known.clone();
         }
         let plan = Plan::new(&self.backend, &Target::Card(self.handle), problem, way, most);
-        let made = plan.map_err(|error| error.to_string()).map(|plan| {
+        let made = plan.map_err(reason).map(|plan| {
             self.plans.push(plan);
             self.plans.len() - 1
         });
         self.known.insert((problem, way), made.clone());
         made
+    }
+}
+
+/// Why something was refused, without advice: Herd's kernels compute it instead.
+fn reason(error: CardError) -> String {
+    match error {
+        CardError::Call { call, text, .. } => format!("{call}: {text}"),
+        other => other.to_string(),
     }
 }
 
@@ -241,7 +249,7 @@ impl Card {
 
     /// Asks for a plan's run.
     fn run_plan(&self, problem: Problem, way: Way, places: Places) -> Result<(), CardError> {
-        let failed = |text| CardError::Call { call: "cudnnBackendFinalize", code: 3000, text };
+        let failed = |text| CardError::Call { call: "a plan of attention", code: 3000, text };
         let plan = self.plan_of(problem, way).map_err(failed)?;
         let bytes = self.with_cudnn(|open, _| open.plans[plan].workspace).unwrap_or(0);
         let workspace = CardBuffer::stale(self, bytes.max(1))?;
