@@ -105,13 +105,12 @@ impl Descriptor {
         Ok(self)
     }
 
-    /// Reads an attribute of at most as many values as there is room for, and returns how many there are. Without room the
-    /// values are only counted.
+    /// Reads an attribute of at most as many values as there is room for, and returns how many there are.
     pub fn get<T: Copy>(&self, attribute: Attribute, values: &mut [T]) -> Result<usize, CardError> {
         assert_eq!(size_of::<T>(), attribute.of.size, "{}", attribute.name);
         let mut count = 0i64;
         let room = values.len() as i64;
-        let into = if values.is_empty() { ptr::null_mut() } else { values.as_mut_ptr().cast::<c_void>() };
+        let into = values.as_mut_ptr().cast::<c_void>();
         let get = &self.backend.calls.get;
         // SAFETY: there is room for as many values of the attribute's type as is said.
         let code =
@@ -127,15 +126,18 @@ impl Descriptor {
         Ok(value[0])
     }
 
-    /// Reads an attribute that holds descriptors of a kind.
-    pub fn descriptors(&self, attribute: Attribute, kind: Kind) -> Result<Vec<Descriptor>, CardError> {
-        let count = self.get::<Handle>(attribute, &mut [])?;
-        let mut found = Vec::with_capacity(count);
-        for _ in 0..count {
-            found.push(Descriptor::new(&self.backend, kind)?);
-        }
+    /// Reads an attribute that holds descriptors of a kind, at most as many as there is room for. (Some attributes do not
+    /// tell their number beforehand.)
+    pub fn descriptors(
+        &self,
+        attribute: Attribute,
+        kind: Kind,
+        room: usize,
+    ) -> Result<Vec<Descriptor>, CardError> {
+        let found: Result<Vec<_>, _> = (0..room).map(|_| Descriptor::new(&self.backend, kind)).collect();
+        let mut found = found?;
         let mut handles: Vec<Handle> = found.iter().map(|descriptor| descriptor.handle).collect();
-        let filled = if count > 0 { self.get(attribute, &mut handles)? } else { 0 };
+        let filled = self.get(attribute, &mut handles)?;
         found.truncate(filled);
         Ok(found)
     }

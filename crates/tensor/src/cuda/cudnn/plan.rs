@@ -15,6 +15,10 @@ const ORDERED: usize = 92_600;
 /// What their knob `STAGES` is set to for it.
 const ORDERED_STAGES: i64 = 4;
 
+/// Configurations that are tried, and knobs that one has.
+const MOST_CONFIGS: usize = 16;
+const MOST_KNOBS: usize = 64;
+
 /// What plans are made for.
 pub(super) enum Target<'a> {
     /// The card of a handle.
@@ -100,7 +104,7 @@ impl Plan {
         target.mark(&heuristic, None, Some(attribute::ENGINEHEUR_DEVICEPROP))?;
         heuristic.finalize()?;
         let mut last = none("cuDNN has no engine for it".into());
-        for found in heuristic.descriptors(attribute::ENGINEHEUR_RESULTS, kind::ENGINECFG)? {
+        for found in heuristic.descriptors(attribute::ENGINEHEUR_RESULTS, kind::ENGINECFG, MOST_CONFIGS)? {
             let tried = Config::read(found)
                 .and_then(|config| if ordered { config.ordered(backend, target, &whole) } else { Ok(config) })
                 .and_then(|config| config.plan(backend, target));
@@ -165,7 +169,7 @@ struct Config {
 
 impl Config {
     fn read(config: Descriptor) -> Result<Self, CardError> {
-        let engine = config.descriptors(attribute::ENGINECFG_ENGINE, kind::ENGINE)?;
+        let engine = config.descriptors(attribute::ENGINECFG_ENGINE, kind::ENGINE, 1)?;
         let index = engine.first().map_or(Ok(-1), |e| e.number(attribute::ENGINE_GLOBAL_INDEX))?;
         Ok(Self { config, engine: index, kept: engine })
     }
@@ -183,7 +187,7 @@ impl Config {
         target.mark(&engine, None, Some(attribute::ENGINE_DEVICEPROP))?;
         engine.finalize()?;
         let mut knobs = vec![(KNOB_STAGES, ORDERED_STAGES)];
-        for choice in self.config.descriptors(attribute::ENGINECFG_KNOB_CHOICES, kind::KNOB_CHOICE)? {
+        for choice in self.config.descriptors(attribute::ENGINECFG_KNOB_CHOICES, kind::KNOB_CHOICE, MOST_KNOBS)? {
             let knob = choice.number::<i32>(attribute::KNOB_CHOICE_KNOB_TYPE)?;
             if knob != KNOB_STAGES {
                 knobs.push((knob, choice.number(attribute::KNOB_CHOICE_KNOB_VALUE)?));
