@@ -35,9 +35,8 @@ impl Fake {
     fn set(&self, fault: &CStr, version: usize) {
         let address = self.library.symbol(c"herd_fake_cudnn").unwrap();
         // SAFETY: the signature is that of fake_card/cudnn.h.
-        unsafe {
-            std::mem::transmute::<_, extern "C" fn(*const c_char, usize)>(address)(fault.as_ptr(), version);
-        }
+        let set: extern "C" fn(*const c_char, usize) = unsafe { std::mem::transmute(address) };
+        set(fault.as_ptr(), version);
     }
 
     /// Descriptors that are alive, plans that were made, runs.
@@ -45,7 +44,8 @@ impl Fake {
         let address = self.library.symbol(c"herd_fake_cudnn_counts").unwrap();
         let mut counts = [0; 3];
         // SAFETY: the signature is that of fake_card/cudnn.h.
-        unsafe { std::mem::transmute::<_, extern "C" fn(*mut i64)>(address)(counts.as_mut_ptr()) };
+        let get: extern "C" fn(*mut i64) = unsafe { std::mem::transmute(address) };
+        get(counts.as_mut_ptr());
         counts
     }
 }
@@ -212,10 +212,8 @@ fn an_older_version_keeps_the_order_in_parts() {
 fn what_cudnn_does_not_take_is_computed_by_herd() {
     let fake = Fake::with(c"", NEWEST);
     let card = card(None);
-    let shared = Segments::new(vec![
-        Segment { rows: 0..50, prefix: 0..0 },
-        Segment { rows: 50..90, prefix: 0..50 },
-    ]);
+    let shared =
+        Segments::new(vec![Segment { rows: 0..50, prefix: 0..0 }, Segment { rows: 50..90, prefix: 0..50 }]);
     let runs = fake.counts()[2];
     step(&card, &shared);
     assert_eq!(fake.counts()[2], runs, "a shared prefix is Herd's alone");

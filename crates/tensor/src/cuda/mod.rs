@@ -36,8 +36,8 @@ pub use library::{Kind, Library, Missing, search_folders};
 pub use params::CardParams;
 
 pub(crate) use cached::Cached;
-pub(crate) use cudnn::CardBatch;
 pub(crate) use card::{Arg, Grid, THREADS};
+pub(crate) use cudnn::CardBatch;
 pub(crate) use error::expect;
 pub(crate) use ops::CardTiles;
 pub(crate) use products::{Mat, Product};

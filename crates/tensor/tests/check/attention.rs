@@ -10,6 +10,7 @@ use herd_tensor::{
 };
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Instant;
 
 const THETA: f64 = 10_000.0;
 
@@ -118,4 +119,47 @@ pub fn every_layout(
         let shape = AttentionShape { heads, kv_heads, head_dim };
         compare(&card, dtype, shape, layout, &segments, tolerance);
     }
+}
+
+/// Seconds of a forward and of a backward pass on a card, medians of 20 after 3 of warm-up. The embedding that makes the input,
+/// and its gradient, are measured by themselves and taken off.
+pub fn seconds(
+    card: &Card,
+    (heads, kv_heads, head_dim): (usize, usize, usize),
+    lengths: &[usize],
+) -> [f64; 2] {
+    let shape = AttentionShape { heads, kv_heads, head_dim };
+    let segments = Arc::new(Segments::documents(lengths));
+    let n = segments.rows();
+    let (mut params, ids) = params(&[(&[n, shape.packed_width()], 1.0), (&[n, heads * head_dim], 1.0)], 4);
+    params.to_card(card, DType::Bf16).unwrap();
+    let call = Attention { shape, segments, rope: None };
+    // Gradients of the input and of the output that are on the card already.
+    let [of_input, of_output] = [0, 1].map(|i| rows(&mut Tape::no_grad(&params), ids[i]).value().clone());
+    let mut grads = Grads::new(&params);
+    let mut run = |attend: bool| {
+        let mut tape = Tape::new(&params);
+        let input = rows(&mut tape, ids[0]);
+        card.synchronize().unwrap();
+        let begin = Instant::now();
+        let out = if attend { tape.attention(&input, &call) } else { input };
+        card.synchronize().unwrap();
+        let forward = begin.elapsed().as_secs_f64();
+        let seed = if attend { of_output.clone() } else { of_input.clone() };
+        let begin = Instant::now();
+        tape.backward_from([(out, seed)], &mut grads);
+        card.synchronize().unwrap();
+        [forward, begin.elapsed().as_secs_f64()]
+    };
+    let mut medians = [[0.0; 2]; 2];
+    for (attend, medians) in [true, false].into_iter().zip(&mut medians) {
+        let all: Vec<[f64; 2]> = (0..23).map(|_| run(attend)).skip(3).collect();
+        for (pass, median) in medians.iter_mut().enumerate() {
+            let mut sorted: Vec<f64> = all.iter().map(|both| both[pass]).collect();
+            sorted.sort_by(f64::total_cmp);
+            *median = sorted[sorted.len() / 2];
+        }
+    }
+    let [with, without] = medians;
+    [with[0], with[1] - without[1]]
 }

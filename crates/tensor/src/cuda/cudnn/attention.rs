@@ -31,7 +31,9 @@ pub(crate) enum Way {
     Forward,
     /// Backward: each tile of keys adds to the gradient of queries, in f32 in memory. The order of these sums is that of the
     /// tiles if it is `ordered`, which takes an engine that can do so; else it is chance.
-    Sums { ordered: bool },
+    Sums {
+        ordered: bool,
+    },
     /// Backward: the gradient of scores is written to memory (bf16 `[b, h, s, s]`) and multiplied from there, in order.
     Scores,
 }
@@ -71,9 +73,7 @@ impl<'a> Builder<'a> {
     fn new(graph: &'a mut Graph, problem: Problem) -> Result<Self, CardError> {
         let mut builder = Self { graph, problem, lengths: None, offsets: [None; 4] };
         if problem.packed {
-            let mut list = |role, count| {
-                builder.graph.given(role, Data::I32, [count, 1, 1, 1], [1; 4], None)
-            };
+            let mut list = |role, count| builder.graph.given(role, Data::I32, [count, 1, 1, 1], [1; 4], None);
             builder.lengths =
                 Some([list(Role::LengthsQ, problem.batch)?, list(Role::LengthsK, problem.batch)?]);
             for (place, role) in

@@ -118,10 +118,8 @@ mod tests {
         let uneven = Segments::documents(&[3, 1000, 9, 1, 1, 1, 1, 1, 1]);
         assert_eq!(of(&uneven, 92_800), Some(Layout::Packed { batch: 16, longest: 1024 }));
         assert_eq!(of(&Segments::causal(1), 92_800), Some(Layout::Packed { batch: 8, longest: 128 }));
-        let shared = Segments::new(vec![
-            Segment { rows: 0..5, prefix: 0..0 },
-            Segment { rows: 5..9, prefix: 0..5 },
-        ]);
+        let shared =
+            Segments::new(vec![Segment { rows: 0..5, prefix: 0..0 }, Segment { rows: 5..9, prefix: 0..5 }]);
         assert_eq!(of(&shared, 92_800), None);
         assert_eq!(of(&Segments::causal(1 << 23), 92_800), None, "offsets beyond 32 bits");
     }

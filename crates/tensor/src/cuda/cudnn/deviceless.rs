@@ -4,9 +4,9 @@
 use super::attention::Way;
 use super::backend::{Backend, Descriptor};
 use super::batch::Layout;
-use super::{dotted, reason};
 use super::names::{attribute, kind};
 use super::plan::{Plan, Target};
+use super::{dotted, reason};
 use crate::AttentionShape;
 use crate::cuda::{CardError, Kind, Library};
 use std::path::PathBuf;

@@ -1,11 +1,11 @@
 //! Attention of a batch by cuDNN, as the operator asks for it.
 
+use super::CudnnUse;
 use super::attention::{Problem, Way};
 use super::batch::{CardBatch, Layout};
 use super::graph::Role;
 use super::plan::Places;
 use super::trust::Class;
-use super::CudnnUse;
 use crate::cuda::{Arg, Card, CardBuffer, CardError, DType, THREADS};
 use crate::{AttentionShape, Segments};
 use std::sync::Arc;

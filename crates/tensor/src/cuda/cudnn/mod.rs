@@ -261,7 +261,8 @@ impl Card {
         let asked = self.with_cudnn(|open, _| {
             open.plans[run.plan].run(&open.backend, open.handle, &run.places, run.workspace)
         });
-        let gone = || CardError::Call { call: "cudnnBackendExecute", code: 3000, text: "cuDNN is off".into() };
+        let gone =
+            || CardError::Call { call: "cudnnBackendExecute", code: 3000, text: "cuDNN is off".into() };
         asked.unwrap_or_else(|| Err(gone()))
     }
 }

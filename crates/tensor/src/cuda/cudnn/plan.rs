@@ -117,7 +117,15 @@ impl Plan {
                     let scale = 1.0 / (problem.head_dim as f32).sqrt();
                     let numbers = Box::new([scale, f32::NEG_INFINITY, 1.0]);
                     let outside = graph.outside().to_vec();
-                    return Ok(Self { plan, workspace, engine, outside, numbers, _graph: graph, _kept: kept });
+                    return Ok(Self {
+                        plan,
+                        workspace,
+                        engine,
+                        outside,
+                        numbers,
+                        _graph: graph,
+                        _kept: kept,
+                    });
                 }
                 Err(error) => last = error,
             }
@@ -134,7 +142,8 @@ impl Plan {
         workspace: Address,
     ) -> Result<(), CardError> {
         let ids: Vec<i64> = self.outside.iter().map(|role| *role as i64).collect();
-        let pointers: Vec<*const c_void> = self.outside.iter().map(|role| self.place(*role, places)).collect();
+        let pointers: Vec<*const c_void> =
+            self.outside.iter().map(|role| self.place(*role, places)).collect();
         let pack = Descriptor::new(backend, kind::VARIANT_PACK)?;
         pack.set(attribute::VARIANT_PACK_UNIQUE_IDS, &ids)?
             .set(attribute::VARIANT_PACK_DATA_POINTERS, &pointers)?
@@ -175,19 +184,16 @@ impl Config {
     }
 
     /// The same engine with its sums in order; an error if it cannot do so.
-    fn ordered(
-        self,
-        backend: &Arc<Backend>,
-        target: &Target,
-        graph: &Descriptor,
-    ) -> Result<Self, CardError> {
+    fn ordered(self, backend: &Arc<Backend>, target: &Target, graph: &Descriptor) -> Result<Self, CardError> {
         let engine = Descriptor::new(backend, kind::ENGINE)?;
         engine.link(attribute::ENGINE_OPERATION_GRAPH, &[graph])?;
         engine.set(attribute::ENGINE_GLOBAL_INDEX, &[self.engine])?;
         target.mark(&engine, None, Some(attribute::ENGINE_DEVICEPROP))?;
         engine.finalize()?;
         let mut knobs = vec![(KNOB_STAGES, ORDERED_STAGES)];
-        for choice in self.config.descriptors(attribute::ENGINECFG_KNOB_CHOICES, kind::KNOB_CHOICE, MOST_KNOBS)? {
+        for choice in
+            self.config.descriptors(attribute::ENGINECFG_KNOB_CHOICES, kind::KNOB_CHOICE, MOST_KNOBS)?
+        {
             let knob = choice.number::<i32>(attribute::KNOB_CHOICE_KNOB_TYPE)?;
             if knob != KNOB_STAGES {
                 knobs.push((knob, choice.number(attribute::KNOB_CHOICE_KNOB_VALUE)?));
