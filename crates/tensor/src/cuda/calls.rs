@@ -1,10 +1,10 @@
-//! The functions that are called, with the signatures of NVIDIA's headers (cuda.h, nvrtc.h, cublasLt.h). They are found
-//! by name in the opened library; one that is missing is an error, not a panic.
+//! The functions that are called, with the signatures of NVIDIA's headers (cuda.h, nvrtc.h, cublasLt.h, cudnn_graph.h).
+//! They are found by name in the opened library; one that is missing is an error, not a panic.
 
 use super::{CardError, Kind, Library};
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 
-/// A CUresult, nvrtcResult or cublasStatus_t; 0 is success.
+/// A CUresult, nvrtcResult, cublasStatus_t or cudnnStatus_t; 0 is success.
 pub(super) type Status = c_int;
 /// Something of a library that only the library looks into.
 pub(super) type Handle = *mut c_void;
@@ -52,6 +52,7 @@ functions! {
     /// The driver.
     DriverCalls in Kind::Driver;
     init = c"cuInit"(c_uint);
+    driver_version = c"cuDriverGetVersion"(*mut c_int);
     device_count = c"cuDeviceGetCount"(*mut c_int);
     device = c"cuDeviceGet"(*mut c_int, c_int);
     device_name = c"cuDeviceGetName"(*mut c_char, c_int, c_int);
@@ -129,4 +130,18 @@ functions! {
         Handle, Handle, *const c_void, Address, Handle, Address, Handle, *const c_void, Address, Handle, Address,
         Handle, *const c_void, Address, usize, Handle
     );
+}
+
+functions! {
+    /// Attention: the backend of cuDNN's graphs.
+    CudnnCalls in Kind::Cudnn;
+    create = c"cudnnCreate"(*mut Handle);
+    destroy_handle = c"cudnnDestroy"(Handle);
+    set_stream = c"cudnnSetStream"(Handle, Handle);
+    make = c"cudnnBackendCreateDescriptor"(c_int, *mut Handle);
+    destroy = c"cudnnBackendDestroyDescriptor"(Handle);
+    set = c"cudnnBackendSetAttribute"(Handle, c_int, c_int, i64, *const c_void);
+    get = c"cudnnBackendGetAttribute"(Handle, c_int, c_int, i64, *mut i64, *mut c_void);
+    finalize = c"cudnnBackendFinalize"(Handle);
+    execute = c"cudnnBackendExecute"(Handle, Handle, Handle);
 }

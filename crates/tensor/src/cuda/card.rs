@@ -7,6 +7,7 @@
 use super::algorithms::Choices;
 use super::arena::{Arena, CardUsage};
 use super::calls::{Address, DriverCalls, Handle, Status};
+use super::cudnn::Cudnn;
 use super::launch::Kernels;
 use super::pass::{Command, Passes};
 use super::products::{Product, Products};
@@ -51,6 +52,7 @@ pub(super) struct Inner {
     /// Whether the stream captures what it is asked for (`graph`).
     pub capturing: AtomicBool,
     pub passes: Mutex<Passes>,
+    pub cudnn: Mutex<Cudnn>,
 }
 
 // SAFETY: the driver's handles may be used from any thread that has set the context, which every method does; what
@@ -157,6 +159,7 @@ impl Card {
             products: Mutex::new(Products::new(&cublas, choices)?),
             capturing: AtomicBool::new(false),
             passes: Mutex::new(Passes::new()),
+            cudnn: Mutex::new(Cudnn::new(folders)),
             calls,
         })))
     }
@@ -373,12 +376,15 @@ impl Drop for Inner {
             for event in passes.feed.events().chain(lock(&self.reports).events()) {
                 let _ = driver!(self.calls, event_destroy(event));
             }
+            lock(&self.cudnn).close();
             for chunk in lock(&self.arena).chunks() {
                 let _ = driver!(self.calls, free(chunk));
             }
             lock(&self.staging).free(&self.calls);
             let _ = driver!(self.calls, stream_destroy(self.copies));
             let _ = driver!(self.calls, stream_destroy(self.stream));
+        } else {
+            lock(&self.cudnn).forget();
         }
     }
 }

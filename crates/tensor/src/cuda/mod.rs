@@ -3,7 +3,8 @@
 //! without a card still runs.
 //!
 //! [`Card`] is a context with one stream, its memory (`arena`, [`CardBuffer`]), its kernels (`kernels/`, compiled by
-//! `compile`, asked for by `launch`) and matrix products by cuBLASLt (`products`). What the stream was asked for can be
+//! `compile`, asked for by `launch`) matrix products by cuBLASLt (`products`) and attention by
+//! cuDNN (`cudnn`). What the stream was asked for can be
 //! kept as a [`Graph`] and asked for again as a whole. `ops/` holds the card's body of each operator, one file
 //! beside the CPU's name. Who needs other work of a card, as generation does, puts its kernels beside those of the
 //! operators and asks for them by [`Card::launch`] and [`Card::product`].
@@ -18,6 +19,7 @@ mod cached;
 mod calls;
 mod card;
 mod compile;
+pub(crate) mod cudnn;
 mod device;
 mod driver;
 mod error;
@@ -37,6 +39,7 @@ pub use adamw::{CardAdamW, CardReport, CardRule};
 pub use arena::CardUsage;
 pub use buffer::{CardBuffer, DType};
 pub use card::Card;
+pub use cudnn::{Compiled, CudnnReport, CudnnUse, compile_without_card};
 pub use device::{Device, DeviceError};
 pub use driver::{CardInfo, Driver};
 pub use error::CardError;
@@ -49,5 +52,6 @@ pub use products::{Mat, Product};
 pub use staging::CardDownload;
 
 pub(crate) use cached::Cached;
+pub(crate) use cudnn::CardBatch;
 pub(crate) use error::expect;
 pub(crate) use ops::CardTiles;

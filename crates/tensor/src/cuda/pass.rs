@@ -11,6 +11,7 @@
 
 use super::calls::{Address, Handle};
 use super::card::{driver, lock};
+use super::cudnn::Execution;
 use super::feed::Feed;
 use super::graph::Executable;
 use super::products::Product;
@@ -42,6 +43,7 @@ pub(super) enum Command {
         bytes: usize,
     },
     Product(Product),
+    Attention(Execution),
 }
 
 /// Commands in order.
@@ -228,6 +230,7 @@ impl Card {
             Command::Clear { address, bytes } => driver!(calls, set_bytes(address, 0, bytes, stream)),
             Command::Copy { from, to, bytes } => driver!(calls, copy(to, from, bytes, stream)),
             Command::Product(ref product) => self.issue_product(product),
+            Command::Attention(ref run) => self.execute(run),
         }
     }
 }

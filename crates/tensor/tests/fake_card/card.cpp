@@ -1,4 +1,4 @@
-// A card made of the processor, for tests: the functions of NVIDIA's driver, NVRTC and cuBLASLt that Herd calls. The
+// A card made of the processor, for tests: the functions of NVIDIA's driver, NVRTC, cuBLASLt and cuDNN that Herd calls. The
 // card's memory is the host's, a stream runs everything at once or as late as it may (streams.h), a kernel is the very
 // source that a card would run, compiled here by g++. So arguments, grids, offsets, lifetimes and formulas are those of a
 // card.
@@ -22,7 +22,7 @@
 
 #define KERNELS \
     K(adamw), K(adamw_rule), K(add), K(add_bias), K(add_scaled), K(add_shares), K(attention), K(attention_delta), \
-    K(attention_dkv), K(attention_dq), K(embed_rows), K(embedding), K(embedding_backward), K(few_add), K(few_gated), \
+    K(attention_dkv), K(attention_dq), K(attention_join), K(attention_lse), K(embed_rows), K(embedding), K(embedding_backward), K(few_add), K(few_gated), \
     K(few_qkv), K(few_store), K(from_f32), K(loss_gradient), K(negate), K(norm_rows), K(paged_attention), K(put_rows), \
     K(rms_norm), K(rms_norm_dw), K(rms_norm_dx), K(rope), K(scale), K(select_backward), K(shortlist), K(sum_of_squares), \
     K(sum_values), K(swiglu), K(swiglu_backward), K(to_f32)
@@ -196,3 +196,4 @@ int nvrtcDestroyProgram(void** program) { return delete (std::string*)*program, 
 }
 
 #include "products.h"
+#include "cudnn.h"

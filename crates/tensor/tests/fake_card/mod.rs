@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// The folder with the three libraries, built once for a test binary.
+/// The folder with the four libraries, built once for a test binary.
 pub fn folder() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| {
@@ -21,9 +21,14 @@ pub fn folder() -> &'static Path {
     })
 }
 
+/// Whether tests are to be run on the machine's card.
+pub fn is_real() -> bool {
+    std::env::var_os("HERD_REAL_CARD").is_some()
+}
+
 /// The fake card, with memory and kernels of its own, or the real one.
 pub fn open() -> Card {
-    if std::env::var_os("HERD_REAL_CARD").is_some() {
+    if is_real() {
         return Card::open(0).unwrap_or_else(|error| panic!("{error}"));
     }
     Card::open_in(0, &[folder().to_path_buf()], None).unwrap_or_else(|error| panic!("{error}"))
