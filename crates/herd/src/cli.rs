@@ -318,7 +318,7 @@ pub struct BenchTrainArgs {
     #[arg(long, default_value = "cpu", value_parser = device, value_name = "cpu|cuda")]
     pub device: Device,
     /// What activations are computed in on a card, as `precision` in a recipe.
-    #[arg(long, default_value = "bf16", value_parser = precision, value_name = "bf16|f32")]
+    #[arg(long, default_value = "bf16", value_parser = precision, value_name = "bf16|f32|tf32")]
     pub precision: Precision,
     /// Compute every block again in the backward pass instead of keeping its insides, as `recompute` in a recipe (W4
     /// always does).
@@ -347,7 +347,8 @@ fn precision(name: &str) -> Result<Precision, String> {
     match name {
         "bf16" => Ok(Precision::Bf16),
         "f32" => Ok(Precision::F32),
-        _ => Err("there are bf16 and f32".into()),
+        "tf32" => Ok(Precision::Tf32),
+        _ => Err("there are bf16, f32 and tf32".into()),
     }
 }
 

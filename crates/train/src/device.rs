@@ -14,6 +14,8 @@ pub enum Precision {
     Bf16,
     /// f32.
     F32,
+    /// f32, with the operands of matrix products rounded to TF32, as tensor cores take them.
+    Tf32,
 }
 
 impl Precision {
@@ -21,7 +23,21 @@ impl Precision {
     pub fn dtype(self) -> DType {
         match self {
             Precision::Bf16 => DType::Bf16,
-            Precision::F32 => DType::F32,
+            Precision::F32 | Precision::Tf32 => DType::F32,
+        }
+    }
+
+    /// Tells a card how it is to multiply; before parameters are moved there.
+    pub fn set_on(self, card: &Card) {
+        card.set_tf32(self == Precision::Tf32);
+    }
+
+    /// A card's peak in it, operations a second; `None` for one that is not known.
+    pub fn peak_flops(self, card: &Card) -> Option<f64> {
+        match self {
+            // Half of that in bf16, as on every card of the list.
+            Precision::Tf32 => Some(card.peak_flops(DType::Bf16)? / 2.0),
+            Precision::Bf16 | Precision::F32 => card.peak_flops(self.dtype()),
         }
     }
 }

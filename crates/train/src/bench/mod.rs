@@ -123,7 +123,7 @@ pub fn run(
     let peak = (!options.json).then(|| match &card {
         None => peak::measured_flops(),
         // A card that is not known has no share of its peak.
-        Some(card) => card.peak_flops(dtype).unwrap_or(0.0),
+        Some(card) => options.precision.peak_flops(card).unwrap_or(0.0),
     });
     if !options.json {
         writeln!(output, "{}: {}", workload.name, workload.title)?;
@@ -133,7 +133,7 @@ pub fn run(
             true => format!("peak {:.1} TFLOP/s", peak / 1e12),
             false => "peak not known".to_string(),
         };
-        writeln!(output, "{} ({}), {dtype:?}, {peak}", card.name(), card.architecture())?;
+        writeln!(output, "{} ({}), {:?}, {peak}", card.name(), card.architecture(), options.precision)?;
     } else if let Some(peak) = peak {
         let threads = rayon::current_num_threads();
         writeln!(output, "{threads} threads, {:?}, measured peak {:.1} GFLOP/s", isa::active(), peak / 1e9)?;
@@ -141,6 +141,7 @@ pub fn run(
     }
     let mut trainer = workload.trainer(options.moments);
     if let Some(card) = &card {
+        options.precision.set_on(card);
         match workload.optimizer {
             true => trainer.to_card(card, dtype),
             false => trainer.weights_to_card(card, dtype),

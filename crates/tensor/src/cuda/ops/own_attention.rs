@@ -36,8 +36,8 @@ impl Kernels {
             }
         };
         let (tile, row) = (64, head_dim + 8);
-        // lse, delta and sight of every query beside four tiles of bf16.
-        let shared = [2 * 2 * tile * row, 2 * 4 * tile * row + 20 * tile];
+        // In the backward pass five tiles of bf16, and twice lse, delta and sight of every query of one.
+        let shared = [2 * 2 * tile * row, 2 * 5 * tile * row + 2 * 20 * tile];
         Self { forward, dq, dkv, tile, threads: 128, shared }
     }
 
