@@ -1,9 +1,9 @@
 //! Attention by cuDNN, found at run time: the forward pass with its statistics and the backward pass, in bf16 with heads of
 //! 64 and 128 columns, causal, grouped, packed documents. Herd's own kernels are the fallback, and the reference.
 //!
-//! Used is cuDNN 9 from 9.11 on; 9.15.1 to 9.28.1 were seen to take the graphs. Its backward pass adds to the gradient of queries in an order that is chance, which
-//! would break the promise of the same bits at every run, so only what has a fixed order is used: from 9.26 on an engine
-//! for Hopper that keeps the order of the tiles; before that, for sequences of equal length, the gradient of the scores
+//! Used is cuDNN 9 from 9.11 on; 9.15.1 to 9.28.1 were seen to take the graphs. Its backward pass adds to the gradient of
+//! queries in an order that is chance, which would break the promise of the same bits at every run, so only what has a fixed
+//! order is used: from 9.26 on an engine for Hopper that keeps the order of the tiles; before that, for sequences of equal length, the gradient of the scores
 //! written to memory, in parts. Where neither is offered, Herd's kernels compute the backward pass from cuDNN's statistics.
 //! `HERD_CUDNN` says otherwise: `0` turns cuDNN off, `any-order` allows sums whose order is chance.
 //!
