@@ -77,12 +77,15 @@ impl CardModel {
         samplings: &[&Sampling],
     ) -> Result<Vec<Row>, CardError> {
         let mut batch = Batch::new(self, tokens, spans);
-        batch.temper(samplings.iter().map(|sampling| inverse(sampling)));
+        let is_step = self.is_step(&batch, wanted);
+        if is_step {
+            batch.temper(samplings.iter().map(|sampling| inverse(sampling)));
+        }
         let is_short =
             |samplings: &[&Sampling]| samplings.iter().any(|sampling| Shortlist::may_serve(sampling));
         self.with_scratch(&batch, wanted.len().min(LOGIT_ROWS), |scratch| {
             let mut rows = Vec::with_capacity(wanted.len());
-            if self.is_step(&batch, wanted) {
+            if is_step {
                 let short = is_short(samplings);
                 self.step(scratch, pages, &batch, short)?;
                 self.take(scratch, short, samplings, &mut rows)?;
@@ -185,17 +188,23 @@ impl CardModel {
         scratch.short.found.read_part(0, &mut words)?;
         let (values, rest) = words.split_at(n * SHORT);
         let (ids, sums) = rest.split_at(n * SHORT);
-        let rows = values.chunks(SHORT).zip(ids.chunks(SHORT)).zip(sums.chunks(3 * segments)).zip(samplings);
-        let shortlist = |(((values, ids), sums), sampling): (((&[u32], &[u32]), &[u32]), &&Sampling)| {
-            let sums: Vec<[f32; 3]> =
-                sums.as_chunks().0.iter().map(|sums: &[u32; 3]| sums.map(f32::from_bits)).collect();
+        let shortlist = |i: usize| {
+            let sums: Vec<[f32; 3]> = sums[3 * segments * i..][..3 * segments]
+                .as_chunks()
+                .0
+                .iter()
+                .map(|sums: &[u32; 3]| sums.map(f32::from_bits))
+                .collect();
+            if sums.iter().any(|sums| sums[2] > 0.0) {
+                return None;
+            }
             let top = sums.iter().fold(f32::NEG_INFINITY, |top, sums| top.max(sums[0]));
-            let scaled = |high: f32| (f64::from(high - top) * f64::from(inverse(sampling))).exp();
+            let scaled = |high: f32| (f64::from(high - top) * f64::from(inverse(samplings[i]))).exp();
             let total = sums.iter().map(|[high, sum, _]| scaled(*high) * f64::from(*sum)).sum();
-            let best = ids.iter().copied().zip(values.iter().map(|bits| f32::from_bits(*bits)));
-            let best = best.take(self.sizes.vocab).collect();
-            sums.iter().all(|sums| sums[2] == 0.0).then(|| Shortlist::new(best, total))
+            let own = SHORT * i..SHORT * i + SHORT.min(self.sizes.vocab);
+            let values = values[own.clone()].iter().map(|bits| f32::from_bits(*bits));
+            Some(Shortlist::new(ids[own].iter().copied().zip(values).collect(), total))
         };
-        Ok(rows.map(shortlist).collect())
+        Ok((0..n).map(shortlist).collect())
     }
 }
