@@ -77,7 +77,7 @@ impl CardBatch {
         }
         values.resize(5 * room, 0);
         let stride = (room * size_of::<i32>()) as u64;
-        Ok(Self { shape, values: CardBuffer::from_host(card, &values)?, stride })
+        Ok(Self { shape, values: CardBuffer::input(card, &values, values.len())?, stride })
     }
 
     pub(super) fn place(&self, places: &mut Places) {
@@ -88,7 +88,7 @@ impl CardBatch {
 }
 
 impl Segments {
-    /// Their lengths and offsets for heads of this shape, uploaded once; `None` if they need no list.
+    /// Their lengths and offsets for heads of this shape, uploaded once, or once in each pass; `None` if they need no list.
     pub(super) fn batch_on(
         &self,
         card: &Card,
@@ -96,7 +96,7 @@ impl Segments {
         layout: Layout,
     ) -> Option<Arc<CardBatch>> {
         let Layout::Packed { batch, .. } = layout else { return None };
-        let is_it = |made: &CardBatch| made.shape == shape;
+        let is_it = |made: &CardBatch| made.shape == shape && made.values.is_current();
         Some(self.batch_on_card.get_if(card, is_it, || expect(CardBatch::new(card, self, shape, batch))))
     }
 }

@@ -2,20 +2,20 @@
 
 use super::CudnnUse;
 use super::attention::{Problem, Way};
-use super::batch::{CardBatch, Layout};
+use super::batch::Layout;
 use super::graph::Role;
 use super::plan::Places;
 use super::trust::Class;
 use crate::cuda::{Arg, Card, CardBuffer, CardError, DType, THREADS};
 use crate::{AttentionShape, Segments};
-use std::sync::Arc;
 
 /// A batch whose attention cuDNN computes.
 pub(crate) struct Fused {
     shape: AttentionShape,
     layout: Layout,
     rows: usize,
-    lists: Option<Arc<CardBatch>>,
+    /// Their lengths and offsets lie on the card; in another pass they have to be brought there again.
+    segments: Segments,
 }
 
 /// Addresses and sizes of what the backward pass reads and writes; `qkv` and `d_qkv` bf16 `[n, (h + 2 kv) hd]`, `out` and
@@ -47,14 +47,13 @@ impl Card {
         let layout = Layout::of(segments, shape, self.cudnn_version()?)?;
         let class = Class { way: Way::Forward, packed: layout.is_packed(), head_dim: shape.head_dim };
         let usable = self.trusts(class) && self.has_plan(layout.problem(shape), Way::Forward);
-        usable.then(|| Fused::new(self, shape, segments, layout))
+        usable.then(|| Fused::new(shape, segments, layout))
     }
 }
 
 impl Fused {
-    pub(super) fn new(card: &Card, shape: AttentionShape, segments: &Segments, layout: Layout) -> Self {
-        let lists = segments.batch_on(card, shape, layout);
-        Self { shape, layout, rows: segments.rows(), lists }
+    pub(super) fn new(shape: AttentionShape, segments: &Segments, layout: Layout) -> Self {
+        Self { shape, layout, rows: segments.rows(), segments: segments.clone() }
     }
 
     /// Addresses of heads of packed rows.
@@ -68,7 +67,7 @@ impl Fused {
 
     fn places(&self, qkv: &CardBuffer, out: &CardBuffer, stats: &CardBuffer) -> Places {
         let mut places = Places::none();
-        if let Some(lists) = &self.lists {
+        if let Some(lists) = self.segments.batch_on(qkv.card(), self.shape, self.layout) {
             lists.place(&mut places);
         }
         self.heads(qkv.address(), [Role::Q, Role::K, Role::V], &mut places);

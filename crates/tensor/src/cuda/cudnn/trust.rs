@@ -210,7 +210,7 @@ impl<'a> Check<'a> {
         let make = || {
             let qkv = random(card, rows * shape.packed_width(), "queries, keys, values")?;
             let dout = random(card, rows * shape.heads * shape.head_dim, "gradient")?;
-            let fused = Fused::new(card, shape, &segments, layout);
+            let fused = Fused::new(shape, &segments, layout);
             Ok::<_, CardError>((qkv, dout, fused))
         };
         let (qkv, dout, fused) = make().map_err(reason)?;
