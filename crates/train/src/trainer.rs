@@ -85,6 +85,7 @@ impl Trainer {
     pub fn weights_to_card(&mut self, card: &Card, activations: DType) -> Result<(), CardError> {
         self.params.to_card(card, activations)?;
         self.grads = Grads::new(&self.params);
+        self.losses_on_card.clear();
         Ok(())
     }
 
