@@ -1,6 +1,6 @@
 //! Where a model is trained.
 
-use herd_tensor::cuda::DType;
+use herd_tensor::cuda::{Card, DType};
 pub use herd_tensor::cuda::{Device, DeviceError};
 use serde::{Deserialize, Serialize};
 
