@@ -253,6 +253,7 @@ impl<'a> Stage<'a> {
             let settings = &self.settings.rejection;
             let (llama, params) = weights::load(policy)?;
             let limits = herd_infer::Settings {
+                device: settings.device,
                 cache_tokens: (8 * self.settings.max_tokens * settings.samples).max(1 << 15),
                 max_sequences: settings.samples.max(64),
                 ..herd_infer::Settings::default()

@@ -1,5 +1,6 @@
 //! The table `[align]` of a recipe.
 
+use herd_infer::Device;
 use herd_run::SettingError;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -101,11 +102,22 @@ pub struct RejectionSettings {
     pub max_new_tokens: usize,
     /// Share of the prompts, those with the highest best reward, whose best sample joins the SFT data.
     pub keep: f64,
+    /// Where the samples are computed.
+    #[serde(skip_serializing_if = "Device::is_cpu")]
+    pub device: Device,
 }
 
 impl Default for RejectionSettings {
     fn default() -> Self {
-        Self { samples: 10, prompts: 10_000, temperature: 0.7, top_p: 0.95, max_new_tokens: 512, keep: 0.5 }
+        Self {
+            samples: 10,
+            prompts: 10_000,
+            temperature: 0.7,
+            top_p: 0.95,
+            max_new_tokens: 512,
+            keep: 0.5,
+            device: Device::Cpu,
+        }
     }
 }
 

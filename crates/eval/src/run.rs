@@ -107,7 +107,11 @@ pub fn run(
     let instructions = match &settings.instructions.file {
         None => None,
         Some(file) => Some(stage.task("instructions", &[file], || {
-            let generator = Generator::new(llama, params, tokenizer, herd_infer::Settings::default())?;
+            let limits = herd_infer::Settings {
+                device: settings.instructions.device,
+                ..herd_infer::Settings::default()
+            };
+            let generator = Generator::new(llama, params, tokenizer, limits)?;
             instructions::measure(settings, file, &generator, ctx)
         })?),
     };

@@ -1,3 +1,4 @@
+use herd_infer::Device;
 use herd_run::SettingError;
 use herd_train::needle::NeedleKind;
 use serde::{Deserialize, Serialize};
@@ -105,11 +106,14 @@ pub struct InstructionSettings {
     pub examples: usize,
     /// Tokens of an answer at most.
     pub max_tokens: usize,
+    /// Where the answers are computed.
+    #[serde(skip_serializing_if = "Device::is_cpu")]
+    pub device: Device,
 }
 
 impl Default for InstructionSettings {
     fn default() -> Self {
-        Self { file: None, examples: 300, max_tokens: 64 }
+        Self { file: None, examples: 300, max_tokens: 64, device: Device::Cpu }
     }
 }
 

@@ -1,6 +1,6 @@
 //! The command line: what `herd --help` says.
 
-use crate::commands::model::InferPrecision;
+use crate::commands::model::{Computing, device};
 use crate::commands::{checkpoint, classify, generate, label, look, measure, mix, tasks};
 use clap::{Args, Parser, Subcommand};
 use herd_run::Verbosity;
@@ -291,9 +291,9 @@ pub struct BenchInferArgs {
     /// Requests at once.
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub requests: usize,
-    /// In how many bits to compute.
+    /// Where and in how many bits to compute.
     #[command(flatten)]
-    pub precision: InferPrecision,
+    pub computing: Computing,
     /// Times to measure, opening the model each time.
     #[arg(long, default_value_t = 3, value_name = "N")]
     pub rounds: usize,
@@ -318,7 +318,7 @@ pub struct BenchTrainArgs {
     #[arg(long, default_value = "cpu", value_parser = device, value_name = "cpu|cuda")]
     pub device: Device,
     /// What activations are computed in on a card, as `precision` in a recipe.
-    #[arg(long, default_value = "bf16", value_parser = precision, value_name = "bf16|f32")]
+    #[arg(long, default_value = "bf16", value_parser = precision, value_name = "bf16|f32|tf32")]
     pub precision: Precision,
     /// Compute every block again in the backward pass instead of keeping its insides, as `recompute` in a recipe (W4
     /// always does).
@@ -343,19 +343,12 @@ fn workload(name: &str) -> Result<Workload, String> {
     Workload::find(name).ok_or_else(|| format!("there are {names}"))
 }
 
-fn device(name: &str) -> Result<Device, String> {
-    match name {
-        "cpu" => Ok(Device::Cpu),
-        "cuda" => Ok(Device::Cuda),
-        _ => Err("there are cpu and cuda".into()),
-    }
-}
-
 fn precision(name: &str) -> Result<Precision, String> {
     match name {
         "bf16" => Ok(Precision::Bf16),
         "f32" => Ok(Precision::F32),
-        _ => Err("there are bf16 and f32".into()),
+        "tf32" => Ok(Precision::Tf32),
+        _ => Err("there are bf16, f32 and tf32".into()),
     }
 }
 
@@ -387,9 +380,9 @@ pub struct ChatArgs {
     /// Seed of the choices.
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub seed: u64,
-    /// In how many bits to compute.
+    /// Where and in how many bits to compute.
     #[command(flatten)]
-    pub precision: InferPrecision,
+    pub computing: Computing,
 }
 
 /// Options of `herd serve`.
@@ -415,12 +408,13 @@ pub struct ServeArgs {
     /// Most seconds that an answer may take.
     #[arg(long, default_value_t = 3600, value_name = "SECONDS")]
     pub time_limit: u64,
-    /// Tokens that the cache holds, of all prompts and answers together.
-    #[arg(long, default_value_t = 32_768, value_name = "N")]
-    pub cache_tokens: usize,
-    /// In how many bits to compute.
+    /// Tokens that the cache holds, of all prompts and answers together [default: 32,768; on a card what its memory has room
+    /// for].
+    #[arg(long, value_name = "N")]
+    pub cache_tokens: Option<usize>,
+    /// Where and in how many bits to compute.
     #[command(flatten)]
-    pub precision: InferPrecision,
+    pub computing: Computing,
     /// Answers that are computed at once.
     #[arg(long, default_value_t = 64, value_name = "N")]
     pub at_once: usize,

@@ -1,5 +1,9 @@
 //! `herd doctor` on a machine with or without a card.
 
+#[cfg(target_os = "linux")]
+#[path = "../../tensor/tests/fake_card/mod.rs"]
+mod fake_card;
+
 use std::process::Command;
 
 fn doctor(folder: &std::path::Path) -> String {
@@ -28,4 +32,25 @@ fn every_library_has_a_version_or_a_remedy() {
             text.lines().find(|l| l.trim_start().starts_with(name)).unwrap_or_else(|| panic!("{text}"));
         assert!(line.contains(remedy) || line.contains(".so"), "{line}");
     }
+}
+
+/// On the card made of the processor, whose cuDNN is right; and turned off.
+#[test]
+#[cfg(target_os = "linux")]
+fn what_attention_is_computed_by() {
+    let cache = tempfile::tempdir().unwrap();
+    let doctor = |setting: &str| {
+        let output = Command::new(env!("CARGO_BIN_EXE_herd"))
+            .arg("doctor")
+            .env("HERD_CUDA_LIBS", fake_card::folder())
+            .env("XDG_CACHE_HOME", cache.path())
+            .env("HERD_CUDNN", setting)
+            .output()
+            .unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let text = doctor("1");
+    assert!(text.contains("attention       by cuDNN 9.28.1 in 10 of 10 cases, at most "), "{text}");
+    let text = doctor("0");
+    assert!(text.contains("attention       by Herd's kernels: no cuDNN, turned off by HERD_CUDNN"), "{text}");
 }

@@ -185,7 +185,10 @@ impl Worker {
                 self.take(command);
             }
             self.drop_cancelled();
-            let events = self.engine.step();
+            let events = match self.engine.step() {
+                Ok(events) => events,
+                Err(error) => return self.fail(&error),
+            };
             // Before a request stops to count as waiting, it counts as running.
             self.publish();
             for (job, event) in events {
@@ -204,6 +207,20 @@ impl Worker {
                 Err(TryRecvError::Empty) => {}
             }
         }
+    }
+
+    /// Ends all requests and refuses further ones: the device has failed.
+    fn fail(&mut self, error: &Error) {
+        eprintln!("generation ends: {error}");
+        self.closing.store(true, Ordering::Relaxed);
+        for (id, mut job) in std::mem::take(&mut self.jobs) {
+            self.engine.cancel(id);
+            for sample in 0..job.samples {
+                (job.sink)(Event::Finished { sample, text: String::new(), reason: FinishReason::Cancelled });
+            }
+        }
+        self.waiting.store(0, Ordering::Relaxed);
+        self.publish();
     }
 
     fn publish(&self) {

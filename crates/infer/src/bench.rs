@@ -34,6 +34,8 @@ pub struct Round {
     pub decode_tokens_per_s: f64,
     /// Largest resident memory of the process until now, MB (10^6 bytes); 0 where the system does not tell.
     pub peak_rss_mb: f64,
+    /// Largest part of a card's memory in use in this round, MB; 0 on the processor.
+    pub peak_card_mb: f64,
 }
 
 /// Measures `options.rounds` times; `each` gets the figures as they come.
@@ -66,7 +68,7 @@ pub fn run(model: &Path, options: &Options, mut each: impl FnMut(&Round)) -> Res
         let mut engine = generator.engine();
         engine.submit(request(0, &Sampling { max_tokens: 1, ..sampling.clone() }))?;
         while !engine.idle() {
-            engine.step();
+            engine.step()?;
         }
         let first_token_s = begin.elapsed().as_secs_f64();
         // From here on as a server that has been running for a moment, with an empty cache.
@@ -80,7 +82,7 @@ pub fn run(model: &Path, options: &Options, mut each: impl FnMut(&Round)) -> Res
         let mut waiting = options.requests;
         let mut late_tokens = 0;
         while !engine.idle() {
-            for (_, event) in engine.step() {
+            for (_, event) in engine.step()? {
                 match event {
                     Event::Started { .. } => {
                         waiting -= 1;
@@ -100,6 +102,7 @@ pub fn run(model: &Path, options: &Options, mut each: impl FnMut(&Round)) -> Res
             prefill_tokens_per_s: (options.requests * options.prompt_tokens) as f64 / prefill_s,
             decode_tokens_per_s: decoded as f64 / prefilled.elapsed().as_secs_f64(),
             peak_rss_mb: peak_rss_mb(),
+            peak_card_mb: generator.card_usage().map_or(0.0, |usage| usage.peak_live as f64 / 1e6),
         });
     }
     Ok(())

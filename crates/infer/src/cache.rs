@@ -6,36 +6,14 @@
 //! always full and never written again; the partly filled last page of a prompt is copied for every further sample.
 //! Nothing is promised in advance: when no page is left, the scheduler takes the pages of another sequence.
 
-use crate::kernels::{LANES, PageShape};
+mod pages;
+
+use crate::kernels::LANES;
+pub(crate) use pages::{CacheShape, HostPages, Pages};
 use std::collections::{BTreeMap, HashMap};
 
 /// Positions of one page: as many as the kernels take at once.
 pub(crate) const PAGE: usize = LANES;
-
-/// Sizes of the cache's rows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct CacheShape {
-    pub layers: usize,
-    pub kv_heads: usize,
-    /// Keys and values of one layer and head.
-    pub head: PageShape,
-}
-
-impl CacheShape {
-    /// Bytes of one page.
-    pub(crate) fn page_bytes(&self) -> usize {
-        self.layers * self.kv_heads * self.head.bytes()
-    }
-
-    /// Puts key and value [kv_heads, head_dim] of one position into its page.
-    pub(crate) fn put(&self, page: &mut [u8], slot: usize, layer: usize, key: &[f32], value: &[f32]) {
-        let heads = page[layer * self.kv_heads * self.head.bytes()..].chunks_exact_mut(self.head.bytes());
-        let rows = key.chunks_exact(self.head.head_dim).zip(value.chunks_exact(self.head.head_dim));
-        for (head, (key, value)) in heads.zip(rows) {
-            self.head.put(head, slot, key, value);
-        }
-    }
-}
 
 /// Index of a page in the pool.
 pub(crate) type PageId = u32;
@@ -44,9 +22,8 @@ pub(crate) type PageId = u32;
 /// are ever confused.
 type Content = (u64, [u32; PAGE]);
 
+#[derive(Default)]
 struct Page {
-    /// Per layer and head what [`PageShape`] says.
-    data: Box<[u8]>,
     references: u32,
     /// Set while the page can be found by its content: the number of that content and when it was last let go.
     content: Option<(u64, Content)>,
@@ -65,7 +42,8 @@ pub(crate) struct PageTable {
 
 /// The pool.
 pub(crate) struct KvCache {
-    shape: CacheShape,
+    /// What the pages hold, wherever that lies.
+    store: Pages,
     capacity: usize,
     pages: Vec<Page>,
     /// Pages without references and without content.
@@ -78,10 +56,10 @@ pub(crate) struct KvCache {
 }
 
 impl KvCache {
-    /// A pool of at most `capacity` pages; memory is taken as pages are needed.
-    pub(crate) fn new(shape: CacheShape, capacity: usize) -> Self {
+    /// A pool of at most `capacity` pages.
+    pub(crate) fn new(store: Pages, capacity: usize) -> Self {
         Self {
-            shape,
+            store,
             capacity,
             pages: Vec::new(),
             free: Vec::new(),
@@ -92,8 +70,9 @@ impl KvCache {
         }
     }
 
-    pub(crate) fn shape(&self) -> CacheShape {
-        self.shape
+    /// What the pages hold.
+    pub(crate) fn store(&mut self) -> &mut Pages {
+        &mut self.store
     }
 
     /// Pages of the pool.
@@ -155,10 +134,7 @@ impl KvCache {
         }
         if part {
             let copy = self.allocate();
-            let [from, to] = [table.pages[full] as usize, copy as usize];
-            let (low, high) = self.pages.split_at_mut(from.max(to));
-            let (from, to) = if from < to { (&low[from], &mut high[0]) } else { (&high[0], &mut low[to]) };
-            to.data.copy_from_slice(&from.data);
+            self.store.copy(table.pages[full], copy);
             pages.push(copy);
         }
         Some(PageTable { pages, length: table.length, last_content: table.last_content })
@@ -213,8 +189,8 @@ impl KvCache {
         let id = if let Some(id) = self.free.pop() {
             id
         } else if self.pages.len() < self.capacity || self.kept.is_empty() {
-            let data = vec![0; self.shape.page_bytes()].into_boxed_slice();
-            self.pages.push(Page { data, references: 0, content: None, released: 0 });
+            self.store.add();
+            self.pages.push(Page::default());
             (self.pages.len() - 1) as PageId
         } else {
             let (_, id) = self.kept.pop_first().unwrap_or((0, 0));
@@ -226,23 +202,12 @@ impl KvCache {
         self.pages[id as usize].references = 1;
         id
     }
-
-    /// The bytes of a page, to be filled by [`CacheShape::put`].
-    pub(crate) fn page_mut(&mut self, page: PageId) -> &mut [u8] {
-        &mut self.pages[page as usize].data
-    }
-
-    /// Keys and values of one page, layer and head.
-    pub(crate) fn read(&self, page: PageId, layer: usize, head: usize) -> &[u8] {
-        let size = self.shape.head.bytes();
-        &self.pages[page as usize].data[(layer * self.shape.kv_heads + head) * size..][..size]
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::Kept;
+    use crate::kernels::{Kept, PageShape};
 
     const HEAD: PageShape = PageShape { kept: Kept::F32, head_dim: 3 };
     const SHAPE: CacheShape = CacheShape { layers: 2, kv_heads: 2, head: HEAD };
@@ -252,12 +217,21 @@ mod tests {
         f32::from_ne_bytes(page[slot * 4..slot * 4 + 4].try_into().unwrap())
     }
 
+    fn cache(capacity: usize) -> KvCache {
+        KvCache::new(Pages::Host(HostPages::new(SHAPE)), capacity)
+    }
+
+    fn host(cache: &mut KvCache) -> &mut HostPages {
+        let Pages::Host(pages) = cache.store() else { panic!("these caches are the host's") };
+        pages
+    }
+
     fn fill(cache: &mut KvCache, tokens: &[u32]) -> PageTable {
         let mut table = cache.find(tokens);
         assert!(cache.grow(&mut table, tokens.len()));
         for (position, &token) in tokens.iter().enumerate().skip(table.length) {
             for layer in 0..2 {
-                let page = cache.page_mut(table.pages[position / PAGE]);
+                let page = host(cache).page_mut(table.pages[position / PAGE]);
                 SHAPE.put(page, position % PAGE, layer, &[token as f32; 6], &[-(token as f32); 6]);
             }
         }
@@ -267,7 +241,7 @@ mod tests {
 
     #[test]
     fn a_prompt_finds_the_pages_of_an_earlier_one() {
-        let mut cache = KvCache::new(SHAPE, 6);
+        let mut cache = cache(6);
         let first: Vec<u32> = (0..40).collect();
         let table = fill(&mut cache, &first);
         assert_eq!((cache.used(), cache.available()), (3, 3));
@@ -289,7 +263,7 @@ mod tests {
 
     #[test]
     fn a_whole_page_prompt_keeps_one_token_to_compute() {
-        let mut cache = KvCache::new(SHAPE, 6);
+        let mut cache = cache(6);
         let tokens: Vec<u32> = (0..32).collect();
         let table = fill(&mut cache, &tokens);
         let again = cache.find(&tokens);
@@ -301,7 +275,7 @@ mod tests {
 
     #[test]
     fn the_oldest_kept_page_gives_way_and_is_no_longer_found() {
-        let mut cache = KvCache::new(SHAPE, 4);
+        let mut cache = cache(4);
         for start in [0, 100, 200] {
             let tokens: Vec<u32> = (start..start + 20).collect();
             let table = fill(&mut cache, &tokens);
@@ -323,16 +297,17 @@ mod tests {
 
     #[test]
     fn a_fork_shares_full_pages_and_copies_the_last_one() {
-        let mut cache = KvCache::new(SHAPE, 3);
+        let mut cache = cache(3);
         let tokens: Vec<u32> = (0..20).collect();
         let table = fill(&mut cache, &tokens);
         let fork = cache.fork(&table).unwrap();
         assert_eq!(fork.pages[0], table.pages[0]);
         assert_ne!(fork.pages[1], table.pages[1]);
-        assert_eq!(cache.read(fork.pages[1], 1, 1), cache.read(table.pages[1], 1, 1));
-        SHAPE.put(cache.page_mut(fork.pages[1]), 3, 1, &[7.5; 6], &[7.5; 6]);
-        assert_eq!(key(cache.read(table.pages[1], 1, 1), 3), 19.0);
-        assert_eq!(key(cache.read(fork.pages[1], 1, 1), 3), 7.5);
+        let pages = host(&mut cache);
+        assert_eq!(pages.read(fork.pages[1], 1, 1), pages.read(table.pages[1], 1, 1));
+        SHAPE.put(pages.page_mut(fork.pages[1]), 3, 1, &[7.5; 6], &[7.5; 6]);
+        assert_eq!(key(pages.read(table.pages[1], 1, 1), 3), 19.0);
+        assert_eq!(key(pages.read(fork.pages[1], 1, 1), 3), 7.5);
         // No page is left for another copy, and none is taken for it.
         assert!(cache.fork(&table).is_none());
         cache.release(table);
@@ -342,7 +317,7 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_takes_nothing() {
-        let mut cache = KvCache::new(SHAPE, 3);
+        let mut cache = cache(3);
         let tokens: Vec<u32> = (0..20).collect();
         let mut table = fill(&mut cache, &tokens);
         let mut other = PageTable::default();

@@ -1,7 +1,7 @@
 //! A text as one vector, from the hidden states after the final norm.
 
-use crate::cache::{KvCache, PAGE, PageTable};
-use crate::forward::{Span, hidden};
+use crate::cache::{PAGE, PageTable};
+use crate::forward::Span;
 use crate::team::Team;
 use crate::{Error, Generator};
 
@@ -18,7 +18,7 @@ pub enum Pooling {
 impl Generator {
     /// Length of the vectors that [`Generator::embed`] gives.
     pub fn embedding_size(&self) -> usize {
-        self.weights.sizes.hidden
+        self.model.sizes().hidden
     }
 
     /// The vector of a text, of Euclidean length 1. It depends on the tokens alone.
@@ -26,7 +26,7 @@ impl Generator {
     /// # Errors
     /// No tokens, more than the context, or unknown ones.
     pub fn embed(&self, tokens: &[u32], pooling: Pooling) -> Result<Vec<f32>, Error> {
-        let sizes = self.weights.sizes;
+        let sizes = self.model.sizes();
         if tokens.is_empty() {
             return Err(Error::EmptyPrompt);
         }
@@ -38,7 +38,7 @@ impl Generator {
         }
         let pages = tokens.len().div_ceil(PAGE);
         let team = Team::of_pool();
-        let (mut cache, mut table) = (KvCache::new(self.cache_shape(), pages), PageTable::default());
+        let (mut cache, mut table) = (self.model.cache(pages), PageTable::default());
         let mut sum = vec![0f64; sizes.hidden];
         for chunk in tokens.chunks(self.settings.batch_tokens) {
             let start = table.length;
@@ -51,9 +51,8 @@ impl Generator {
                 Pooling::Mean => (0..chunk.len()).collect(),
                 Pooling::Last => end.then(|| chunk.len() - 1).into_iter().collect(),
             };
-            for row in
-                hidden(&self.weights, &team, &mut cache, chunk, &[span], &wanted).chunks_exact(sizes.hidden)
-            {
+            let states = self.model.hidden(&team, &mut cache, chunk, &[span], &wanted)?;
+            for row in states.chunks_exact(sizes.hidden) {
                 sum.iter_mut().zip(row).for_each(|(s, &x)| *s += f64::from(x));
             }
             cache.advance(&mut table, &tokens[..start + chunk.len()]);

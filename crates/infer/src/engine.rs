@@ -5,10 +5,11 @@ mod schedule;
 mod sequence;
 
 use crate::cache::{KvCache, PAGE};
-use crate::forward::{Span, forward};
+use crate::forward::Span;
+use crate::model::Model;
 use crate::request::{Event, Load, Request};
+use crate::sampling::Row;
 use crate::team::Team;
-use crate::weights::Weights;
 use crate::{Error, Settings};
 use herd_tokenizer::Tokenizer;
 use rayon::prelude::*;
@@ -27,7 +28,7 @@ struct Waiting {
 
 /// The scheduler; it does nothing by itself, [`Engine::step`] moves it.
 pub(crate) struct Engine {
-    weights: Arc<Weights>,
+    model: Model,
     team: Team,
     tokenizer: Tokenizer,
     end_tokens: Vec<u32>,
@@ -43,16 +44,10 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    pub(crate) fn new(
-        weights: Arc<Weights>,
-        tokenizer: Tokenizer,
-        end_tokens: Vec<u32>,
-        settings: Settings,
-    ) -> Self {
-        let shape = weights.cache_shape(settings.cache_type);
-        let cache = KvCache::new(shape, settings.cache_tokens.div_ceil(PAGE));
+    pub(crate) fn new(model: Model, tokenizer: Tokenizer, end_tokens: Vec<u32>, settings: Settings) -> Self {
+        let cache = model.cache(settings.cache_tokens.div_ceil(PAGE));
         Self {
-            weights,
+            model,
             team: Team::of_pool(),
             tokenizer,
             end_tokens,
@@ -77,14 +72,14 @@ impl Engine {
     /// Whether a request can be answered when nothing else runs.
     pub(crate) fn check(&self, request: &Request) -> Result<(), Error> {
         request.sampling.validate()?;
-        let vocab = self.weights.sizes.vocab;
+        let vocab = self.model.sizes().vocab;
         if request.prompt.is_empty() {
             return Err(Error::EmptyPrompt);
         }
         if let Some(&token) = request.prompt.iter().find(|&&t| t as usize >= vocab) {
             return Err(Error::UnknownToken { token, vocab });
         }
-        let context = self.weights.sizes.context;
+        let context = self.model.sizes().context;
         if request.prompt.len() >= context {
             return Err(Error::ContextOverflow { prompt: request.prompt.len(), context });
         }
@@ -100,7 +95,7 @@ impl Engine {
     }
 
     fn limit(&self, request: &Request) -> usize {
-        request.prompt.len().saturating_add(request.sampling.max_tokens).min(self.weights.sizes.context)
+        request.prompt.len().saturating_add(request.sampling.max_tokens).min(self.model.sizes().context)
     }
 
     /// Whether there is nothing to do.
@@ -110,9 +105,7 @@ impl Engine {
 
     /// Does a little of what makes later answers faster; whether more is left.
     pub(crate) fn prepare(&self) -> bool {
-        const BYTES: usize = 8 << 20;
-        self.weights.pack(&self.team, BYTES);
-        !self.weights.is_packed()
+        self.model.prepare(&self.team)
     }
 
     pub(crate) fn load(&self) -> Load {
@@ -139,11 +132,14 @@ impl Engine {
     }
 
     /// Computes one batch and returns the news.
-    pub(crate) fn step(&mut self) -> Vec<(JobId, Event)> {
+    ///
+    /// # Errors
+    /// A card that fails; nothing can be computed any more then.
+    pub(crate) fn step(&mut self) -> Result<Vec<(JobId, Event)>, Error> {
         self.admit();
         let rows = self.plan();
         let (mut tokens, mut wanted, mut answering) = (Vec::new(), Vec::new(), Vec::new());
-        let mut spans = Vec::new();
+        let (mut spans, mut samplings) = (Vec::new(), Vec::new());
         for (index, (sequence, &rows)) in self.running.iter().zip(&rows).enumerate() {
             if rows == 0 {
                 continue;
@@ -154,31 +150,32 @@ impl Engine {
             tokens.extend_from_slice(&sequence.guess);
             if start + known == sequence.tokens.len() {
                 wanted.extend(tokens.len() - 1 - sequence.guess.len()..tokens.len());
+                samplings.resize(wanted.len(), &sequence.request.sampling);
                 answering.push(index);
             }
             spans.push(Span { rows: at..tokens.len(), start, pages: &sequence.table.pages });
         }
         if tokens.is_empty() {
-            return Vec::new();
+            return Ok(Vec::new());
         }
-        let logits = forward(&self.weights, &self.team, &mut self.cache, &tokens, &spans, &wanted);
+        let drawn_from =
+            self.model.rows(&self.team, &mut self.cache, &tokens, &spans, &wanted, &samplings)?;
         for (sequence, &rows) in self.running.iter_mut().zip(&rows) {
             let length = sequence.table.length + rows - sequence.guess.len();
             self.cache.advance(&mut sequence.table, &sequence.tokens[..length]);
         }
-        self.draw(&answering, logits)
+        Ok(self.draw(&answering, drawn_from))
     }
 
-    /// Draws the next token of each answer, and those after it as long as they were guessed. `logits` has rows of
-    /// [vocab]: for each answer one, and one for each token of its guess.
-    fn draw(&mut self, answering: &[usize], logits: Vec<f32>) -> Vec<(JobId, Event)> {
-        let vocab = self.weights.sizes.vocab;
+    /// Draws the next token of each answer, and those after it as long as they were guessed. There is a row for each answer,
+    /// and one for each token of its guess.
+    fn draw(&mut self, answering: &[usize], rows: Vec<Row>) -> Vec<(JobId, Event)> {
         let mut events = Vec::new();
-        let mut logits = logits.chunks_exact(vocab).map(<[f32]>::to_vec);
+        let mut rows = rows.into_iter();
         let mut drawing = vec![None; self.running.len()];
         for &index in answering {
             let sequence = &self.running[index];
-            let own: Vec<Vec<f32>> = logits.by_ref().take(1 + sequence.guess.len()).collect();
+            let own: Vec<Row> = rows.by_ref().take(1 + sequence.guess.len()).collect();
             if sequence.unanswered() {
                 events.push((sequence.job, Event::Started { cached_tokens: sequence.cached }));
                 let others = self.fork(index);
@@ -188,7 +185,7 @@ impl Engine {
         }
         let mut drawn = Vec::with_capacity(drawing.len());
         (self.running.par_iter_mut().zip(drawing))
-            .map(|(sequence, logits)| logits.map_or_else(Vec::new, |logits| sequence.draw(logits)))
+            .map(|(sequence, rows)| rows.map_or_else(Vec::new, |rows| sequence.draw(rows)))
             .collect_into_vec(&mut drawn);
         let mut going = Vec::with_capacity(drawn.len());
         for (mut sequence, tokens) in std::mem::take(&mut self.running).into_iter().zip(drawn) {

@@ -49,8 +49,8 @@ pub(crate) fn open(dir: &Path) -> Result<(LlamaConfig, Weights), WeightsError> {
     }
     let norm = reader.vector("model.norm.weight", hidden)?;
     let head = match c.tie_word_embeddings {
-        true => embed.clone(),
-        false => reader.matrix("lm_head", c.vocab_size, hidden)?,
+        true => None,
+        false => Some(reader.matrix("lm_head", c.vocab_size, hidden)?),
     };
     check_known(&reader.files, |name| reader.used.contains(name))?;
     let rope = Llama::rope_of(&config);

@@ -5,7 +5,7 @@
 
 mod attend;
 
-use crate::cache::{KvCache, PAGE, PageId};
+use crate::cache::{HostPages, PAGE, PageId};
 use crate::kernels::{self, Activations, Isa, SharedOut};
 use crate::team::Team;
 use crate::weights::{Layer, Matrix, Weights};
@@ -30,7 +30,7 @@ pub(crate) struct Span<'a> {
 pub(crate) fn forward(
     weights: &Weights,
     team: &Team,
-    cache: &mut KvCache,
+    cache: &mut HostPages,
     tokens: &[u32],
     spans: &[Span<'_>],
     wanted: &[usize],
@@ -45,7 +45,7 @@ pub(crate) fn forward(
 pub(crate) fn hidden(
     weights: &Weights,
     team: &Team,
-    cache: &mut KvCache,
+    cache: &mut HostPages,
     tokens: &[u32],
     spans: &[Span<'_>],
     wanted: &[usize],
@@ -155,7 +155,7 @@ fn rotate(heads: &mut [f32], (cos, sin): (&[f32], &[f32])) {
 fn attention_block(
     weights: &Weights,
     team: &Team,
-    cache: &mut KvCache,
+    cache: &mut HostPages,
     (index, layer): (usize, &Layer),
     spans: &[Span<'_>],
     x: &mut [f32],
@@ -177,7 +177,7 @@ fn attention_block(
 fn remember(
     weights: &Weights,
     team: &Team,
-    cache: &mut KvCache,
+    cache: &mut HostPages,
     layer: usize,
     spans: &[Span<'_>],
     qkv: &mut [f32],

@@ -1,9 +1,10 @@
 //! A model ready to answer.
 
-use crate::cache::{CacheShape, KvCache, PAGE, PageTable};
+use crate::cache::{PAGE, PageTable};
 use crate::constraint::{Compiler, Constraint, Grammar};
 use crate::engine::Engine;
-use crate::forward::{Span, forward};
+use crate::forward::Span;
+use crate::model::Model;
 use crate::request::{Event, FinishReason, Request};
 use crate::sampling::{LogProbs, Sampling, TokenLogprob, log_sum_exp};
 use crate::team::Team;
@@ -12,6 +13,7 @@ use crate::{ActivationType, Error, Settings, gguf};
 use herd_model::{Llama, LlamaConfig};
 use herd_run::Stop;
 use herd_tensor::Params;
+use herd_tensor::cuda::{Card, CardUsage};
 use herd_tokenizer::Tokenizer;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -33,7 +35,7 @@ pub struct Completion {
 /// A model, its tokenizer and its limits. Cheap to clone; the weights are shared.
 #[derive(Clone)]
 pub struct Generator {
-    pub(crate) weights: Arc<Weights>,
+    pub(crate) model: Model,
     config: Arc<LlamaConfig>,
     tokenizer: Tokenizer,
     pub(crate) settings: Settings,
@@ -50,8 +52,21 @@ impl Generator {
         tokenizer: Tokenizer,
         settings: Settings,
     ) -> Result<Self, Error> {
+        let card = settings.device.open()?;
         let weights = Weights::of(&llama, params);
-        Self::of(llama.config, weights, tokenizer, settings)
+        Self::of(llama.config, weights, tokenizer, settings, card)
+    }
+
+    /// As [`Generator::new`], on a card that is open already, whatever [`Settings::device`] says.
+    pub fn on_card(
+        card: &Card,
+        llama: Llama,
+        params: Params,
+        tokenizer: Tokenizer,
+        settings: Settings,
+    ) -> Result<Self, Error> {
+        let weights = Weights::of(&llama, params);
+        Self::of(llama.config, weights, tokenizer, settings, Some(card.clone()))
     }
 
     fn of(
@@ -59,6 +74,7 @@ impl Generator {
         mut weights: Weights,
         tokenizer: Tokenizer,
         settings: Settings,
+        card: Option<Card>,
     ) -> Result<Self, Error> {
         settings.validate()?;
         weights.exact = settings.activations == ActivationType::F32;
@@ -68,8 +84,9 @@ impl Generator {
         end_tokens.retain(|&token| (token as usize) < config.vocab_size);
         end_tokens.sort_unstable();
         end_tokens.dedup();
+        let (model, settings) = Model::new(weights, card, settings)?;
         Ok(Self {
-            weights: Arc::new(weights),
+            model,
             config: Arc::new(config),
             compiler: Arc::new(Compiler::new(tokenizer.clone(), end_tokens.clone())),
             tokenizer,
@@ -80,14 +97,25 @@ impl Generator {
 
     /// Opens a model folder (`config.json`, `model.safetensors` and `tokenizer.json`), or a GGUF file.
     pub fn open(path: &Path, settings: Settings) -> Result<Self, Error> {
+        // What is missing for a card is told before gigabytes are read.
+        let card = settings.device.open()?;
+        Self::open_with(path, settings, card)
+    }
+
+    /// As [`Generator::open`], on a card that is open already, whatever [`Settings::device`] says.
+    pub fn open_on_card(card: &Card, path: &Path, settings: Settings) -> Result<Self, Error> {
+        Self::open_with(path, settings, Some(card.clone()))
+    }
+
+    fn open_with(path: &Path, settings: Settings, card: Option<Card>) -> Result<Self, Error> {
         if gguf::is_gguf(path) || path.extension().is_some_and(|e| e == "gguf") {
             let (config, weights, tokenizer) = gguf::open(path)?;
-            return Self::of(config, weights, tokenizer, settings);
+            return Self::of(config, weights, tokenizer, settings, card);
         }
         let folder = path;
         let tokenizer = Tokenizer::load(folder)?;
         let (config, weights) = crate::folder::open(folder)?;
-        Self::of(config, weights, tokenizer, settings)
+        Self::of(config, weights, tokenizer, settings, card)
     }
 
     /// The model's configuration.
@@ -100,14 +128,14 @@ impl Generator {
         &self.tokenizer
     }
 
-    /// The limits.
+    /// The limits, with what was left to the device filled in.
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
 
     /// Longest prompt and answer together, tokens.
     pub fn context(&self) -> usize {
-        self.weights.sizes.context
+        self.model.sizes().context
     }
 
     /// Compiles a form for [`Sampling::constraint`]. Takes milliseconds as a rule, and a fraction of a second the
@@ -121,16 +149,35 @@ impl Generator {
 
     /// Memory of the cache when it is full, bytes.
     pub fn cache_bytes(&self) -> usize {
-        self.settings.cache_tokens.div_ceil(PAGE) * self.cache_shape().page_bytes()
+        self.model.cache_bytes(self.settings.cache_tokens)
     }
 
-    pub(crate) fn cache_shape(&self) -> CacheShape {
-        self.weights.cache_shape(self.settings.cache_type)
+    /// What is used of the card's memory, if the model is on one.
+    pub fn card_usage(&self) -> Option<CardUsage> {
+        match &self.model {
+            Model::Host(..) => None,
+            Model::Card(model) => Some(model.usage()),
+        }
+    }
+
+    /// Decoding steps that are kept as CUDA graphs, one for each number of rows.
+    pub fn graphs(&self) -> usize {
+        match &self.model {
+            Model::Host(..) => 0,
+            Model::Card(model) => model.graphs(),
+        }
+    }
+
+    /// The card and what it holds, if the model is on one.
+    pub fn device(&self) -> Option<String> {
+        let card = self.model.describe()?;
+        let tokens = self.settings.cache_tokens;
+        Some(format!("{card}; cache of {tokens} tokens, {:.1} GB", self.cache_bytes() as f64 / 1e9))
     }
 
     pub(crate) fn engine(&self) -> Engine {
         Engine::new(
-            self.weights.clone(),
+            self.model.clone(),
             self.tokenizer.clone(),
             self.end_tokens.clone(),
             self.settings.clone(),
@@ -177,7 +224,7 @@ impl Generator {
         let mut open = vec![n_samples; prompts.len()];
         while !engine.idle() {
             stop.check()?;
-            for (job, event) in engine.step() {
+            for (job, event) in engine.step()? {
                 let index = jobs[&job];
                 match event {
                     Event::Started { .. } => {}
@@ -238,7 +285,7 @@ impl Generator {
 
     /// Computes a sequence in batches of `batch_tokens` and gives the logits of every position.
     fn walk(&self, tokens: &[u32], mut row: impl FnMut(usize, &[f32])) -> Result<(), Error> {
-        let sizes = self.weights.sizes;
+        let sizes = self.model.sizes();
         if tokens.len() > sizes.context {
             return Err(Error::ContextOverflow { prompt: tokens.len(), context: sizes.context });
         }
@@ -247,7 +294,7 @@ impl Generator {
         }
         let team = Team::of_pool();
         let pages = tokens.len().div_ceil(PAGE);
-        let (mut cache, mut table) = (KvCache::new(self.cache_shape(), pages), PageTable::default());
+        let (mut cache, mut table) = (self.model.cache(pages), PageTable::default());
         for chunk in tokens.chunks(self.settings.batch_tokens) {
             let start = table.length;
             if !cache.grow(&mut table, start + chunk.len()) {
@@ -255,7 +302,7 @@ impl Generator {
             }
             let span = Span { rows: 0..chunk.len(), start, pages: &table.pages };
             let wanted: Vec<usize> = (0..chunk.len()).collect();
-            let logits = forward(&self.weights, &team, &mut cache, chunk, &[span], &wanted);
+            let logits = self.model.forward(&team, &mut cache, chunk, &[span], &wanted)?;
             for (i, logits) in logits.chunks_exact(sizes.vocab).enumerate() {
                 row(start + i, logits);
             }

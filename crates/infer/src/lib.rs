@@ -7,10 +7,15 @@
 //! and on nothing else: not on what is computed beside it, on hits in the prefix cache, on how a prompt is cut into
 //! chunks, on threads, or on the instruction set. The kernels give every row the same order of operations, and the
 //! random numbers are a function of seed, prompt, sample and position.
+//!
+//! **On a card** (`card`) the same engine schedules, remembers and draws. There the same requests in the same steps give the
+//! same bits, but company in a batch may change the last bits of a row, and so, where two tokens are nearly as likely, an
+//! answer.
 
 mod batcher;
 pub mod bench;
 mod cache;
+mod card;
 mod chat;
 mod constraint;
 mod embedding;
@@ -21,6 +26,7 @@ mod generator;
 pub mod gguf;
 mod kernels;
 mod lookup;
+mod model;
 mod perplexity;
 mod random;
 mod request;
@@ -40,10 +46,13 @@ pub use request::{Event, FinishReason, Load, Request};
 pub use sampling::{MAX_STOP_BYTES, MAX_STOPS, MAX_TOP_LOGPROBS, Sampling, TokenLogprob};
 
 use herd_run::{Interrupted, SettingError};
+use herd_tensor::cuda::{CardError, DeviceError};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
-/// How the cache keeps keys and values.
+pub use herd_tensor::cuda::Device;
+
+/// How the cache keeps keys and values. On a card it keeps them as activations are: [`CacheType::Auto`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CacheType {
@@ -73,8 +82,12 @@ pub enum ActivationType {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
-    /// Tokens of all running prompts and answers together that the cache holds at most; memory is taken as needed.
-    /// When they are used up, the youngest answers wait until older ones are done; answers do not depend on it.
+    /// Where the model computes.
+    pub device: Device,
+    /// Tokens of all running prompts and answers together that the cache holds at most. When they are used up, the
+    /// youngest answers wait until older ones are done; answers do not depend on it. 0 leaves it to the device: 32,768 on
+    /// the processor, where memory is taken as needed; on a card what its memory has room for besides the weights, taken at
+    /// once.
     pub cache_tokens: usize,
     /// How the cache keeps keys and values.
     pub cache_type: CacheType,
@@ -82,7 +95,8 @@ pub struct Settings {
     pub activations: ActivationType,
     /// Answers that are computed at once at most.
     pub max_sequences: usize,
-    /// Rows of one batch: running answers take one each, waiting prompts the rest.
+    /// Rows of one batch: running answers take one each, waiting prompts the rest. 0 leaves it to the device: 256 on the
+    /// processor, 2,048 on a card.
     pub batch_tokens: usize,
     /// Tokens that are guessed at most from what followed the same words before, and computed on trial; 0 for none.
     /// Answers do not depend on it.
@@ -94,11 +108,12 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            cache_tokens: 32_768,
+            device: Device::Cpu,
+            cache_tokens: 0,
             cache_type: CacheType::Auto,
             activations: ActivationType::Auto,
             max_sequences: 64,
-            batch_tokens: 256,
+            batch_tokens: 0,
             lookup_tokens: 7,
             max_waiting: 128,
         }
@@ -108,16 +123,10 @@ impl Default for Settings {
 impl Settings {
     /// Checks every value; the error names the key.
     pub fn validate(&self) -> Result<(), SettingError> {
-        for (key, value) in [
-            ("cache_tokens", self.cache_tokens),
-            ("max_sequences", self.max_sequences),
-            ("batch_tokens", self.batch_tokens),
-        ] {
-            if value == 0 {
-                return Err(SettingError::new(key, "0 leaves no room to work; at least 1"));
-            }
+        match self.max_sequences {
+            0 => Err(SettingError::new("max_sequences", "0 leaves no room to work; at least 1")),
+            _ => Ok(()),
         }
-        Ok(())
     }
 }
 
@@ -186,6 +195,28 @@ pub enum Error {
     /// A setting whose value cannot work.
     #[error(transparent)]
     Setting(#[from] SettingError),
+    /// There is no card that could be used.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// The card failed.
+    #[error("the card failed: {0}")]
+    Card(#[from] CardError),
+    /// The card's memory is too small.
+    #[error(
+        "the model needs {:.2} GB of the card's memory (weights {:.2}, cache {:.2}, the rest to compute with), but {:.2} are \
+         free; lower `cache_tokens`, end what else uses the card, take a smaller model, or use the processor",
+        *needed as f64 / 1e9, *weights as f64 / 1e9, *cache as f64 / 1e9, *free as f64 / 1e9
+    )]
+    CardMemory {
+        /// Bytes in all.
+        needed: usize,
+        /// Bytes of the weights.
+        weights: usize,
+        /// Bytes of the cache.
+        cache: usize,
+        /// Bytes that are free.
+        free: usize,
+    },
     /// The model cannot be read.
     #[error("{}: {problem}", path.display())]
     Model {

@@ -1,10 +1,13 @@
 //! From logits to a token: penalties, temperature, top-k, top-p, min-p, and a draw that depends only on the seed,
 //! the prompt and the position.
 
+mod shortlist;
+
 use crate::constraint::{Constraint, Follower};
 use crate::random::uniform;
 use herd_run::SettingError;
 use serde::{Deserialize, Serialize};
+pub(crate) use shortlist::{Row, Shortlist};
 use std::collections::BTreeMap;
 
 /// Most stop strings of one request.
@@ -156,8 +159,20 @@ impl Sampler {
         Self { stream, drawn: 0, prompt: seen, counts: BTreeMap::new(), form }
     }
 
+    /// Draws the next token from a row. A shortlist is one that serves the sampling.
+    pub(crate) fn draw_row(&mut self, sampling: &Sampling, row: Row) -> (u32, Option<TokenLogprob>) {
+        match row {
+            Row::Whole(mut logits) => self.draw(sampling, &mut logits),
+            Row::Short(short) => {
+                let token = short.draw(sampling, uniform(sampling.seed, self.stream, self.drawn));
+                self.drawn += 1;
+                (token.unwrap_or(0), None)
+            }
+        }
+    }
+
     /// Draws the next token from `logits` [vocab], which are changed on the way.
-    pub(crate) fn draw(&mut self, sampling: &Sampling, logits: &mut [f32]) -> (u32, Option<TokenLogprob>) {
+    fn draw(&mut self, sampling: &Sampling, logits: &mut [f32]) -> (u32, Option<TokenLogprob>) {
         let before = sampling.logprobs.map(|top| LogProbs::of(logits, top));
         self.penalise(sampling, logits);
         if let Some(form) = &self.form {
@@ -233,11 +248,7 @@ fn sort_front(all: &mut [(u32, f64)], count: usize) {
 
 fn draw_filtered(sampling: &Sampling, logits: &[f32], u: f64) -> u32 {
     let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let inverse = 1.0 / f64::from(sampling.temperature);
-    let weight = |logit: f32| {
-        let w = (f64::from(logit - top) * inverse).exp();
-        if w.is_nan() { 0.0 } else { w }
-    };
+    let weight = weight_of(top, sampling.temperature);
     // Weights relative to the likeliest token, whose weight is 1.
     let mut kept: Vec<(u32, f64)> = logits.iter().enumerate().map(|(i, &l)| (i as u32, weight(l))).collect();
     if sampling.top_k > 0 && sampling.top_k < kept.len() {
@@ -247,18 +258,11 @@ fn draw_filtered(sampling: &Sampling, logits: &[f32], u: f64) -> u32 {
     if sampling.top_p < 1.0 {
         let goal = kept.iter().map(|k| k.1).sum::<f64>() * f64::from(sampling.top_p);
         // The nucleus is small as a rule: sort a front, and all only if it does not reach the goal.
-        let nucleus = |kept: &[(u32, f64)]| {
-            let mut sum = 0.0;
-            kept.iter().position(|k| {
-                sum += k.1;
-                sum >= goal
-            })
-        };
         let front = kept.len().min(1024);
         sort_front(&mut kept, front);
-        let end = nucleus(&kept[..front]).or_else(|| {
+        let end = nucleus(&kept[..front], goal).or_else(|| {
             kept.sort_unstable_by(by_weight);
-            nucleus(&kept)
+            nucleus(&kept, goal)
         });
         if let Some(last) = end {
             kept.truncate(last + 1);
@@ -267,16 +271,38 @@ fn draw_filtered(sampling: &Sampling, logits: &[f32], u: f64) -> u32 {
     if sampling.min_p > 0.0 {
         kept.retain(|k| k.1 >= f64::from(sampling.min_p));
     }
+    // Logits may all be not-a-number.
+    pick(&kept, u).unwrap_or_else(|| argmax(logits))
+}
+
+/// The weight of a logit relative to that of the likeliest, `top`.
+fn weight_of(top: f32, temperature: f32) -> impl Fn(f32) -> f64 {
+    let inverse = 1.0 / f64::from(temperature);
+    move |logit| {
+        let w = (f64::from(logit - top) * inverse).exp();
+        if w.is_nan() { 0.0 } else { w }
+    }
+}
+
+/// Place of the token with which the weights, best first, reach `goal`.
+fn nucleus(kept: &[(u32, f64)], goal: f64) -> Option<usize> {
+    let mut sum = 0.0;
+    kept.iter().position(|k| {
+        sum += k.1;
+        sum >= goal
+    })
+}
+
+/// The token at the share `u` of the weights, in their order; `None` if all weights are 0.
+fn pick(kept: &[(u32, f64)], u: f64) -> Option<u32> {
     let goal = u * kept.iter().map(|k| k.1).sum::<f64>();
     let mut sum = 0.0;
-    for &(token, weight) in &kept {
-        sum += weight;
-        if sum > goal {
-            return token;
-        }
-    }
-    // Rounding, or logits that are all not-a-number.
-    kept.iter().rev().find(|k| k.1 > 0.0).map_or_else(|| argmax(logits), |k| k.0)
+    let found = kept.iter().find(|k| {
+        sum += k.1;
+        sum > goal
+    });
+    // The sum may be rounded.
+    found.or_else(|| kept.iter().rev().find(|k| k.1 > 0.0)).map(|k| k.0)
 }
 
 /// The distribution at one position, kept from before the penalties.

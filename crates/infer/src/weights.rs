@@ -71,7 +71,8 @@ impl Matrix {
         if parts.len() == 1 { parts.remove(0) } else { Matrix::Stacked(parts) }
     }
 
-    fn parts(&self) -> &[Matrix] {
+    /// The plain matrices that it is made of.
+    pub(crate) fn parts(&self) -> &[Matrix] {
         match self {
             Matrix::Stacked(parts) => parts,
             one => std::slice::from_ref(one),
@@ -87,7 +88,7 @@ impl Matrix {
         }
     }
 
-    fn columns(&self) -> usize {
+    pub(crate) fn columns(&self) -> usize {
         match self {
             Matrix::F32 { columns, .. } | Matrix::Halves { columns, .. } => *columns,
             Matrix::Planes(planes) => planes.columns,
@@ -101,7 +102,7 @@ impl Matrix {
     }
 
     /// Whether all of it is in single precision.
-    fn is_f32(&self) -> bool {
+    pub(crate) fn is_f32(&self) -> bool {
         self.parts().iter().all(|part| matches!(part, Matrix::F32 { .. }))
     }
 
@@ -287,6 +288,7 @@ pub(crate) struct Weights {
     pub norm: Vec<f32>,
     /// [vocab, hidden]; the same matrix as `embed` if tied.
     pub head: Matrix,
+    tied: bool,
     /// Rotary angles of all positions of the context.
     pub rope: RopeTable,
     /// The kernels' instruction set.
@@ -319,7 +321,8 @@ impl Weights {
             gate_up: matrix(layer.w_gate_up, sizes.hidden),
             down: matrix(layer.w_down, sizes.ffn),
         });
-        let (embed, head) = (matrix(llama.embed, sizes.hidden), matrix(llama.head(), sizes.hidden));
+        let embed = matrix(llama.embed, sizes.hidden);
+        let head = (llama.head() != llama.embed).then(|| matrix(llama.head(), sizes.hidden));
         Self::new(sizes, embed, layers.collect(), vector(llama.norm), head, llama.rope.clone())
     }
 
@@ -337,17 +340,23 @@ impl Weights {
         CacheShape { layers: s.layers, kv_heads: s.kv_heads, head }
     }
 
-    /// A model of its parts, with the kernels of this machine.
+    /// A model of its parts, with the kernels of this machine; without a `head` the logits' matrix is `embed`.
     pub(crate) fn new(
         sizes: Sizes,
         embed: Matrix,
         layers: Vec<Layer>,
         norm: Vec<f32>,
-        head: Matrix,
+        head: Option<Matrix>,
         rope: RopeTable,
     ) -> Self {
-        let (isa, used) = (Isa::best(), AtomicBool::new(false));
-        Self { sizes, embed, layers, norm, head, rope, isa, arena: None, used, exact: false }
+        let (isa, used, tied) = (Isa::best(), AtomicBool::new(false), head.is_none());
+        let head = head.unwrap_or_else(|| embed.clone());
+        Self { sizes, embed, layers, norm, head, tied, rope, isa, arena: None, used, exact: false }
+    }
+
+    /// Whether the logits' matrix is not that of the embedding.
+    pub(crate) fn has_own_head(&self) -> bool {
+        !self.tied
     }
 
     /// To be called before each pass: all but the first pack a quarter of the quantised weights, until all are packed.

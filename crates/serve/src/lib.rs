@@ -120,6 +120,9 @@ pub fn serve(model_dir: &Path, options: &Options, ctx: &Context) -> Result<(), E
     let folder = model_dir.canonicalize().unwrap_or_else(|_| model_dir.to_path_buf());
     let folder = folder.file_name().map_or_else(|| "model".into(), |n| n.to_string_lossy().into_owned());
     let name = options.name.as_deref().unwrap_or(&folder);
+    if let Some(card) = generator.device() {
+        ctx.progress.line(card);
+    }
     let server = Server::on(listener, generator, name, options)?;
     let address = server.address()?;
     ctx.progress.line(format!("{name} answers at http://{address} (API: http://{address}/v1)"));

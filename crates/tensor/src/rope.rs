@@ -45,6 +45,14 @@ struct TableData {
     frequencies: Vec<f64>,
     /// Filled when one of their positions is first asked for: rows of cosines, then of sines, each `[head_dim / 2]`.
     stretches: Box<[OnceLock<Vec<f32>>]>,
+    on_card: Cached<CardAngles>,
+}
+
+/// Cosines and sines of the first positions on a card, each f32 `[positions, head_dim / 2]`.
+pub(crate) struct CardAngles {
+    positions: usize,
+    pub cos: CardBuffer,
+    pub sin: CardBuffer,
 }
 
 /// Cosines and sines for every position up to a maximum, computed where they are needed. Cheap to clone.
@@ -65,7 +73,8 @@ impl RopeTable {
             })
             .collect();
         let stretches = (0..positions.div_ceil(STRETCH)).map(|_| OnceLock::new()).collect();
-        Self { data: Arc::new(TableData { head_dim, positions, frequencies, stretches }) }
+        let on_card = Cached::default();
+        Self { data: Arc::new(TableData { head_dim, positions, frequencies, stretches, on_card }) }
     }
 
     /// Width of the heads it rotates.
@@ -117,7 +126,7 @@ impl TableData {
 pub struct Rope {
     table: RopeTable,
     positions: Arc<[u32]>,
-    on_card: Cached<[CardBuffer; 2]>,
+    on_card: Cached<CardBuffer>,
 }
 
 impl Rope {
@@ -136,12 +145,25 @@ impl Rope {
         self.table.row(self.positions[row] as usize)
     }
 
-    /// Cosines and sines of all rows on a card, each `[n, head_dim / 2]`; uploaded once.
-    pub(crate) fn angles(&self, card: &Card) -> Arc<[CardBuffer; 2]> {
-        self.on_card.get(card, || {
-            let rows = (0..self.rows()).map(|row| self.row(row));
-            let (cos, sin): (Vec<&[f32]>, Vec<&[f32]>) = rows.unzip();
-            [cos, sin].map(|parts| expect(CardBuffer::from_host(card, &parts.concat())))
-        })
+    /// The table on a card, and u32 `[n]`, the positions of the rows in it. The table is uploaded when a position is met that
+    /// it has not got there yet.
+    pub(crate) fn on_card(&self, card: &Card) -> (Arc<CardAngles>, Arc<CardBuffer>) {
+        let needed = self.positions.iter().max().map_or(0, |last| *last as usize + 1);
+        let data = &self.table.data;
+        let angles = data.on_card.get_if(
+            card,
+            |angles| angles.positions >= needed,
+            || {
+                let positions = needed.next_power_of_two().min(data.positions);
+                let rows = (0..positions).map(|position| self.table.row(position));
+                let (cos, sin): (Vec<&[f32]>, Vec<&[f32]>) = rows.unzip();
+                let [cos, sin] = [cos, sin].map(|rows| expect(CardBuffer::from_host(card, &rows.concat())));
+                CardAngles { positions, cos, sin }
+            },
+        );
+        let positions = self.on_card.get_if(card, CardBuffer::is_current, || {
+            expect(CardBuffer::input(card, &self.positions, self.positions.len()))
+        });
+        (angles, positions)
     }
 }

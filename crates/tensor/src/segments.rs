@@ -1,6 +1,6 @@
 //! Which rows see which: documents packed into one batch, and completions that share a prompt.
 
-use crate::cuda::{Cached, CardTiles};
+use crate::cuda::{Cached, CardBatch, CardTiles};
 use std::ops::Range;
 
 /// A run of rows that attend causally among themselves, and fully to `prefix`: row `i` of `rows` sees `prefix` and
@@ -20,6 +20,7 @@ pub struct Segments {
     rows: usize,
     islands: Vec<Range<usize>>,
     pub(crate) on_card: Cached<CardTiles>,
+    pub(crate) batch_on_card: Cached<CardBatch>,
 }
 
 impl Segments {
@@ -58,7 +59,7 @@ impl Segments {
             rows = segment.rows.end;
         }
         let islands = islands(&list);
-        Self { list, rows, islands, on_card: Cached::default() }
+        Self { list, rows, islands, on_card: Cached::default(), batch_on_card: Cached::default() }
     }
 
     /// The segments in row order.

@@ -228,6 +228,19 @@ impl Tensor {
         self.place().0.into()
     }
 
+    /// Overwrites the values with those of a tensor of the same shape and type on the same card, for everybody who shares
+    /// them. Panics if it is not one.
+    pub fn assign(&self, other: &Tensor) {
+        let ((to, dtype), (from, other_dtype)) = (self.place(), other.place());
+        assert!(
+            self.shape() == other.shape() && dtype == other_dtype,
+            "assign: {:?} as {dtype:?} from {:?} as {other_dtype:?}",
+            self.shape(),
+            other.shape()
+        );
+        expect(to.overwrite_on_card(from));
+    }
+
     /// Makes sure that nobody else sees what is written to it from now on: copies on the card if the buffer is shared.
     pub(crate) fn make_unique(&mut self) {
         let Storage::Card(buffer, _) = &mut self.data else { panic!("tensor: the values are on the host") };

@@ -9,8 +9,8 @@ mod cases;
 mod check;
 mod fake_card;
 
-use herd_tensor::cuda::{Card, CardBuffer, CardError, DType};
-use herd_tensor::{CounterRng, Grads, Init, ParamSpec, Params, Tape, Tensor};
+use herd_tensor::cuda::{Card, CardBuffer, CardError, CudnnUse, DType};
+use herd_tensor::{CounterRng, Grads, Init, ParamSpec, Params, Segments, Tape, Tensor};
 
 /// Runs a case on a card of its own, whose memory begins as NaNs.
 fn on_card(case: fn()) {
@@ -46,15 +46,59 @@ cases! {
 
 #[test]
 fn attention_on_tensor_cores() {
-    attention::every_layout(DType::Bf16, 4, 2, 64, 1.5e-2);
-    attention::every_layout(DType::Bf16, 3, 1, 128, 1.5e-2);
+    attention::every_layout(CudnnUse::Off, DType::Bf16, (4, 2, 64), 1.5e-2);
+    attention::every_layout(CudnnUse::Off, DType::Bf16, (3, 1, 128), 1.5e-2);
+}
+
+/// On a card without a cuDNN that is trusted this is the same as above.
+#[test]
+fn attention_by_cudnn() {
+    let report = fake_card::open().cudnn_report();
+    println!("{report:#?}");
+    if !fake_card::is_real() {
+        assert!(report.library.is_ok() && report.classes.len() == 10, "{report:#?}");
+        assert!(report.classes.iter().all(|(_, verdict)| verdict.is_ok()), "{report:#?}");
+    }
+    attention::every_layout(CudnnUse::FixedOrder, DType::Bf16, (4, 2, 64), 1.5e-2);
+    attention::every_layout(CudnnUse::FixedOrder, DType::Bf16, (3, 1, 128), 1.5e-2);
+    attention::every_layout(CudnnUse::AnyOrder, DType::Bf16, (2, 2, 64), 1.5e-2);
+}
+
+/// Milliseconds and TFLOP/s (a causal pair counted once) of attention by Herd's kernels and by cuDNN, as JSON lines that
+/// `bench/gpu/check` reads: `--ignored attention_speed --nocapture`.
+#[test]
+#[ignore = "a measurement, which takes a real card"]
+fn attention_speed() {
+    let packed: Vec<usize> = (0..8).map(|i| [300, 1700, 1024, 1072][i % 4]).collect();
+    let lengths: [(&str, Vec<usize>); 3] =
+        [("8192", vec![8192]), ("4 x 2048", vec![2048; 4]), ("packed", packed)];
+    let uses = [("herd", CudnnUse::Off), ("cudnn", CudnnUse::FixedOrder), ("any order", CudnnUse::AnyOrder)];
+    for head_dim in [64, 128] {
+        for (layout, lengths) in &lengths {
+            for (by, allowed) in uses {
+                let card = fake_card::open();
+                card.use_cudnn(allowed);
+                let [forward, backward] = attention::seconds(&card, (32, 8, head_dim), lengths);
+                let segments = Segments::documents(lengths);
+                let flops = 4.0 * (segments.pairs() * 32 * head_dim) as f64;
+                let [tf, tb] = [flops / forward / 1e12, 2.5 * flops / backward / 1e12];
+                println!(
+                    "{{\"attention\": \"{layout}\", \"head_dim\": {head_dim}, \"by\": \"{by}\", \
+                     \"forward_ms\": {:.4}, \"backward_ms\": {:.4}, \"forward_tflops\": {tf:.1}, \
+                     \"backward_tflops\": {tb:.1}}}",
+                    1e3 * forward,
+                    1e3 * backward
+                );
+            }
+        }
+    }
 }
 
 #[test]
 fn attention_in_plain_arithmetic() {
-    attention::every_layout(DType::F32, 3, 1, 128, 1e-5);
-    attention::every_layout(DType::F32, 2, 2, 64, 1e-5);
-    attention::every_layout(DType::Bf16, 4, 2, 40, 1.5e-2);
+    attention::every_layout(CudnnUse::FixedOrder, DType::F32, (3, 1, 128), 1e-5);
+    attention::every_layout(CudnnUse::FixedOrder, DType::F32, (2, 2, 64), 1e-5);
+    attention::every_layout(CudnnUse::FixedOrder, DType::Bf16, (4, 2, 40), 1.5e-2);
 }
 
 /// More logits than exist at once, some rows without weight, the hidden state used twice: loss and gradients on the card

@@ -18,6 +18,8 @@ pub struct Trainer {
     /// Whether the insides of every block are computed again in the backward pass instead of kept.
     pub recompute: bool,
     grads: Grads,
+    /// The losses of a step on a card, one for each micro-batch: places that last, so that passes may repeat.
+    losses_on_card: Vec<Tensor>,
 }
 
 /// What a step did.
@@ -36,6 +38,8 @@ pub struct BegunStep(State);
 enum State {
     Done(Result<StepOutcome, NotFinite>),
     OnCard(CardReport),
+    /// Without the optimizer.
+    Losses(Vec<Tensor>),
 }
 
 /// A loss or gradient that is not a finite number. The step was not applied and the gradient is cleared.
@@ -55,7 +59,14 @@ impl Trainer {
     pub fn new(llama: Llama, params: Params, settings: AdamWSettings) -> Self {
         let grads = Grads::new(&params);
         let optimizer = AdamW::new(&params, settings);
-        Self { llama: Arc::new(llama), params, optimizer, recompute: false, grads }
+        Self {
+            llama: Arc::new(llama),
+            params,
+            optimizer,
+            recompute: false,
+            grads,
+            losses_on_card: Vec::new(),
+        }
     }
 
     /// Moves parameters, gradients and moments to a card; steps are made there from now on.
@@ -74,6 +85,7 @@ impl Trainer {
     pub fn weights_to_card(&mut self, card: &Card, activations: DType) -> Result<(), CardError> {
         self.params.to_card(card, activations)?;
         self.grads = Grads::new(&self.params);
+        self.losses_on_card.clear();
         Ok(())
     }
 
@@ -90,9 +102,15 @@ impl Trainer {
 
     /// A step without the optimizer: the loss, after the gradient was computed and cleared.
     pub fn gradient(&mut self, micro_batches: &[MicroBatch]) -> Result<f64, NotFinite> {
-        let losses = self.accumulate(micro_batches)?;
+        let begun = self.begin_gradient(micro_batches);
+        self.finish(begun).map(|outcome| outcome.loss)
+    }
+
+    /// Begins [`Trainer::gradient`]; the outcome's norm will be NaN. Finish it before the next is begun.
+    pub fn begin_gradient(&mut self, micro_batches: &[MicroBatch]) -> BegunStep {
+        let losses = self.accumulate(micro_batches);
         self.grads.zero();
-        losses.iter().enumerate().map(|(i, loss)| finite(loss.item(), i)).sum()
+        BegunStep(losses.map_or_else(|problem| State::Done(Err(problem)), State::Losses))
     }
 
     /// Begins [`Trainer::step`]; a card is not waited for, and leaves the step out by itself if something is not finite.
@@ -118,6 +136,8 @@ impl Trainer {
         let weight = 1.0 / rows.max(1) as f32;
         let mut losses: Vec<Tensor> = Vec::with_capacity(micro_batches.len());
         for (i, micro) in micro_batches.iter().enumerate() {
+            let card = self.params.on_card().map(|on| on.card().clone());
+            let pass = card.as_ref().map(Card::pass);
             let mut tape = Tape::new(&self.params);
             let hidden = match self.recompute {
                 true => self.llama.hidden_recomputed(&mut tape, &micro.batch),
@@ -127,13 +147,20 @@ impl Trainer {
             let head = self.llama.head();
             let loss =
                 tape.cross_entropy_backward_later(hidden, head, &micro.targets, &weights, &mut self.grads);
-            if loss.is_on_host()
-                && let Err(problem) = finite(loss.item(), i)
-            {
-                self.grads.zero();
-                return Err(problem);
+            let Some(pass) = pass else {
+                if let Err(problem) = finite(loss.item(), i) {
+                    self.grads.zero();
+                    return Err(problem);
+                }
+                losses.push(loss);
+                continue;
+            };
+            pass.run().unwrap_or_else(|error| panic!("{error}"));
+            match self.losses_on_card.get(i) {
+                Some(place) => place.assign(&loss),
+                None => self.losses_on_card.push(loss),
             }
-            losses.push(loss);
+            losses.push(self.losses_on_card[i].clone());
         }
         Ok(losses)
     }
@@ -142,6 +169,10 @@ impl Trainer {
     pub fn finish(&mut self, begun: BegunStep) -> Result<StepOutcome, NotFinite> {
         match begun.0 {
             State::Done(outcome) => outcome,
+            State::Losses(losses) => {
+                let losses = losses.iter().map(Tensor::item);
+                outcome(losses, Ok(StepStats { grad_norm: f64::NAN }))
+            }
             State::OnCard(report) => {
                 let (losses, applied) = self.optimizer.finish_on_card(report);
                 outcome(losses.into_iter(), applied)

@@ -17,8 +17,8 @@ pub fn train(args: BenchTrainArgs, ctx: &Context) -> anyhow::Result<()> {
 
 /// Opening a model, reading prompts and writing answers.
 pub fn infer(args: BenchInferArgs) -> anyhow::Result<()> {
-    let BenchInferArgs { model, prompt_tokens, new_tokens, requests, precision, rounds, json } = args;
-    let settings = precision.settings();
+    let BenchInferArgs { model, prompt_tokens, new_tokens, requests, computing, rounds, json } = args;
+    let settings = computing.settings();
     let options = herd_infer::bench::Options { prompt_tokens, new_tokens, requests, rounds, settings };
     herd_infer::bench::run(&model_folder(&model)?, &options, |round| {
         if json {
@@ -33,6 +33,9 @@ pub fn infer(args: BenchInferArgs) -> anyhow::Result<()> {
             round.decode_tokens_per_s,
             round.peak_rss_mb
         );
+        if round.peak_card_mb > 0.0 {
+            println!("  on the card {:.0} MB", round.peak_card_mb);
+        }
     })?;
     Ok(())
 }

@@ -1,10 +1,11 @@
 //! `herd doctor`: what this machine has to compute with, and what is missing.
 
-use herd_tensor::cuda::{Driver, Kind, Library, Missing, search_folders};
+use herd_tensor::cuda::{Card, CudnnReport, Driver, Kind, Library, Missing, search_folders};
 use herd_tensor::isa;
 
-/// Prints the processor, the driver, the CUDA libraries and the cards. Measures nothing, and a machine without a card
-/// is no error.
+/// Prints the processor, the driver, the CUDA libraries, the cards, and what attention on the first card is computed by, which
+/// takes seconds the first time: small problems are computed there. Measures nothing, and a machine without a card is no
+/// error.
 pub fn run() {
     println!("processor");
     println!("  cores           {}", std::thread::available_parallelism().map_or(1, usize::from));
@@ -17,12 +18,14 @@ pub fn run() {
 
     println!("\nNVIDIA");
     let driver = Driver::open();
+    let mut any_card = false;
     match &driver {
         Ok(driver) => {
             print_library(Kind::Driver, Ok(driver.library()));
             match driver.cards() {
                 Ok(cards) if cards.is_empty() => println!("  cards           none"),
                 Ok(cards) => cards.iter().enumerate().for_each(|(i, card)| {
+                    any_card = true;
                     let (major, minor) = card.capability;
                     let memory = gibibytes(card.memory);
                     let old = if major < 8 { ", too old: bf16 needs 8.0" } else { "" };
@@ -40,12 +43,42 @@ pub fn run() {
         let library = Library::open(kind);
         print_library(kind, library.as_ref());
     }
+    if any_card {
+        match Card::open(0) {
+            Ok(card) => print_attention(&card.cudnn_report()),
+            Err(error) => println!("  attention       card 0 cannot be used: {error}"),
+        }
+    }
     println!("\nlooked in         the system's folders and LD_LIBRARY_PATH");
     search_folders().iter().for_each(|folder| println!("                  {}", folder.display()));
     println!(
-        "\nA card is used where it is asked for: `device = \"cuda\"` in [pretrain], `herd bench train --device cuda`. It\n\
-         needs the driver, NVRTC and cuBLASLt. Everything else runs on the processor."
+        "\nA card is used where it is asked for: `device = \"cuda\"` in [pretrain], `--device cuda` of the commands that\n\
+         open a model, and of `herd bench`. It needs the driver, NVRTC and cuBLASLt; attention in training is faster with\n\
+         cuDNN. Everything else runs on the processor."
     );
+}
+
+/// What attention on card 0 is computed by.
+fn print_attention(report: &CudnnReport) {
+    let (version, _) = match &report.library {
+        Ok(found) => found,
+        Err(reason) => {
+            println!("  attention       by Herd's kernels: no cuDNN, {reason}");
+            return;
+        }
+    };
+    let used = report.classes.iter().filter_map(|(_, verdict)| verdict.as_ref().ok());
+    let most = used.clone().fold(0f32, |most, difference| most.max(*difference));
+    println!(
+        "  attention       by cuDNN {version} in {} of {} cases, at most {most:.1e} from Herd's kernels",
+        used.count(),
+        report.classes.len()
+    );
+    for (class, verdict) in &report.classes {
+        if let Err(reason) = verdict {
+            println!("                  by Herd's kernels: {class} ({reason})");
+        }
+    }
 }
 
 fn print_library(kind: Kind, library: Result<&Library, &Missing>) {

@@ -1,6 +1,6 @@
 //! `herd generate`: one answer, as text or with all its numbers.
 
-use super::model::{InferPrecision, open, text_of};
+use super::model::{Computing, open, text_of};
 use herd_infer::Sampling;
 use herd_run::Context;
 use herd_tokenizer::chat::{Message, Role, encode_dialog};
@@ -44,9 +44,9 @@ pub struct Args {
     /// Go on over the model's own end tokens.
     #[arg(long)]
     ignore_end: bool,
-    /// In how many bits to compute.
+    /// Where and in how many bits to compute.
     #[command(flatten)]
-    precision: InferPrecision,
+    computing: Computing,
     /// One JSON object with text, token ids and log-probabilities.
     #[arg(long)]
     json: bool,
@@ -54,7 +54,7 @@ pub struct Args {
 
 /// Generates and prints.
 pub fn run(args: &Args, ctx: &Context) -> anyhow::Result<()> {
-    let generator = open(&args.model, args.precision)?;
+    let generator = open(&args.model, args.computing)?;
     let tokenizer = generator.tokenizer();
     let prompt = match (&args.prompt, &args.prompt_file) {
         (Some(text), _) => text.clone(),

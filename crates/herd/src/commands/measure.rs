@@ -1,10 +1,10 @@
 //! `herd perplexity` and `herd logits`: numbers to compare a model by.
 
-use super::model::{InferPrecision, activation_type, open, text_of};
+use super::model::{Computing, activation_type, device, open, text_of};
 use crate::folder::model_folder;
 use anyhow::Context as _;
 use herd_convert::logits::{read_tokens, write_logits};
-use herd_infer::{ActivationType, Generator, Settings};
+use herd_infer::{ActivationType, Device, Generator, Settings};
 use herd_run::Context;
 use serde_json::json;
 use std::path::PathBuf;
@@ -19,9 +19,9 @@ pub struct PerplexityArgs {
     /// Tokens of a chunk; the second half of each is scored, as llama.cpp does.
     #[arg(long, default_value_t = 512, value_name = "N")]
     context: usize,
-    /// In how many bits to compute.
+    /// Where and in how many bits to compute.
     #[command(flatten)]
-    precision: InferPrecision,
+    computing: Computing,
     /// One JSON object.
     #[arg(long)]
     json: bool,
@@ -41,12 +41,15 @@ pub struct LogitsArgs {
     /// What weights in bf16 are multiplied with; auto is bf16, as for the other commands.
     #[arg(long, default_value = "f32", value_parser = activation_type, value_name = "f32|auto")]
     activations: ActivationType,
+    /// Where to compute: the processor, or the first NVIDIA card.
+    #[arg(long, default_value = "cpu", value_parser = device, value_name = "cpu|cuda")]
+    device: Device,
 }
 
 /// Scores a text.
 pub fn perplexity(args: &PerplexityArgs, ctx: &Context) -> anyhow::Result<()> {
     let text = text_of(&args.file)?;
-    let generator = open(&args.model, args.precision)?;
+    let generator = open(&args.model, args.computing)?;
     let tokenizer = generator.tokenizer();
     let mut tokens = Vec::from_iter(tokenizer.begin());
     tokenizer.encode_into(&text, &mut tokens);
@@ -67,7 +70,9 @@ pub fn perplexity(args: &PerplexityArgs, ctx: &Context) -> anyhow::Result<()> {
 /// Writes logits.
 pub fn logits(args: &LogitsArgs) -> anyhow::Result<()> {
     let tokens = read_tokens(&args.tokens)?;
-    let settings = Settings { activations: args.activations, ..Settings::default() };
+    let LogitsArgs { activations, device, .. } = *args;
+    // No answers: a cache for the tokens alone.
+    let settings = Settings { activations, device, max_sequences: 1, ..Settings::default() };
     let generator = Generator::open(&model_folder(&args.model)?, settings)?;
     write_logits(&generator, &tokens, &args.out)?;
     println!("{}: logits [{}, {}]", args.out.display(), tokens.len(), generator.config().vocab_size);

@@ -1,25 +1,40 @@
 //! What the commands that open a model share.
 
 use crate::folder::model_folder;
-use herd_infer::{ActivationType, CacheType, Generator, Settings};
+use herd_infer::{ActivationType, CacheType, Device, Generator, Settings};
 use std::io::Read;
 use std::path::Path;
 
-/// In how many bits a model computes.
+/// Where and in how many bits a model computes.
 #[derive(clap::Args, Clone, Copy)]
-pub struct InferPrecision {
-    /// How the cache keeps keys and values; auto is f16 for weights of 16 bits or fewer, f32 for others.
+pub struct Computing {
+    /// Where to compute: the processor, or the first NVIDIA card.
+    #[arg(long, default_value = "cpu", value_parser = device, value_name = "cpu|cuda")]
+    device: Device,
+    /// How the cache keeps keys and values; auto is f16 for weights of 16 bits or fewer, f32 for others. (A card has auto:
+    /// bf16 and f32.)
     #[arg(long, default_value = "auto", value_parser = cache_type, value_name = "auto|f32|f16|q8")]
     cache_type: CacheType,
-    /// What weights in bf16 are multiplied with; auto is bf16. (Quantised weights always take bytes, others f32.)
+    /// What weights in bf16 are multiplied with; auto is bf16. (Quantised weights always take bytes, others f32; on a card
+    /// they are bf16 too, and everything is f32 with f32.)
     #[arg(long, default_value = "auto", value_parser = activation_type, value_name = "auto|f32")]
     activations: ActivationType,
 }
 
-impl InferPrecision {
-    /// Settings with these types.
+impl Computing {
+    /// Settings with this device and these types.
     pub fn settings(self) -> Settings {
-        Settings { cache_type: self.cache_type, activations: self.activations, ..Settings::default() }
+        let Self { device, cache_type, activations } = self;
+        Settings { device, cache_type, activations, ..Settings::default() }
+    }
+}
+
+/// `cpu` or `cuda`.
+pub fn device(name: &str) -> Result<Device, String> {
+    match name {
+        "cpu" => Ok(Device::Cpu),
+        "cuda" => Ok(Device::Cuda),
+        _ => Err("there are cpu and cuda".into()),
     }
 }
 
@@ -42,9 +57,15 @@ pub fn activation_type(name: &str) -> Result<ActivationType, String> {
     }
 }
 
-/// Opens a GGUF file, a model folder, or the most finished model of a run folder.
-pub fn open(path: &Path, precision: InferPrecision) -> anyhow::Result<Generator> {
-    Ok(Generator::open(&model_folder(path)?, precision.settings())?)
+/// Opens a GGUF file, a model folder, or the most finished model of a run folder, for one answer at a time. A card says what
+/// it holds.
+pub fn open(path: &Path, computing: Computing) -> anyhow::Result<Generator> {
+    let settings = Settings { max_sequences: 1, ..computing.settings() };
+    let generator = Generator::open(&model_folder(path)?, settings)?;
+    if let Some(card) = generator.device() {
+        eprintln!("{card}");
+    }
+    Ok(generator)
 }
 
 /// The text of a file; `-` is standard input.

@@ -78,8 +78,14 @@ fn given_files_exist(recipe: &Path, stages: &[Stage], folder: &RunFolder) -> any
 /// Looks for the recipe's device before the first stage, not hours later, unless the model is there already.
 fn device_exists(recipe: &Recipe, stages: &[Stage]) -> anyhow::Result<()> {
     let done = |stage: &Stage| stage.outputs.iter().all(|path| path.exists());
-    if let Some(stage) = stages.iter().find(|stage| stage.name == "pretrain" && !done(stage)) {
-        recipe.pretrain.device.open().with_context(|| format!("stage `{}`", stage.name))?;
+    for stage in stages.iter().filter(|stage| !done(stage)) {
+        let device = match stage.name {
+            "pretrain" => recipe.pretrain.device,
+            "align" => recipe.align.rejection.device,
+            "eval-base" | "eval-chat" => recipe.eval.instructions.device,
+            _ => continue,
+        };
+        device.open().with_context(|| format!("stage `{}`", stage.name))?;
     }
     Ok(())
 }

@@ -10,7 +10,7 @@ use std::io::{IsTerminal, stdin, stdout};
 
 /// Talks to a model in the terminal, or answers the lines of a pipe.
 pub fn chat(args: &ChatArgs, ctx: &Context) -> anyhow::Result<()> {
-    let generator = open(&args.model, args.precision)?;
+    let generator = open(&args.model, args.computing)?;
     let sampling = Sampling {
         temperature: args.temperature,
         top_p: args.top_p,
@@ -40,10 +40,10 @@ pub fn serve(args: &ServeArgs, ctx: &Context) -> anyhow::Result<()> {
         cors: args.cors.clone(),
         answer_seconds: args.time_limit,
         generation: Settings {
-            cache_tokens: args.cache_tokens,
+            cache_tokens: args.cache_tokens.unwrap_or(0),
             max_sequences: args.at_once,
             max_waiting: args.queue,
-            ..args.precision.settings()
+            ..args.computing.settings()
         },
         ..herd_serve::Options::default()
     };

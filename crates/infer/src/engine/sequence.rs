@@ -5,7 +5,7 @@ use crate::cache::PageTable;
 use crate::lookup::Trust;
 use crate::random::stream_of;
 use crate::request::{Event, FinishReason, Request};
-use crate::sampling::{Sampler, TokenLogprob};
+use crate::sampling::{Row, Sampler, TokenLogprob};
 use crate::text::TextStream;
 use herd_tokenizer::Tokenizer;
 use std::sync::Arc;
@@ -92,11 +92,11 @@ impl Sequence {
         self.tokens.len() == self.request.prompt.len()
     }
 
-    /// Draws from the first logits, and from the next ones as long as the tokens are the guessed ones.
-    pub(super) fn draw(&mut self, logits: Vec<Vec<f32>>) -> Vec<(u32, Option<TokenLogprob>)> {
-        let mut drawn = Vec::with_capacity(logits.len());
-        for (i, mut logits) in logits.into_iter().enumerate() {
-            let (token, logprob) = self.sampler.draw(&self.request.sampling, &mut logits);
+    /// Draws from the first row, and from the next ones as long as the tokens are the guessed ones.
+    pub(super) fn draw(&mut self, rows: Vec<Row>) -> Vec<(u32, Option<TokenLogprob>)> {
+        let mut drawn = Vec::with_capacity(rows.len());
+        for (i, row) in rows.into_iter().enumerate() {
+            let (token, logprob) = self.sampler.draw_row(&self.request.sampling, row);
             drawn.push((token, logprob));
             if self.guess.get(i) != Some(&token) {
                 break;

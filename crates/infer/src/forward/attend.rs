@@ -1,7 +1,7 @@
 //! Attention of a whole batch: which thread takes which rows and which part of the past.
 
 use super::{QUERY_ROWS, Span};
-use crate::cache::{KvCache, PAGE, PageId};
+use crate::cache::{HostPages, PAGE, PageId};
 use crate::kernels::{self, AttentionTask, STRETCH, STRETCH_PAGES, SharedOut, Taken};
 use crate::team::Team;
 use crate::weights::Weights;
@@ -33,7 +33,7 @@ thread_local! {
 pub(super) fn attend(
     weights: &Weights,
     team: &Team,
-    cache: &KvCache,
+    cache: &HostPages,
     layer: usize,
     spans: &[Span<'_>],
     qkv: &[f32],

@@ -79,7 +79,7 @@ pub(super) fn weights(file: &Arc<Container>) -> Result<(LlamaConfig, Weights), E
         });
     }
     let embed = stacked(llama.embed);
-    let head = if c.tie_word_embeddings { embed.clone() } else { stacked(llama.head()) };
+    let head = (!c.tie_word_embeddings).then(|| stacked(llama.head()));
     let mut weights = Weights::new(Sizes::of(c), embed, layers, vector(llama.norm), head, llama.rope.clone());
     weights.arena = Some(packed);
     Ok((llama.config, weights))

@@ -1,7 +1,6 @@
 //! AdamW (`kernels/adamw.rs`) over parameters, gradients and moments on a card.
 
-use super::staging::Download;
-use super::{Arg, CardBuffer, CardError, DType, THREADS};
+use super::{Arg, CardBuffer, CardDownload, CardError, DType, THREADS};
 use crate::{Grads, Params, Tensor};
 use std::ops::Range;
 
@@ -59,7 +58,7 @@ impl CardAdamW {
             moments: [moments()?, moments()?],
             shares: CardBuffer::stale(card, SHARES * size_of::<f64>())?,
             counts: CardBuffer::zeroed(card, 2 * size_of::<u32>())?,
-            rule: CardBuffer::stale(card, 3 * size_of::<f32>())?,
+            rule: CardBuffer::stale(card, 4 * size_of::<f32>())?,
             stretches,
         })
     }
@@ -92,6 +91,8 @@ impl CardAdamW {
         params.card_changes();
         let on = params.on_card().expect("the parameters are on a card");
         let (card, activations) = (on.card(), on.activations());
+        let pass = card.pass();
+        let of_host = CardBuffer::input(card, &[rule.rate, f64::from(rule.keep)], 2)?;
         let g = grads.card_mut().expect("gradients are where parameters are");
         let report = CardBuffer::stale(card, size_of::<f64>() + losses.len() * size_of::<f32>())?;
         for (i, loss) in losses.iter().enumerate() {
@@ -104,7 +105,7 @@ impl CardAdamW {
         card.launch(activations, "sum_of_squares", (shares, 1), &arguments)?;
         let shares = [Arg::from(&self.shares), (shares as i32).into()];
         let seen = [Arg::from(&report), (losses.len() as i32).into(), rule.left_out_at_most.into()];
-        let numbers = [rule.max_norm, rule.rate, rule.b1, rule.b2].map(Arg::from);
+        let numbers = [rule.max_norm.into(), Arg::from(&of_host), rule.b1.into(), rule.b2.into()];
         let made = [Arg::from(&self.counts), (&self.rule).into()];
         let arguments: Vec<Arg> = shares.into_iter().chain(seen).chain(numbers).chain(made).collect();
         card.launch(activations, "adamw_rule", (1, 1), &arguments)?;
@@ -115,20 +116,20 @@ impl CardAdamW {
             };
             let [m, v] = self.moments.each_ref().map(|moments| at(moments, DType::F32));
             let copy = copy.map_or(Arg::from(0u64), |copy| at(copy, DType::Bf16));
-            let keep = if *decay { rule.keep } else { 1.0 };
             let buffers = [at(values, DType::F32), at(g, DType::F32), m, v, copy, (&self.rule).into()];
-            let numbers = [keep, rule.b1 as f32, rule.b2 as f32, rule.eps as f32].map(Arg::from);
-            let arguments: Vec<Arg> =
-                buffers.into_iter().chain([range.len().into()]).chain(numbers).collect();
+            let numbers = [rule.b1, rule.b2, rule.eps].map(|number| Arg::from(number as f32));
+            let sizes = [range.len().into(), i32::from(*decay).into()];
+            let arguments: Vec<Arg> = buffers.into_iter().chain(sizes).chain(numbers).collect();
             card.launch(activations, "adamw", (range.len().div_ceil(THREADS), 1), &arguments)?;
         }
-        Ok(CardReport { values: card.download_later(report.address(), report.bytes())? })
+        pass.run()?;
+        Ok(CardReport { values: report.read_later()? })
     }
 }
 
 /// What a step does, on its way to the host.
 pub struct CardReport {
-    values: Download,
+    values: CardDownload,
 }
 
 impl CardReport {

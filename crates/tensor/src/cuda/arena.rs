@@ -38,6 +38,8 @@ pub struct CardUsage {
 pub(super) struct Arena {
     chunks: Vec<Chunk>,
     pub usage: CardUsage,
+    /// Pieces handed out since it was asked to note them, with their sizes.
+    noted: Option<Vec<(Address, usize)>>,
 }
 
 impl Arena {
@@ -62,9 +64,53 @@ impl Arena {
             }
             Some(chunk.address + offset as u64)
         })?;
+        self.in_use(size);
+        if let Some(noted) = &mut self.noted {
+            noted.push((address, size));
+        }
+        Some(address)
+    }
+
+    fn in_use(&mut self, size: usize) {
         self.usage.live += size;
         self.usage.peak_live = self.usage.peak_live.max(self.usage.live);
-        Some(address)
+    }
+
+    /// Notes what is handed out from now on.
+    pub fn note(&mut self) {
+        self.noted = Some(Vec::new());
+    }
+
+    /// Ends that.
+    pub fn forget_noted(&mut self) {
+        self.noted = None;
+    }
+
+    /// Ends it and takes what was handed out since and is free now out of use: the caller gives each piece back once.
+    pub fn keep_noted(&mut self) -> Vec<(Address, usize)> {
+        let mut kept = Vec::new();
+        for (address, size) in self.noted.take().unwrap_or_default() {
+            let inside = |c: &&mut Chunk| (c.address..c.address + c.size as u64).contains(&address);
+            let chunk = self.chunks.iter_mut().find(inside).expect("it lies in the chunk that it came from");
+            let start = (address - chunk.address) as usize;
+            let overlapping = chunk.free.iter().map(|(offset, length)| (*offset, *length));
+            let overlapping: Vec<_> = overlapping
+                .filter(|(offset, length)| *offset < start + size && start < offset + length)
+                .collect();
+            for (offset, length) in overlapping {
+                let (from, to) = (offset.max(start), (offset + length).min(start + size));
+                chunk.free.remove(&offset);
+                if offset < from {
+                    chunk.free.insert(offset, from - offset);
+                }
+                if to < offset + length {
+                    chunk.free.insert(to, offset + length - to);
+                }
+                kept.push((chunk.address + from as u64, to - from));
+            }
+        }
+        kept.iter().for_each(|(_, size)| self.in_use(*size));
+        kept
     }
 
     /// Takes back what [`Arena::take`] gave for `bytes`.
@@ -120,6 +166,28 @@ mod tests {
         assert_eq!(arena.usage.live, 0);
         assert_eq!(arena.take(CHUNK), Some(1 << 40), "all of it is one piece again");
         assert_eq!(arena.take(1), None);
+    }
+
+    #[test]
+    fn what_was_noted_is_kept_from_others() {
+        let mut arena = Arena::default();
+        arena.add(1 << 40, CHUNK);
+        let before = arena.take(ALIGN).unwrap();
+        arena.note();
+        let [a, b] = [2 * ALIGN, ALIGN].map(|bytes| arena.take(bytes).unwrap());
+        arena.give(a, 2 * ALIGN);
+        // The same place once more, and beyond it: what overlaps is kept once.
+        let c = arena.take(ALIGN).unwrap();
+        arena.give(c, ALIGN);
+        let kept = arena.keep_noted();
+        assert_eq!((c, kept.iter().map(|(_, size)| size).sum::<usize>()), (a, 2 * ALIGN));
+        assert_eq!(arena.usage.live, 4 * ALIGN);
+        let d = arena.take(ALIGN).unwrap();
+        assert_eq!(d, b + ALIGN as u64, "neither the place of a nor that of b, which is still in use");
+        kept.into_iter().for_each(|(address, size)| arena.give(address, size));
+        [before, b, d].into_iter().for_each(|address| arena.give(address, ALIGN));
+        assert_eq!(arena.usage.live, 0);
+        assert_eq!(arena.take(CHUNK), Some(1 << 40), "all of it is one piece again");
     }
 
     #[test]

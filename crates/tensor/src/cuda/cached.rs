@@ -10,12 +10,7 @@ pub(crate) struct Cached<T>(Arc<Mutex<Upload<T>>>);
 type Upload<T> = Option<(Card, Arc<T>)>;
 
 impl<T> Cached<T> {
-    /// What was uploaded to this card, or what `make` uploads now.
-    pub fn get(&self, card: &Card, make: impl FnOnce() -> T) -> Arc<T> {
-        self.get_if(card, |_| true, make)
-    }
-
-    /// The same where what was uploaded may serve another purpose.
+    /// What was uploaded to this card if it still `serves`, or what `make` uploads now.
     pub fn get_if(&self, card: &Card, serves: impl Fn(&T) -> bool, make: impl FnOnce() -> T) -> Arc<T> {
         let mut place = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match &*place {

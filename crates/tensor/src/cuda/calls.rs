@@ -1,10 +1,10 @@
-//! The functions that are called, with the signatures of NVIDIA's headers (cuda.h, nvrtc.h, cublasLt.h). They are found
-//! by name in the opened library; one that is missing is an error, not a panic.
+//! The functions that are called, with the signatures of NVIDIA's headers (cuda.h, nvrtc.h, cublasLt.h, cudnn_graph.h).
+//! They are found by name in the opened library; one that is missing is an error, not a panic.
 
 use super::{CardError, Kind, Library};
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 
-/// A CUresult, nvrtcResult or cublasStatus_t; 0 is success.
+/// A CUresult, nvrtcResult, cublasStatus_t or cudnnStatus_t; 0 is success.
 pub(super) type Status = c_int;
 /// Something of a library that only the library looks into.
 pub(super) type Handle = *mut c_void;
@@ -52,6 +52,7 @@ functions! {
     /// The driver.
     DriverCalls in Kind::Driver;
     init = c"cuInit"(c_uint);
+    driver_version = c"cuDriverGetVersion"(*mut c_int);
     device_count = c"cuDeviceGetCount"(*mut c_int);
     device = c"cuDeviceGet"(*mut c_int, c_int);
     device_name = c"cuDeviceGetName"(*mut c_char, c_int, c_int);
@@ -59,9 +60,12 @@ functions! {
     retain_context = c"cuDevicePrimaryCtxRetain"(*mut Handle, c_int);
     set_context = c"cuCtxSetCurrent"(Handle);
     stream_create = c"cuStreamCreate"(*mut Handle, c_uint);
+    stream_destroy = c"cuStreamDestroy_v2"(Handle);
+    stream_wait = c"cuStreamWaitEvent"(Handle, Handle, c_uint);
     stream_synchronize = c"cuStreamSynchronize"(Handle);
     alloc = c"cuMemAlloc_v2"(*mut Address, usize);
     free = c"cuMemFree_v2"(Address);
+    memory_info = c"cuMemGetInfo_v2"(*mut usize, *mut usize);
     host_alloc = c"cuMemHostAlloc"(*mut Handle, usize, c_uint);
     upload = c"cuMemcpyHtoDAsync_v2"(Address, *const c_void, usize, Handle);
     download = c"cuMemcpyDtoHAsync_v2"(*mut c_void, Address, usize, Handle);
@@ -72,6 +76,7 @@ functions! {
     event_query = c"cuEventQuery"(Handle);
     event_destroy = c"cuEventDestroy_v2"(Handle);
     host_free = c"cuMemFreeHost"(Handle);
+    event_elapsed = c"cuEventElapsedTime"(*mut f32, Handle, Handle);
     event_synchronize = c"cuEventSynchronize"(Handle);
     module_load = c"cuModuleLoadData"(*mut Handle, *const c_void);
     module_function = c"cuModuleGetFunction"(*mut Handle, Handle, *const c_char);
@@ -79,6 +84,14 @@ functions! {
     launch = c"cuLaunchKernel"(
         Handle, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, Handle, *mut *mut c_void, *mut *mut c_void
     );
+    capture_begin = c"cuStreamBeginCapture_v2"(Handle, c_uint);
+    capture_end = c"cuStreamEndCapture"(Handle, *mut Handle);
+    graph_nodes = c"cuGraphGetNodes"(Handle, *mut Handle, *mut usize);
+    // Of CUDA 11.4 and later. `cuGraphInstantiate` has other arguments in the headers before and after CUDA 12.
+    graph_instantiate = c"cuGraphInstantiateWithFlags"(*mut Handle, Handle, u64);
+    graph_launch = c"cuGraphLaunch"(Handle, Handle);
+    graph_destroy = c"cuGraphDestroy"(Handle);
+    graph_exec_destroy = c"cuGraphExecDestroy"(Handle);
     error_name = c"cuGetErrorName"(Status, *mut *const c_char);
     error_string = c"cuGetErrorString"(Status, *mut *const c_char);
 }
@@ -109,8 +122,26 @@ functions! {
     heuristic = c"cublasLtMatmulAlgoGetHeuristic"(
         Handle, Handle, Handle, Handle, Handle, Handle, Handle, c_int, *mut c_void, *mut c_int
     );
+    config = c"cublasLtMatmulAlgoConfigGetAttribute"(*const c_void, c_int, *mut c_void, usize, *mut usize);
+    check = c"cublasLtMatmulAlgoCheck"(
+        Handle, Handle, Handle, Handle, Handle, Handle, *const c_void, *mut c_void
+    );
     matmul = c"cublasLtMatmul"(
         Handle, Handle, *const c_void, Address, Handle, Address, Handle, *const c_void, Address, Handle, Address,
         Handle, *const c_void, Address, usize, Handle
     );
+}
+
+functions! {
+    /// Attention: the backend of cuDNN's graphs.
+    CudnnCalls in Kind::Cudnn;
+    create = c"cudnnCreate"(*mut Handle);
+    destroy_handle = c"cudnnDestroy"(Handle);
+    set_stream = c"cudnnSetStream"(Handle, Handle);
+    make = c"cudnnBackendCreateDescriptor"(c_int, *mut Handle);
+    destroy = c"cudnnBackendDestroyDescriptor"(Handle);
+    set = c"cudnnBackendSetAttribute"(Handle, c_int, c_int, i64, *const c_void);
+    get = c"cudnnBackendGetAttribute"(Handle, c_int, c_int, i64, *mut i64, *mut c_void);
+    finalize = c"cudnnBackendFinalize"(Handle);
+    execute = c"cudnnBackendExecute"(Handle, Handle, Handle);
 }

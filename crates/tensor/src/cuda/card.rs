@@ -1,29 +1,28 @@
-//! A card in use: its context, one stream, its memory and its kernels.
+//! A card in use: its context, its streams, its memory and its kernels.
 //!
-//! All work of a card is in one stream, in the order in which operators asked for it. Nothing here waits for the card
-//! but [`CardBuffer::read`](super::CardBuffer::read) and [`Card::synchronize`].
+//! All work of a card is in one stream, in the order in which operators asked for it; a second one carries what the first
+//! need not wait for (`station`). Nothing here waits for the card but [`CardBuffer::read`](super::CardBuffer::read) and
+//! [`Card::synchronize`].
 
+use super::algorithms::Choices;
 use super::arena::{Arena, CardUsage};
 use super::calls::{Address, DriverCalls, Handle, Status};
-use super::products::Products;
-use super::staging::{Block, Download, Staging};
+use super::cudnn::Cudnn;
+use super::launch::Kernels;
+use super::pass::{Command, Passes};
+use super::products::{Product, Products};
+use super::staging::{Block, CardDownload, Staging};
+use super::station::Stations;
 use super::{CardError, DType, Kind, Library, compile};
 use std::cell::Cell;
-use std::collections::HashMap;
-use std::ffi::{CStr, CString, c_char, c_void};
+use std::ffi::{CStr, c_char, c_void};
 use std::path::{Path, PathBuf};
 use std::ptr;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-
-/// Threads of a block, in nearly every kernel; `THREADS` in `kernels/common.cuh`.
-pub(crate) const THREADS: usize = 256;
-
-/// From `cuda.h`: CUfunction_attribute, bytes of shared memory that a launch may ask for.
-const MAX_DYNAMIC_SHARED: i32 = 8;
-/// What it is at first, on every card.
-const COMMON_SHARED: usize = 48 << 10;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// From `cuda.h`: CUdevice_attribute.
+const MULTIPROCESSOR_COUNT: i32 = 16;
 const CAPABILITY_MAJOR: i32 = 75;
 const CAPABILITY_MINOR: i32 = 76;
 /// From `cuda.h`: a stream that does not wait for the legacy default stream.
@@ -31,21 +30,29 @@ const NON_BLOCKING: u32 = 1;
 
 /// A card in use. Cheap to clone; the last one gives its memory back.
 #[derive(Clone)]
-pub struct Card(Arc<Inner>);
+pub struct Card(pub(super) Arc<Inner>);
 
-struct Inner {
-    calls: DriverCalls,
-    nvrtc: Library,
+pub(super) struct Inner {
+    pub calls: DriverCalls,
+    pub nvrtc: Library,
     context: Handle,
-    stream: Handle,
+    pub stream: Handle,
+    /// The stream of copies between host and card that run beside compute (`station`).
+    pub copies: Handle,
     name: String,
-    architecture: String,
-    cache: Option<PathBuf>,
-    arena: Mutex<Arena>,
-    staging: Mutex<Staging>,
-    modules: [OnceLock<Module>; 2],
-    compiling: Mutex<()>,
+    pub architecture: String,
+    processors: usize,
+    pub cache: Option<PathBuf>,
+    pub arena: Mutex<Arena>,
+    pub staging: Mutex<Staging>,
+    /// What is brought to the host later.
+    reports: Mutex<Stations>,
+    pub kernels: Kernels,
     products: Mutex<Products>,
+    /// Whether the stream captures what it is asked for (`graph`).
+    pub capturing: AtomicBool,
+    pub passes: Mutex<Passes>,
+    pub cudnn: Mutex<Cudnn>,
 }
 
 // SAFETY: the driver's handles may be used from any thread that has set the context, which every method does; what
@@ -54,89 +61,12 @@ unsafe impl Send for Inner {}
 // SAFETY: as above.
 unsafe impl Sync for Inner {}
 
-/// Kernels whose activations are of one type.
-struct Module {
-    module: Handle,
-    functions: Mutex<HashMap<&'static str, Function>>,
-}
-
-/// A kernel, and the bytes of shared memory that it may be launched with.
-#[derive(Clone, Copy)]
-struct Function {
-    handle: Handle,
-    shared: usize,
-}
-
-/// The blocks that a kernel runs in.
-#[derive(Clone, Copy)]
-pub(crate) struct Grid {
-    /// Along x and y.
-    pub blocks: (usize, usize),
-    /// Threads of a block.
-    pub threads: usize,
-    /// Bytes of shared memory of a block besides what the kernel declares.
-    pub shared: usize,
-}
-
-/// Blocks of [`THREADS`] threads.
-impl From<(usize, usize)> for Grid {
-    fn from(blocks: (usize, usize)) -> Self {
-        Self { blocks, threads: THREADS, shared: 0 }
-    }
-}
-
-/// An argument of a kernel, as the eight bytes that the driver copies from.
-#[derive(Clone, Copy)]
-pub(crate) struct Arg(u64);
-
-impl From<u64> for Arg {
-    fn from(value: u64) -> Self {
-        Arg(value)
-    }
-}
-
-impl From<usize> for Arg {
-    fn from(value: usize) -> Self {
-        Arg(value as u64)
-    }
-}
-
-impl From<i32> for Arg {
-    fn from(value: i32) -> Self {
-        Arg(u64::from(value as u32))
-    }
-}
-
-impl From<u32> for Arg {
-    fn from(value: u32) -> Self {
-        Arg(u64::from(value))
-    }
-}
-
-impl From<f64> for Arg {
-    fn from(value: f64) -> Self {
-        Arg(value.to_bits())
-    }
-}
-
-impl From<f32> for Arg {
-    fn from(value: f32) -> Self {
-        Arg(u64::from(value.to_bits()))
-    }
-}
-
-impl From<&super::CardBuffer> for Arg {
-    fn from(buffer: &super::CardBuffer) -> Self {
-        Arg(buffer.address())
-    }
-}
-
 thread_local! {
     /// The context that this thread has set.
     static CURRENT: Cell<Handle> = const { Cell::new(ptr::null_mut()) };
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // What is locked is consistent between statements, so a panic elsewhere does not spoil it.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -194,34 +124,48 @@ impl Card {
         let (mut major, mut minor) = (0, 0);
         driver!(calls, attribute(&mut major, CAPABILITY_MAJOR, device))?;
         driver!(calls, attribute(&mut minor, CAPABILITY_MINOR, device))?;
+        let mut processors = 0;
+        driver!(calls, attribute(&mut processors, MULTIPROCESSOR_COUNT, device))?;
         let mut name = [0 as c_char; 256];
         driver!(calls, device_name(name.as_mut_ptr(), 255, device))?;
         // SAFETY: the driver ends the name in a zero, and the last byte is one in any case.
         let name = unsafe { CStr::from_ptr(name.as_ptr()) }.to_string_lossy().into_owned();
-        let (mut context, mut stream): (Handle, Handle) = (ptr::null_mut(), ptr::null_mut());
+        let [mut context, mut stream, mut copies]: [Handle; 3] = [ptr::null_mut(); 3];
         // The primary context is the one that cuBLASLt uses too.
         driver!(calls, retain_context(&mut context, device))?;
         driver!(calls, set_context(context))?;
         CURRENT.set(context);
         driver!(calls, stream_create(&mut stream, NON_BLOCKING))?;
+        driver!(calls, stream_create(&mut copies, NON_BLOCKING))?;
+        let architecture = format!("sm_{major}{minor}");
+        let choices = cache.map(|folder| {
+            let version = cublas.version().unwrap_or_default();
+            let card: String = name.chars().map(|c| if c.is_alphanumeric() { c } else { '-' }).collect();
+            Choices::open(folder.join(format!("products-{card}-{architecture}-cublaslt{version}")))
+        });
         Ok(Self(Arc::new(Inner {
             nvrtc,
             context,
             stream,
+            copies,
             name,
-            architecture: format!("sm_{major}{minor}"),
+            architecture,
+            processors: usize::try_from(processors).unwrap_or(1).max(1),
             cache: cache.map(Path::to_path_buf),
             arena: Mutex::default(),
             staging: Mutex::default(),
-            modules: [const { OnceLock::new() }; 2],
-            compiling: Mutex::default(),
-            products: Mutex::new(Products::new(&cublas)?),
+            reports: Mutex::default(),
+            kernels: Kernels::default(),
+            products: Mutex::new(Products::new(&cublas, choices)?),
+            capturing: AtomicBool::new(false),
+            passes: Mutex::new(Passes::new()),
+            cudnn: Mutex::new(Cudnn::new(folders)),
             calls,
         })))
     }
 
     /// Whether this is the same card, opened once.
-    pub(super) fn is(&self, other: &Card) -> bool {
+    pub fn is(&self, other: &Card) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
@@ -251,6 +195,21 @@ impl Card {
         &self.0.architecture
     }
 
+    /// Streaming multiprocessors.
+    pub fn processors(&self) -> usize {
+        self.0.processors
+    }
+
+    /// Bytes that buffers can be had for now: what the driver has free, for all processes, and what this one has taken and
+    /// does not use.
+    pub fn free_memory(&self) -> Result<usize, CardError> {
+        self.enter()?;
+        let (mut free, mut all) = (0, 0);
+        driver!(self.0.calls, memory_info(&mut free, &mut all))?;
+        let usage = self.usage();
+        Ok(free + usage.held - usage.live)
+    }
+
     /// What its memory is used for.
     pub fn usage(&self) -> CardUsage {
         lock(&self.0.arena).usage
@@ -258,17 +217,32 @@ impl Card {
 
     /// Waits until everything asked for is done. An error may belong to anything asked for before.
     pub fn synchronize(&self) -> Result<(), CardError> {
+        self.not_captured("waiting for the card")?;
+        self.settle()?;
         self.enter()?;
         driver!(self.0.calls, stream_synchronize(self.0.stream))
     }
 
     /// Makes its context that of this thread.
-    fn enter(&self) -> Result<(), CardError> {
+    pub(super) fn enter(&self) -> Result<(), CardError> {
         if CURRENT.get() != self.0.context {
             driver!(self.0.calls, set_context(self.0.context))?;
             CURRENT.set(self.0.context);
         }
         Ok(())
+    }
+
+    /// Whether the stream captures what it is asked for.
+    pub(super) fn is_capturing(&self) -> bool {
+        self.0.capturing.load(Ordering::Relaxed)
+    }
+
+    /// An error if the stream captures: `what` cannot be part of a graph.
+    pub(super) fn not_captured(&self, what: &'static str) -> Result<(), CardError> {
+        match self.is_capturing() {
+            true => Err(CardError::NotInGraph(what)),
+            false => Ok(()),
+        }
     }
 
     /// Memory for `bytes`.
@@ -292,19 +266,20 @@ impl Card {
         if bytes == 0 {
             return Ok(());
         }
-        self.enter()?;
-        driver!(self.0.calls, set_bytes(address, 0, bytes, self.0.stream))
+        self.ask(Command::Clear { address, bytes }, &[])
     }
 
     pub(super) fn copy(&self, from: Address, to: Address, bytes: usize) -> Result<(), CardError> {
         if bytes == 0 {
             return Ok(());
         }
-        self.enter()?;
-        driver!(self.0.calls, copy(to, from, bytes, self.0.stream))
+        self.ask(Command::Copy { from, to, bytes }, &[])
     }
 
     pub(super) fn upload(&self, from: &[u8], to: Address) -> Result<(), CardError> {
+        // The memory it is copied from serves other uploads afterwards.
+        self.not_captured("an upload")?;
+        self.settle()?;
         if from.is_empty() {
             return Ok(());
         }
@@ -313,6 +288,8 @@ impl Card {
     }
 
     pub(super) fn download(&self, from: Address, into: &mut [u8]) -> Result<(), CardError> {
+        self.not_captured("a download")?;
+        self.settle()?;
         self.enter()?;
         if !into.is_empty() {
             let to = into.as_mut_ptr().cast::<c_void>();
@@ -322,10 +299,14 @@ impl Card {
     }
 
     /// Asks for `bytes` to be brought to the host, which goes on.
-    pub(super) fn download_later(&self, from: Address, bytes: usize) -> Result<Download, CardError> {
+    pub(super) fn download_later(&self, from: Address, bytes: usize) -> Result<CardDownload, CardError> {
+        self.not_captured("a download")?;
+        self.settle()?;
         self.enter()?;
-        let block = lock(&self.0.staging).download(&self.0.calls, self.0.stream, from, bytes)?;
-        Ok(Download::new(self, block, bytes))
+        let mut stations = lock(&self.0.reports);
+        stations.grow(self, bytes.next_power_of_two())?;
+        let block = stations.download(self, from, bytes)?;
+        Ok(CardDownload::new(self, block, bytes))
     }
 
     /// Waits for an event of the stream.
@@ -339,87 +320,45 @@ impl Card {
         lock(&self.0.staging).give(block);
     }
 
-    /// Asks for a kernel of the module for these activations to run in the blocks of a grid. Nothing happens if there are
-    /// none.
-    pub(crate) fn launch(
-        &self,
-        activations: DType,
-        kernel: &'static str,
-        grid: impl Into<Grid>,
-        arguments: &[Arg],
-    ) -> Result<(), CardError> {
-        let Grid { blocks: (x, y), threads, shared } = grid.into();
-        if x == 0 || y == 0 {
+    /// Lets products of f32 round their operands to TF32, as tensor cores take them; they do not at first. Not while a pass is
+    /// open.
+    pub fn set_tf32(&self, on: bool) {
+        let mut products = lock(&self.0.products);
+        if products.tf32 != on {
+            products.tf32 = on;
+            drop(products);
+            self.forget_lists();
+        }
+    }
+
+    /// Asks for a matrix product. Addresses and sizes are the caller's promise, as for [`Card::launch`].
+    pub fn product(&self, product: &Product) -> Result<(), CardError> {
+        let (m, n, _) = product.sizes;
+        if m == 0 || n == 0 {
             return Ok(());
         }
         self.enter()?;
-        let function = self.function(activations, kernel, shared)?;
-        let mut values: Vec<u64> = arguments.iter().map(|argument| argument.0).collect();
-        let mut pointers: Vec<*mut c_void> =
-            values.iter_mut().map(|value| ptr::from_mut(value).cast()).collect();
-        let [x, y, threads, shared] = [x, y, threads, shared].map(|size| size as u32);
-        let (stream, pointers) = (self.0.stream, pointers.as_mut_ptr());
-        driver!(
-            self.0.calls,
-            launch(function, x, y, 1, threads, 1, 1, shared, stream, pointers, ptr::null_mut())
-        )
+        if !lock(&self.0.products).is_planned(product) {
+            // Memory that is free may be used by what a pass has collected.
+            self.settle()?;
+            self.plan(product)?;
+        }
+        self.ask(Command::Product(*product), &[])
     }
 
-    /// A kernel that may be launched with so many bytes of shared memory.
-    fn function(&self, activations: DType, kernel: &'static str, shared: usize) -> Result<Handle, CardError> {
-        let module = self.module(activations)?;
-        let mut functions = lock(&module.functions);
-        let mut function = match functions.get(kernel) {
-            Some(function) if shared <= function.shared => return Ok(function.handle),
-            Some(function) => *function,
-            None => {
-                let mut handle: Handle = ptr::null_mut();
-                let name = CString::new(kernel).expect("names of kernels are ASCII");
-                driver!(self.0.calls, module_function(&mut handle, module.module, name.as_ptr()))
-                    .map_err(|_| CardError::Kernel(kernel.into()))?;
-                Function { handle, shared: COMMON_SHARED }
-            }
-        };
-        if shared > function.shared {
-            driver!(self.0.calls, function_set(function.handle, MAX_DYNAMIC_SHARED, shared as i32))?;
-            function.shared = shared;
-        }
-        functions.insert(kernel, function);
-        Ok(function.handle)
-    }
-
-    /// The kernels, compiled and loaded when first needed.
-    fn module(&self, activations: DType) -> Result<&Module, CardError> {
-        let place = &self.0.modules[activations as usize];
-        let _one_at_a_time = lock(&self.0.compiling);
-        if let Some(module) = place.get() {
-            return Ok(module);
-        }
-        let make = |cache| compile::module(&self.0.nvrtc, &self.0.architecture, activations, cache);
-        let mut module: Handle = ptr::null_mut();
-        let mut load = |code: &[u8]| driver!(self.0.calls, module_load(&mut module, code.as_ptr().cast()));
-        let cache = self.0.cache.as_deref();
-        let code = make(cache)?;
-        match (load(&code.bytes), code.cached) {
-            // What is in the cache may be damaged.
-            (Err(_), Some(file)) => {
-                let _ = std::fs::remove_file(file);
-                load(&make(cache)?.bytes)?;
-            }
-            (result, _) => result?,
-        }
-        Ok(place.get_or_init(|| Module { module, functions: Mutex::default() }))
-    }
-
-    /// Asks for a matrix product.
-    pub(crate) fn product(&self, call: &super::products::Product) -> Result<(), CardError> {
-        self.enter()?;
+    /// Decides how a product of this shape is made.
+    fn plan(&self, product: &Product) -> Result<(), CardError> {
         let mut products = lock(&self.0.products);
         if products.needs_workspace() {
             let address = self.take(super::products::WORKSPACE)?;
             products.set_workspace(address);
         }
-        products.run(self.0.stream, call)
+        products.plan(self, product)
+    }
+
+    /// Asks the stream for a product that is planned.
+    pub(super) fn issue_product(&self, product: &Product) -> Result<(), CardError> {
+        lock(&self.0.products).run(self.0.stream, product)
     }
 }
 
@@ -429,10 +368,23 @@ impl Drop for Inner {
         if driver!(self.calls, set_context(self.context)).is_ok() {
             CURRENT.set(self.context);
             let _ = driver!(self.calls, stream_synchronize(self.stream));
+            let _ = driver!(self.calls, stream_synchronize(self.copies));
+            let mut passes = lock(&self.passes);
+            for graph in passes.executables() {
+                let _ = driver!(self.calls, graph_exec_destroy(graph));
+            }
+            for event in passes.feed.events().chain(lock(&self.reports).events()) {
+                let _ = driver!(self.calls, event_destroy(event));
+            }
+            lock(&self.cudnn).close();
             for chunk in lock(&self.arena).chunks() {
                 let _ = driver!(self.calls, free(chunk));
             }
             lock(&self.staging).free(&self.calls);
+            let _ = driver!(self.calls, stream_destroy(self.copies));
+            let _ = driver!(self.calls, stream_destroy(self.stream));
+        } else {
+            lock(&self.cudnn).forget();
         }
     }
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::ptr;
 
 /// All kernels and what they share, in one module.
-const SOURCES: [(&str, &str); 11] = [
+const SOURCES: [(&str, &str); 16] = [
     ("common.cuh", include_str!("kernels/common.cuh")),
     ("adamw.cu", include_str!("kernels/adamw.cu")),
     ("attention.cu", include_str!("kernels/attention.cu")),
@@ -17,8 +17,13 @@ const SOURCES: [(&str, &str); 11] = [
     ("cross_entropy.cu", include_str!("kernels/cross_entropy.cu")),
     ("elementwise.cu", include_str!("kernels/elementwise.cu")),
     ("embedding.cu", include_str!("kernels/embedding.cu")),
+    ("paged.cu", include_str!("kernels/paged.cu")),
+    ("few_rows.cu", include_str!("kernels/few_rows.cu")),
+    ("paged_decode.cu", include_str!("kernels/paged_decode.cu")),
+    ("paged_mma.cu", include_str!("kernels/paged_mma.cu")),
     ("rms_norm.cu", include_str!("kernels/rms_norm.cu")),
     ("rope.cu", include_str!("kernels/rope.cu")),
+    ("shortlist.cu", include_str!("kernels/shortlist.cu")),
     ("swiglu.cu", include_str!("kernels/swiglu.cu")),
 ];
 
@@ -43,7 +48,7 @@ pub(super) fn cache_folder() -> Option<PathBuf> {
 }
 
 /// FNV-1a, 64 bits: names a source.
-fn fingerprint(text: &str) -> u64 {
+pub(super) fn fingerprint(text: &str) -> u64 {
     text.bytes()
         .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
@@ -80,7 +85,7 @@ pub(super) fn module(
 }
 
 /// Complete or absent, also where several processes compile at once.
-fn keep(file: &Path, bytes: &[u8]) -> std::io::Result<()> {
+pub(super) fn keep(file: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let folder = file.parent().expect("a file in the cache has a folder");
     fs::create_dir_all(folder)?;
     let scratch = file.with_extension(format!("{}.tmp", std::process::id()));

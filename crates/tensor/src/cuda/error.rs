@@ -35,6 +35,15 @@ pub enum CardError {
     Compile(String),
     /// A kernel's name is not in the compiled module.
     Kernel(String),
+    /// Something was asked for while a graph was captured that cannot be part of one.
+    NotInGraph(&'static str),
+    /// A graph cannot be captured or launched.
+    Graph {
+        /// What it is called.
+        name: String,
+        /// Why.
+        error: Box<CardError>,
+    },
 }
 
 impl CardError {
@@ -42,7 +51,8 @@ impl CardError {
     fn remedy(&self) -> &'static str {
         match self {
             CardError::Call { code: 2, .. } => {
-                "the card's memory is full: take a smaller micro-batch or recompute activations"
+                "the card's memory is full: for training take a smaller micro-batch or recompute activations, for generation a \
+                 smaller cache"
             }
             CardError::Call { code: 100, .. } => {
                 "no card is visible: look at `herd doctor` and CUDA_VISIBLE_DEVICES"
@@ -50,6 +60,10 @@ impl CardError {
             CardError::Call { code: 700..=719, .. } => {
                 "a kernel went wrong; report this as a bug, with the output of `herd doctor`"
             }
+            CardError::Call { code: 900..=909, .. } => {
+                "a call did not fit into a graph; report this as a bug, with the output of `herd doctor`"
+            }
+            CardError::NotInGraph(_) => "it has to come before the graph is captured, or after",
             CardError::Compile(_) | CardError::Kernel(_) => {
                 "report this as a bug, with the output of `herd doctor`"
             }
@@ -69,6 +83,8 @@ impl fmt::Display for CardError {
             CardError::Call { call, code, text } => write!(f, "{call} failed: {text} (error {code})")?,
             CardError::Compile(log) => write!(f, "NVRTC cannot compile the kernels:\n{log}\n")?,
             CardError::Kernel(name) => write!(f, "the compiled kernels lack {name}")?,
+            CardError::NotInGraph(what) => write!(f, "{what} cannot be part of a graph")?,
+            CardError::Graph { name, error } => return write!(f, "graph `{name}`: {error}"),
         }
         write!(f, "; {}", self.remedy())
     }

@@ -1,7 +1,12 @@
-//! Matrix products by cuBLASLt: one plan for each shape, with the algorithm that the library's heuristic puts first.
+//! Matrix products by cuBLASLt: one plan for each shape, with the algorithm that was the fastest when it was measured
+//! (`algorithms`), or the one that the library's heuristic puts first.
+//!
+//! What is added (a residual, the gradient so far) is the product's own third operand, so it costs no pass of its own.
 
+use super::algorithms::{Algorithm, Choices};
 use super::calls::{Address, CublasLtCalls, Handle, Status};
-use super::{CardError, DType, Library};
+use super::card::driver;
+use super::{Card, CardError, DType, Library};
 use std::collections::HashMap;
 use std::ffi::c_void;
 use std::ptr;
@@ -11,18 +16,30 @@ pub(super) const WORKSPACE: usize = 32 << 20;
 
 // From cublasLt.h and library_types.h.
 const COMPUTE_32F: i32 = 68;
+const COMPUTE_TF32: i32 = 77;
 const R_32F: i32 = 0;
 const R_16BF: i32 = 14;
 const DESC_TRANSA: i32 = 3;
 const DESC_TRANSB: i32 = 4;
 const PREFERENCE_WORKSPACE: i32 = 1;
+const PREFERENCE_REDUCTION: i32 = 3;
+const CONFIG_REDUCTION: i32 = 3;
+/// cublasLtReductionScheme_t: none, or parts of a sum kept in the workspace in f32 and added in a step of their own, in one
+/// order. What the other schemes do is rounded in between, or depends on which part is ready first.
+const REDUCTIONS: u32 = 2;
 const OP_N: i32 = 0;
 const OP_T: i32 = 1;
 
+/// Algorithms that are measured for a shape, at most, and how often each is run for it.
+const CANDIDATES: usize = 8;
+const RUNS: usize = 3;
+
 /// A matrix in row-major order, or its transpose.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Mat {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mat {
+    /// Of its first value.
     pub address: u64,
+    /// What its values are stored as.
     pub dtype: DType,
     /// Values from one stored row to the next.
     pub stride: usize,
@@ -43,15 +60,26 @@ impl Mat {
 }
 
 /// `out [m, n] = a [m, k] b [k, n] + add [m, n]`, summed in f32.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Product {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Product {
     /// `m`, `n`, `k`.
     pub sizes: (usize, usize, usize),
+    /// `[m, k]`
     pub a: Mat,
+    /// `[k, n]`, of the same type.
     pub b: Mat,
+    /// `[m, n]`, of the same type or f32.
     pub out: Mat,
     /// Address of what is added, laid out as `out`: `out` itself, another matrix, or none.
     pub add: Option<u64>,
+}
+
+impl Product {
+    fn key(&self, tf32: bool) -> Key {
+        let of = |mat: &Mat| (mat.dtype, mat.stride, mat.transposed);
+        let tf32 = tf32 && self.a.dtype == DType::F32;
+        Key { sizes: self.sizes, operands: [of(&self.a), of(&self.b), of(&self.out)], tf32 }
+    }
 }
 
 /// What a plan depends on.
@@ -59,6 +87,19 @@ pub(crate) struct Product {
 struct Key {
     sizes: (usize, usize, usize),
     operands: [(DType, usize, bool); 3],
+    /// Whether f32 is rounded to TF32 first.
+    tf32: bool,
+}
+
+impl std::fmt::Display for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (m, n, k) = self.sizes;
+        write!(f, "{m} {n} {k}")?;
+        for (dtype, stride, transposed) in self.operands {
+            write!(f, " {dtype:?}/{stride}{}", if transposed { "t" } else { "" })?;
+        }
+        f.write_str(if self.tf32 { " tf32" } else { "" })
+    }
 }
 
 struct Plan {
@@ -68,13 +109,9 @@ struct Plan {
     algorithm: Algorithm,
 }
 
-/// cublasLtMatmulAlgo_t.
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct Algorithm([u64; 8]);
-
 /// cublasLtMatmulHeuristicResult_t.
 #[repr(C)]
+#[derive(Clone, Copy)]
 struct Heuristic {
     algorithm: Algorithm,
     workspace: usize,
@@ -90,6 +127,10 @@ pub(super) struct Products {
     workspace: Address,
     /// Shapes repeat from step to step; plans are kept until the process ends.
     plans: HashMap<Key, Plan>,
+    /// Absent where nothing can be kept.
+    choices: Option<Choices>,
+    /// Whether products of f32 may round to TF32.
+    pub tf32: bool,
 }
 
 impl DType {
@@ -113,14 +154,16 @@ macro_rules! cublas {
 
 impl Products {
     /// The context must be set.
-    pub fn new(library: &Library) -> Result<Self, CardError> {
+    pub fn new(library: &Library, choices: Option<Choices>) -> Result<Self, CardError> {
         let calls = CublasLtCalls::of(library)?;
         let (mut handle, mut preference) = (ptr::null_mut(), ptr::null_mut());
         cublas!(calls, create(&mut handle))?;
         cublas!(calls, preference_create(&mut preference))?;
         let bytes = ptr::from_ref(&WORKSPACE).cast();
         cublas!(calls, preference_set(preference, PREFERENCE_WORKSPACE, bytes, size_of::<usize>()))?;
-        Ok(Self { calls, handle, preference, workspace: 0, plans: HashMap::new() })
+        let bytes = ptr::from_ref(&REDUCTIONS).cast();
+        cublas!(calls, preference_set(preference, PREFERENCE_REDUCTION, bytes, size_of::<u32>()))?;
+        Ok(Self { calls, handle, preference, workspace: 0, plans: HashMap::new(), choices, tf32: false })
     }
 
     pub fn needs_workspace(&self) -> bool {
@@ -131,26 +174,128 @@ impl Products {
         self.workspace = address;
     }
 
-    /// Asks for a product. Row-major matrices are the transposes of what cuBLAS sees, so it computes
+    /// Whether it is decided how products of this shape are made.
+    pub fn is_planned(&self, product: &Product) -> bool {
+        self.plans.contains_key(&product.key(self.tf32))
+    }
+
+    /// Decides it; measures if it was not measured before. What was asked of the stream is under way.
+    pub fn plan(&mut self, card: &Card, product: &Product) -> Result<(), CardError> {
+        let key = product.key(self.tf32);
+        let (mut plan, candidates) = self.make_plan(product, key.tf32)?;
+        let name = key.to_string();
+        match self.choices.as_ref().and_then(|choices| choices.get(&name)) {
+            Some(kept) if self.takes(&plan, kept) => plan.algorithm = kept,
+            kept => {
+                if let (Some(choices), Some(_)) = (&mut self.choices, kept) {
+                    choices.forget(&name);
+                }
+                // Nothing can be measured while a graph is captured.
+                if self.choices.as_ref().is_some_and(Choices::can_keep)
+                    && !card.is_capturing()
+                    && let Some(fastest) = self.fastest(card, product, &plan, &candidates)?
+                {
+                    let choices = self.choices.as_mut().expect("looked at above");
+                    plan.algorithm = choices.keep(&name, fastest).unwrap_or(plan.algorithm);
+                }
+            }
+        }
+        self.plans.insert(key, plan);
+        Ok(())
+    }
+
+    /// Whether the library takes an algorithm for a plan, and it adds in one order.
+    fn takes(&self, plan: &Plan, algorithm: Algorithm) -> bool {
+        let algorithm = ptr::from_ref(&algorithm).cast::<c_void>();
+        let mut result = std::mem::MaybeUninit::<Heuristic>::zeroed();
+        let [first, second, out] = plan.layouts;
+        let to = result.as_mut_ptr().cast();
+        let checked =
+            cublas!(self.calls, check(self.handle, plan.desc, first, second, out, out, algorithm, to));
+        // SAFETY: all zeros are a value of every field.
+        let Heuristic { workspace, state, .. } = unsafe { result.assume_init() };
+        checked.is_ok() && state == 0 && workspace <= WORKSPACE && self.adds_in_order(algorithm)
+    }
+
+    /// As far as the library tells; it was asked for no other.
+    fn adds_in_order(&self, algorithm: *const c_void) -> bool {
+        let (mut scheme, mut written) = (0u32, 0usize);
+        let into = ptr::from_mut(&mut scheme).cast();
+        let told =
+            cublas!(self.calls, config(algorithm, CONFIG_REDUCTION, into, size_of::<u32>(), &mut written));
+        told.is_err() || scheme & !REDUCTIONS == 0
+    }
+
+    /// The fastest of some algorithms, on the product's operands, with an output of its own, which is NaN at first. `None`
+    /// if there is no choice, or no memory for another output.
+    fn fastest(
+        &self,
+        card: &Card,
+        product: &Product,
+        plan: &Plan,
+        candidates: &[Heuristic],
+    ) -> Result<Option<Algorithm>, CardError> {
+        if candidates.len() < 2 {
+            return Ok(None);
+        }
+        let (calls, stream) = (&card.0.calls, card.0.stream);
+        let bytes = product.sizes.0 * product.out.stride * product.out.dtype.size();
+        // Not of the arena, which would keep it.
+        let mut scratch = 0;
+        if driver!(calls, alloc(&mut scratch, bytes)).is_err() {
+            return Ok(None);
+        }
+        let [mut start, mut end]: [Handle; 2] = [ptr::null_mut(); 2];
+        let measured = (|| {
+            driver!(calls, event_create(&mut start, 0))?;
+            driver!(calls, event_create(&mut end, 0))?;
+            driver!(calls, set_bytes(scratch, 0xff, bytes, stream))?;
+            let elsewhere = Product { out: Mat { address: scratch, ..product.out }, ..*product };
+            let mut fastest: Option<(f32, Algorithm)> = None;
+            for candidate in candidates {
+                let run = || self.run_with(stream, &elsewhere, plan, &candidate.algorithm);
+                // The first run loads it; one that the library refuses after all is no candidate.
+                if run().is_err() {
+                    continue;
+                }
+                driver!(calls, event_record(start, stream))?;
+                (0..RUNS).try_for_each(|_| run())?;
+                driver!(calls, event_record(end, stream))?;
+                driver!(calls, event_synchronize(end))?;
+                let mut time = 0.0;
+                driver!(calls, event_elapsed(&mut time, start, end))?;
+                if fastest.is_none_or(|(best, _)| time < best) {
+                    fastest = Some((time, candidate.algorithm));
+                }
+            }
+            Ok(fastest.map(|(_, algorithm)| algorithm))
+        })();
+        for event in [start, end].into_iter().filter(|event| !event.is_null()) {
+            driver!(calls, event_destroy(event))?;
+        }
+        driver!(calls, free(scratch))?;
+        measured
+    }
+
+    /// Asks for a product that is planned. Row-major matrices are the transposes of what cuBLAS sees, so it computes
     /// `out^T = b^T a^T`.
-    pub fn run(&mut self, stream: Handle, call: &Product) -> Result<(), CardError> {
-        let (m, n, k) = call.sizes;
-        if m == 0 || n == 0 {
-            return Ok(());
-        }
-        assert!(k > 0 && !call.out.transposed, "product: {call:?}");
-        let of = |mat: &Mat| (mat.dtype, mat.stride, mat.transposed);
-        let key = Key { sizes: call.sizes, operands: [of(&call.a), of(&call.b), of(&call.out)] };
-        if !self.plans.contains_key(&key) {
-            let plan = self.plan(call)?;
-            self.plans.insert(key, plan);
-        }
-        let plan = &self.plans[&key];
+    pub fn run(&self, stream: Handle, call: &Product) -> Result<(), CardError> {
+        let plan = self.plans.get(&call.key(self.tf32)).expect("it was planned when it was asked for");
+        self.run_with(stream, call, plan, &plan.algorithm)
+    }
+
+    fn run_with(
+        &self,
+        stream: Handle,
+        call: &Product,
+        plan: &Plan,
+        algorithm: &Algorithm,
+    ) -> Result<(), CardError> {
         let (alpha, beta) = (1f32, if call.add.is_some() { 1f32 } else { 0f32 });
         let [first, second, out] = plan.layouts;
         let alpha = ptr::from_ref(&alpha).cast::<c_void>();
         let beta = ptr::from_ref(&beta).cast::<c_void>();
-        let algorithm = ptr::from_ref(&plan.algorithm).cast::<c_void>();
+        let algorithm = ptr::from_ref(algorithm).cast::<c_void>();
         let Product { a, b, out: o, .. } = call;
         let added = call.add.unwrap_or(o.address);
         cublas!(
@@ -176,10 +321,12 @@ impl Products {
         )
     }
 
-    fn plan(&self, call: &Product) -> Result<Plan, CardError> {
+    /// A plan with the algorithm that the heuristic puts first, and all that it names.
+    fn make_plan(&self, call: &Product, tf32: bool) -> Result<(Plan, Vec<Heuristic>), CardError> {
         let (m, n, k) = call.sizes;
+        assert!(k > 0 && !call.out.transposed, "product: {call:?}");
         let mut desc = ptr::null_mut();
-        cublas!(self.calls, desc_create(&mut desc, COMPUTE_32F, R_32F))?;
+        cublas!(self.calls, desc_create(&mut desc, if tf32 { COMPUTE_TF32 } else { COMPUTE_32F }, R_32F))?;
         for (attribute, mat) in [(DESC_TRANSA, call.b), (DESC_TRANSB, call.a)] {
             let operation = if mat.transposed { OP_T } else { OP_N };
             let operation = ptr::from_ref(&operation).cast();
@@ -197,22 +344,26 @@ impl Products {
             Ok::<_, CardError>(layout)
         };
         let layouts = [layout(&call.b, k, n)?, layout(&call.a, m, k)?, layout(&call.out, m, n)?];
-        let mut found = std::mem::MaybeUninit::<Heuristic>::zeroed();
+        let mut found = [const { std::mem::MaybeUninit::<Heuristic>::zeroed() }; CANDIDATES];
         let (mut count, [first, second, out]) = (0, layouts);
-        let result = found.as_mut_ptr().cast();
+        let (results, most) = (found.as_mut_ptr().cast(), CANDIDATES as i32);
         let preference = self.preference;
         cublas!(
             self.calls,
-            heuristic(self.handle, desc, first, second, out, out, preference, 1, result, &mut count)
+            heuristic(self.handle, desc, first, second, out, out, preference, most, results, &mut count)
         )?;
         // SAFETY: all zeros are a value of every field.
-        let found = unsafe { found.assume_init() };
-        if count < 1 || found.state != 0 {
-            let text = format!("no algorithm for the product {call:?} (state {})", found.state);
+        let found = found.map(|result| unsafe { result.assume_init() });
+        let named = &found[..usize::try_from(count).unwrap_or(0).min(CANDIDATES)];
+        let mut candidates: Vec<Heuristic> = named.iter().copied().filter(|it| it.state == 0).collect();
+        candidates.retain(|it| self.adds_in_order(ptr::from_ref(&it.algorithm).cast()));
+        let Some(best) = candidates.first() else {
+            let state = found[0].state;
+            let text = format!("no algorithm for the product {call:?} (state {state})");
             let call = self.calls.heuristic.name;
-            return Err(CardError::Call { call, code: found.state, text });
-        }
-        Ok(Plan { desc, layouts, algorithm: found.algorithm })
+            return Err(CardError::Call { call, code: state, text });
+        };
+        Ok((Plan { desc, layouts, algorithm: best.algorithm }, candidates))
     }
 }
 

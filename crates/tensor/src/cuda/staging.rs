@@ -105,22 +105,25 @@ impl Staging {
 }
 
 /// From `cuda.h`: an event that takes no time down.
-const NO_TIMING: u32 = 2;
+pub(super) const NO_TIMING: u32 = 2;
 
-/// Values on their way to the host.
-pub(super) struct Download {
+/// Bytes on their way to the host.
+pub struct CardDownload {
     card: Card,
     block: Option<Block>,
     bytes: usize,
 }
 
-impl Download {
+impl CardDownload {
     /// `bytes` that the card copies to a block of its staging memory.
-    pub fn new(card: &Card, block: Block, bytes: usize) -> Self {
+    pub(super) fn new(card: &Card, block: Block, bytes: usize) -> Self {
         Self { card: card.clone(), block: Some(block), bytes }
     }
 
     /// Waits until they are there.
+    ///
+    /// # Errors
+    /// The card failed.
     pub fn wait(self) -> Result<Vec<u8>, CardError> {
         let block = self.block.as_ref().expect("there until this is dropped");
         self.card.wait_for(block.event)?;
@@ -129,7 +132,7 @@ impl Download {
     }
 }
 
-impl Drop for Download {
+impl Drop for CardDownload {
     fn drop(&mut self) {
         if let Some(block) = self.block.take() {
             self.card.give_block(block);

@@ -2,12 +2,12 @@
 //! Every test binary uses a part of this.
 #![allow(dead_code)]
 
-use herd_tensor::cuda::Card;
+use herd_tensor::cuda::{Card, Kind, Library};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// The folder with the three libraries, built once for a test binary.
+/// The folder with the four libraries, built once for a test binary.
 pub fn folder() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| {
@@ -21,10 +21,31 @@ pub fn folder() -> &'static Path {
     })
 }
 
+/// Whether tests are to be run on the machine's card.
+pub fn is_real() -> bool {
+    std::env::var_os("HERD_REAL_CARD").is_some()
+}
+
 /// The fake card, with memory and kernels of its own, or the real one.
 pub fn open() -> Card {
-    if std::env::var_os("HERD_REAL_CARD").is_some() {
+    if is_real() {
         return Card::open(0).unwrap_or_else(|error| panic!("{error}"));
     }
     Card::open_in(0, &[folder().to_path_buf()], None).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// The same with streams that run as late as they may: bit 0 of `streams` is that of compute, bit 1 that of copies. A real card
+/// has its own order.
+pub fn open_late(streams: u32) -> Card {
+    if std::env::var_os("HERD_REAL_CARD").is_some() {
+        return open();
+    }
+    let driver = Library::open_in(Kind::Driver, &[folder().to_path_buf()]).unwrap();
+    let symbol = driver.symbol(c"fake_card_late").expect("it is of the card made of the processor");
+    // SAFETY: it is of that type.
+    unsafe {
+        let late: unsafe extern "C" fn(u32) = std::mem::transmute(symbol);
+        late(streams);
+    }
+    open()
 }

@@ -26,6 +26,12 @@ inline void check_address(const void* at) {
     std::abort();
 }
 
+template <typename T> inline T load_16(const void* at) {
+    static_assert(sizeof(T) == 16);
+    check_address(at);
+    return *(const T*)at;
+}
+
 inline void load(unsigned* r, const unsigned short* row, bool transposed) {
     check_address(row);
     together({{}, row}, [&](const Shown* lanes) {

@@ -13,6 +13,7 @@ use crate::moments::MomentType;
 use crate::trainer::NotFinite;
 use herd_run::atomic::{self, FileError};
 use herd_run::{Context, Interrupted, memory::peak_resident};
+use herd_tensor::cuda::{Card, PassUsage};
 use herd_tensor::{isa, peak, pool, profile};
 use serde::Serialize;
 use std::io::{self, BufRead, Write};
@@ -62,6 +63,13 @@ pub struct Step {
     /// The most memory of the card that was ever in use, 10^6 bytes; absent without one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peak_card_mb: Option<f64>,
+    /// Of `seconds`, those until the card was asked for everything; absent without one. Where it is most of them, the card
+    /// waits for the processor.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host_seconds: Option<f64>,
+    /// Lists of work that the card was asked for in this step, and how many of them as graphs; absent without one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lists: Option<[u64; 2]>,
 }
 
 /// Why the measurement ended early.
@@ -115,7 +123,7 @@ pub fn run(
     let peak = (!options.json).then(|| match &card {
         None => peak::measured_flops(),
         // A card that is not known has no share of its peak.
-        Some(card) => card.peak_flops(dtype).unwrap_or(0.0),
+        Some(card) => options.precision.peak_flops(card).unwrap_or(0.0),
     });
     if !options.json {
         writeln!(output, "{}: {}", workload.name, workload.title)?;
@@ -125,7 +133,7 @@ pub fn run(
             true => format!("peak {:.1} TFLOP/s", peak / 1e12),
             false => "peak not known".to_string(),
         };
-        writeln!(output, "{} ({}), {dtype:?}, {peak}", card.name(), card.architecture())?;
+        writeln!(output, "{} ({}), {:?}, {peak}", card.name(), card.architecture(), options.precision)?;
     } else if let Some(peak) = peak {
         let threads = rayon::current_num_threads();
         writeln!(output, "{threads} threads, {:?}, measured peak {:.1} GFLOP/s", isa::active(), peak / 1e9)?;
@@ -133,6 +141,7 @@ pub fn run(
     }
     let mut trainer = workload.trainer(options.moments);
     if let Some(card) = &card {
+        options.precision.set_on(card);
         match workload.optimizer {
             true => trainer.to_card(card, dtype),
             false => trainer.weights_to_card(card, dtype),
@@ -159,10 +168,13 @@ pub fn run(
         }
         let started = Instant::now();
         let batch = std::slice::from_ref(&micro);
-        let loss = match workload.optimizer {
-            true => trainer.step(batch, LEARNING_RATE).map(|outcome| outcome.loss),
-            false => trainer.gradient(batch),
+        let lists = card.as_ref().map(lists);
+        let begun = match workload.optimizer {
+            true => trainer.begin(batch, LEARNING_RATE),
+            false => trainer.begin_gradient(batch),
         };
+        let host_seconds = started.elapsed().as_secs_f64();
+        let loss = trainer.finish(begun).map(|outcome| outcome.loss);
         let seconds = started.elapsed().as_secs_f64();
         if recorded {
             spans.push(profile::take());
@@ -178,6 +190,11 @@ pub fn run(
             gflops: flops / seconds / 1e9,
             peak_rss_mb: peak_resident().map(|bytes| bytes as f64 / 1e6),
             peak_card_mb: card.as_ref().map(|card| card.usage().peak_live as f64 / 1e6),
+            host_seconds: card.as_ref().map(|_| host_seconds),
+            lists: card.as_ref().zip(lists).map(|(card, before)| {
+                let now = self::lists(card);
+                [now[0] - before[0], now[1] - before[1]]
+            }),
         };
         match peak {
             None => writeln!(output, "{}", serde_json::to_string(&step).map_err(io::Error::other)?)?,
@@ -188,6 +205,9 @@ pub fn run(
     }
     if let (Some(peak), true) = (peak, steps.len() > 1) {
         summary(&mut output, &steps[1..], peak)?;
+        if let Some(card) = &card {
+            writeln!(output, "  graphs      {}", graphs(&card.passes()))?;
+        }
         if !spans.is_empty() {
             writeln!(output, "\nwhere the time of a step goes (mean of {} steps)", spans.len())?;
             write!(output, "{}", table(&spans))?;
@@ -197,6 +217,24 @@ pub fn run(
         atomic::write_json(path, &trace(&spans))?;
     }
     Ok(())
+}
+
+/// Lists that a card was asked for so far, and how many of them as graphs.
+fn lists(card: &Card) -> [u64; 2] {
+    let usage = card.passes();
+    [usage.lists, usage.launched]
+}
+
+/// How much was asked of a card as graphs, and why not more.
+fn graphs(usage: &PassUsage) -> String {
+    let PassUsage { lists, launched, captured, on, refused } = usage;
+    match (refused, on) {
+        (Some(why), _) => format!("none since one was refused: {why}"),
+        (None, false) => "none, since HERD_CUDA_GRAPHS is 0".to_string(),
+        (None, true) => {
+            format!("{launched} of {lists} lists of work launched as graphs, {captured} captured")
+        }
+    }
 }
 
 /// Waits for a command; `false` at the end of the input.
@@ -244,6 +282,9 @@ fn summary(output: &mut impl Write, steps: &[Step], peak: f64) -> io::Result<()>
     writeln!(output, "  operations  {:.1} GFLOP/s{}", median.gflops, share(median.gflops, peak, 1, of))?;
     if let Some(memory) = steps.last().and_then(|step| step.peak_rss_mb) {
         writeln!(output, "  memory      {memory:.0} MB at the peak")?;
+    }
+    if let Some(seconds) = median.host_seconds {
+        writeln!(output, "  asked for   in {:.2} ms of it by the processor", 1e3 * seconds)?;
     }
     if let Some(memory) = median.peak_card_mb {
         writeln!(output, "  on the card {memory:.0} MB at the peak")?;

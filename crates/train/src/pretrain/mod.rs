@@ -149,6 +149,7 @@ impl<'a> Run<'a> {
         let mut trainer = Trainer::new(llama, params, settings.optimizer);
         trainer.recompute = settings.recompute;
         if let Some(card) = &card {
+            settings.precision.set_on(card);
             trainer.to_card(card, settings.precision.dtype()).map_err(DeviceError)?;
         }
         let mut notes = Vec::new();
@@ -201,7 +202,7 @@ impl<'a> Run<'a> {
         notes.extend(mix_notes(&legs, &loader.domains()));
         let peak_flops = match (settings.peak_flops, &card) {
             (0.0, None) => Some(gates::measured_peak_flops()),
-            (0.0, Some(card)) => card.peak_flops(settings.precision.dtype()),
+            (0.0, Some(card)) => settings.precision.peak_flops(card),
             (set, _) => Some(set),
         };
         if let (None, Some(card)) = (peak_flops, &card) {

@@ -4,11 +4,13 @@
 
 // Steps so far: those that were applied, and those that were left out.
 struct Counts { unsigned applied, left_out; };
+// What the host says of a step: the learning rate, and what weights that decay are multiplied by.
+struct Step { double rate, keep; };
 // The numbers of a step that are the same for every weight. A clip below 0 leaves the step out, except that the gradient is
 // cleared.
-struct Rule { float clip, rate, root; };
+struct Rule { float clip, rate, root, keep; };
 
-KERNEL void adamw(float* w, float* g, float* m, float* v, bf16* copy, const Rule* rule, size_t n, float keep, float b1,
+KERNEL void adamw(float* w, float* g, float* m, float* v, bf16* copy, const Rule* rule, size_t n, int decays, float b1,
                   float b2, float eps) {
     const size_t i = (size_t)blockIdx.x * THREADS + threadIdx.x;
     if (i >= n) return;
@@ -17,7 +19,7 @@ KERNEL void adamw(float* w, float* g, float* m, float* v, bf16* copy, const Rule
     if (rule->clip < 0.f) return;
     m[i] = b1 * m[i] + (1.f - b1) * grad;
     v[i] = b2 * v[i] + (1.f - b2) * grad * grad;
-    w[i] = w[i] * keep - rule->rate * m[i] / (sqrtf(v[i]) * rule->root + eps);
+    w[i] = w[i] * (decays ? rule->keep : 1.f) - rule->rate * m[i] / (sqrtf(v[i]) * rule->root + eps);
     if (copy) store(&copy[i], w[i]);
 }
 
@@ -35,7 +37,7 @@ KERNEL void sum_of_squares(const float* g, double* shares, size_t n) {
 // norm and then the losses of the step, f32, which are there before. If one of them is not finite the step is left out; once
 // more than `at_most` were, all that follow are too, with a norm of NaN.
 KERNEL void adamw_rule(const double* shares, int count, double* report, int losses, unsigned at_most, double max_norm,
-                       double rate, double b1, double b2, Counts* counts, Rule* rule) {
+                       const Step* step, double b1, double b2, Counts* counts, Rule* rule) {
     __shared__ double scratch[THREADS];
     double sum = 0.0;
     for (int i = threadIdx.x; i < count; i += THREADS) sum += shares[i];
@@ -57,6 +59,7 @@ KERNEL void adamw_rule(const double* shares, int count, double* report, int loss
     }
     const double t = ++counts->applied;
     rule->clip = max_norm > 0.0 && root > max_norm ? (float)(max_norm / root) : 1.f;
-    rule->rate = (float)(rate / (1.0 - pow(b1, t)));
+    rule->keep = (float)step->keep;
+    rule->rate = (float)(step->rate / (1.0 - pow(b1, t)));
     rule->root = (float)(1.0 / sqrt(1.0 - pow(b2, t)));
 }

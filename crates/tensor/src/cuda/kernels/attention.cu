@@ -30,6 +30,25 @@ KERNEL void attention_delta(const act* out, const act* dout, float* delta, int n
     if (inside && lane == 0) delta[i % heads * n + i / heads] = sum;
 }
 
+// Of cuDNN's statistics, where a row of a head has its own strides, lse [heads, n]. Sequences of `length` rows lie `of_sequence`
+// apart.
+KERNEL void attention_lse(const float* stats, float* lse, size_t count, int n, int length, int of_sequence, int of_head,
+                          int of_row) {
+    const size_t i = (size_t)blockIdx.x * THREADS + threadIdx.x;
+    if (i >= count) return;
+    const size_t head = i / n, row = i % n;
+    lse[i] = stats[row / length * of_sequence + head * of_head + row % length * of_row];
+}
+
+// qkv [n, q_row + 2 kv_row] of q [n, q_row], k and v [n, kv_row]; count values.
+KERNEL void attention_join(const act* q, const act* k, const act* v, act* qkv, size_t count, int q_row, int kv_row) {
+    const size_t i = (size_t)blockIdx.x * THREADS + threadIdx.x;
+    if (i >= count) return;
+    const size_t row = i / (q_row + 2 * kv_row);
+    const int c = i % (q_row + 2 * kv_row) - q_row;
+    qkv[i] = c < 0 ? q[row * q_row + c + q_row] : c < kv_row ? k[row * kv_row + c] : v[row * kv_row + c - kv_row];
+}
+
 // Any type and any hd up to 128: tiles of 32 x 32 in f32, 16 x 16 threads of 2 x 2 scores each.
 #define TILE 32
 #define MOST_COLUMNS 8

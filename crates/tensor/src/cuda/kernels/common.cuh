@@ -50,3 +50,32 @@ __device__ T block_reduce(T x, T* scratch) {
     __syncthreads();
     return result;
 }
+
+// 16 bytes, at an address that is a multiple of 16.
+struct alignas(16) Words { unsigned w[4]; };
+
+#ifdef __CUDACC_RTC__
+// 16 bytes that are read once: not kept in the first cache.
+__device__ inline Words load_once(const void* at) {
+    Words x;
+    asm volatile("ld.global.nc.L1::no_allocate.L2::128B.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(x.w[0]), "=r"(x.w[1]), "=r"(x.w[2]), "=r"(x.w[3]) : "l"(at));
+    return x;
+}
+__device__ inline Words load_words(const void* at) {
+    Words x;
+    asm volatile("ld.global.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(x.w[0]), "=r"(x.w[1]), "=r"(x.w[2]), "=r"(x.w[3]) : "l"(at));
+    return x;
+}
+// What another block has written in this kernel: not from the first cache, which may hold what was there before.
+__device__ inline float load_fresh(const float* at) {
+    float x;
+    asm volatile("ld.global.cg.f32 %0, [%1];" : "=f"(x) : "l"(at) : "memory");
+    return x;
+}
+#else
+inline float load_fresh(const float* at) { return *at; }
+inline Words load_once(const void* at) { return warps::load_16<Words>(at); }
+inline Words load_words(const void* at) { return warps::load_16<Words>(at); }
+#endif

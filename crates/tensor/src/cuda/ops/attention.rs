@@ -1,55 +1,12 @@
-//! `ops/attention` on a card, by kernels of our own: queries and keys are rotated into a copy that the backward pass
-//! keeps in place of the input.
+//! `ops/attention` on a card, by cuDNN where it is trusted, else by kernels of our own: queries and keys are rotated into a
+//! copy that the backward pass keeps in place of the input.
 
+use super::own_attention::{self, Own, WIDEST};
 use super::rope::rotate;
-use super::tiles::CardTiles;
-use super::{each, int};
-use crate::cuda::{Arg, CardBuffer, CardParams, DType, Grid, THREADS, expect};
+use crate::cuda::cudnn::{Fused, Gradients};
+use crate::cuda::{Card, CardBuffer, CardError, CardParams, DType, expect};
 use crate::tape::{Backward, Flow, Slot};
-use crate::{Attention, AttentionShape, Tape, Tensor, Var};
-use std::sync::Arc;
-
-/// The widest head that there is a kernel for: `16 MOST_COLUMNS` of `attention.cu`.
-const WIDEST: usize = 128;
-
-/// A family of kernels.
-struct Kernels {
-    forward: &'static str,
-    dq: &'static str,
-    dkv: &'static str,
-    /// Rows of a tile.
-    tile: usize,
-    threads: usize,
-    /// Bytes of shared memory in the forward and the backward pass.
-    shared: [usize; 2],
-}
-
-impl Kernels {
-    /// Tensor cores where they apply; else plain f32 arithmetic.
-    fn of(activations: DType, head_dim: usize) -> Self {
-        let [forward, dq, dkv] = match (activations, head_dim) {
-            (DType::Bf16, 64) => ["attention_64", "attention_dq_64", "attention_dkv_64"],
-            (DType::Bf16, 128) => ["attention_128", "attention_dq_128", "attention_dkv_128"],
-            _ => {
-                let (tile, row) = (32, head_dim + 1);
-                let (rows, scores) = (tile * row, tile * (tile + 1));
-                let shared = [4 * (2 * rows + scores + 3 * tile), 4 * (4 * rows + 2 * scores)];
-                let [forward, dq, dkv] = ["attention", "attention_dq", "attention_dkv"];
-                return Self { forward, dq, dkv, tile, threads: THREADS, shared };
-            }
-        };
-        let (tile, row) = (64, head_dim + 8);
-        // lse, delta and sight of every query beside four tiles of bf16.
-        let shared = [2 * 2 * tile * row, 2 * 4 * tile * row + 20 * tile];
-        Self { forward, dq, dkv, tile, threads: 128, shared }
-    }
-
-    /// A block for each tile of `n` rows and each head.
-    fn grid(&self, n: usize, heads: usize, backward: bool) -> Grid {
-        let shared = self.shared[usize::from(backward)];
-        Grid { blocks: (heads, n.div_ceil(self.tile)), threads: self.threads, shared }
-    }
-}
+use crate::{Attention, Tape, Tensor, Var};
 
 struct Attended {
     qkv_slot: Slot,
@@ -57,16 +14,9 @@ struct Attended {
     /// With queries and keys rotated.
     qkv: Tensor,
     out: Tensor,
-    /// f32 `[h, n]`
-    lse: CardBuffer,
-    tiles: Arc<CardTiles>,
-}
-
-/// What the kernels take last: visits of each tile, `sights, n, heads, kv_heads, head_dim, scale`.
-fn last(visits: &[CardBuffer; 2], sights: &CardBuffer, n: usize, shape: AttentionShape) -> [Arg; 8] {
-    let [heads, kv_heads, head_dim] = [shape.heads, shape.kv_heads, shape.head_dim].map(int);
-    let [starts, list] = visits;
-    [starts.into(), list.into(), sights.into(), int(n), heads, kv_heads, head_dim, shape.scale().into()]
+    /// Logarithms of sums: f32 `[h, n]`, or as cuDNN laid them out.
+    stats: CardBuffer,
+    fused: Option<Fused>,
 }
 
 impl Tape<'_> {
@@ -81,43 +31,52 @@ impl Tape<'_> {
             Some(rope) => rotate(qkv.value(), rope, shape.heads + shape.kv_heads, 1.0),
             None => qkv.value().clone(),
         };
-        let out = Tensor::stale_on(on.card(), on.activations(), &[n, shape.heads * shape.head_dim]);
-        let lse = expect(CardBuffer::stale(on.card(), shape.heads * n * size_of::<f32>()));
-        let kernels = Kernels::of(on.activations(), shape.head_dim);
-        let tiles = call.segments.tiles_on(on.card(), kernels.tile);
-        let mut arguments = vec![rotated.arg(), out.arg(), (&lse).into()];
-        arguments.extend(last(&tiles.keys, &tiles.sights, n, shape));
-        let grid = kernels.grid(n, shape.heads, false);
-        expect(on.card().launch(on.activations(), kernels.forward, grid, &arguments));
+        let (card, activations) = (on.card(), on.activations());
+        let fused = card.fused(activations, shape, &call.segments);
+        let out = Tensor::stale_on(card, activations, &[n, shape.heads * shape.head_dim]);
+        let ((from, _), (to, _)) = (rotated.place(), out.place());
+        let stats = expect(match &fused {
+            Some(fused) => fused.forward(from, to),
+            None => Own::new(card, activations, shape, &call.segments).forward(from.address(), to.address()),
+        });
         let qkv_slot = self.slot(qkv);
         let attended =
-            || Attended { qkv_slot, call: call.clone(), qkv: rotated, out: out.clone(), lse, tiles };
+            || Attended { qkv_slot, call: call.clone(), qkv: rotated, out: out.clone(), stats, fused };
         self.push(out.clone(), attended)
+    }
+}
+
+impl Attended {
+    /// The gradient of queries, keys and values into `d_qkv`.
+    fn gradients(&self, card: &Card, grad: &Tensor, d_qkv: &CardBuffer) -> Result<(), CardError> {
+        let (dout, dtype): (_, DType) = grad.place();
+        let [qkv, out] = [&self.qkv, &self.out].map(|tensor| tensor.place().0);
+        let way = self.fused.as_ref().and_then(|fused| Some((fused, fused.backward_way(card)?)));
+        if let Some((fused, way)) = way {
+            return fused.backward(way, Gradients { qkv, out, stats: &self.stats, dout, d_qkv });
+        }
+        let own = Own::new(card, dtype, self.call.shape, &self.call.segments);
+        let [qkv, out, dout, d_qkv] = [qkv, out, dout, d_qkv].map(CardBuffer::address);
+        let of = own_attention::Backward { qkv, out, dout, d_qkv };
+        match &self.fused {
+            Some(fused) => own.backward(&of, &fused.lse(&self.stats)?),
+            None => own.backward(&of, &self.stats),
+        }
     }
 }
 
 impl Backward for Attended {
     fn backward(self: Box<Self>, grad: Tensor, flow: &mut Flow<'_>) {
-        let Self { qkv_slot, call, qkv, out, lse, tiles } = *self;
-        let ((dout, dtype), n, shape) = (grad.place(), grad.rows(), call.shape);
-        let card = dout.card();
-        let delta = expect(CardBuffer::stale(card, shape.heads * n * size_of::<f32>()));
-        let arguments =
-            [out.arg(), dout.into(), (&delta).into(), int(n), int(shape.heads), int(shape.head_dim)];
-        // A warp for each row of a head.
-        each(card, dtype, "attention_delta", 32 * n * shape.heads, &arguments);
-        drop(out);
-        let d_qkv = Tensor::stale_on(card, dtype, qkv.shape());
-        let kernels = Kernels::of(dtype, shape.head_dim);
-        let passes = [(kernels.dq, &tiles.keys, shape.heads), (kernels.dkv, &tiles.queries, shape.kv_heads)];
-        for (kernel, visits, heads) in passes {
-            let mut arguments = vec![qkv.arg(), dout.into(), (&lse).into(), (&delta).into(), d_qkv.arg()];
-            arguments.extend(last(visits, &tiles.sights, n, shape));
-            expect(card.launch(dtype, kernel, kernels.grid(n, heads, true), &arguments));
-        }
+        let (card, dtype) = (grad.place().0.card(), grad.place().1);
+        let d_qkv = Tensor::stale_on(card, dtype, self.qkv.shape());
+        expect(self.gradients(card, &grad, d_qkv.place().0));
+        let Self { qkv_slot, call, qkv, .. } = *self;
         drop(qkv);
         let d_qkv = match &call.rope {
-            Some(rope) => rotate(&d_qkv, rope, shape.heads + shape.kv_heads, -1.0),
+            Some(rope) => {
+                let heads = call.shape.heads + call.shape.kv_heads;
+                rotate(&d_qkv, rope, heads, -1.0)
+            }
             None => d_qkv,
         };
         flow.give(qkv_slot, d_qkv);

@@ -5,19 +5,20 @@ use crate::cuda::{Card, CardBuffer, CardParams, DType, expect};
 use crate::tape::{Backward, Flow, Slot};
 use crate::{ParamId, Tape, Tensor, Var};
 
-/// Rows grouped by where they came from, so that one thread adds up what goes to one place, in order.
+/// Rows grouped by where they came from, so that one thread adds up what goes to one place, in order. There are as many groups
+/// as rows, so that it does not depend on the rows how many blocks are launched; those that are too many are empty.
 struct Groups {
     distinct: CardBuffer,
     starts: CardBuffer,
     rows: CardBuffer,
-    count: usize,
 }
 
 impl Groups {
     fn new(card: &Card, from: &[u32]) -> Self {
         let mut rows: Vec<u32> = (0..from.len() as u32).collect();
         rows.sort_by_key(|row| from[*row as usize]);
-        let (mut distinct, mut starts) = (Vec::new(), Vec::new());
+        let n = rows.len();
+        let (mut distinct, mut starts) = (Vec::with_capacity(n), Vec::with_capacity(n + 1));
         for (at, row) in rows.iter().enumerate() {
             let place = from[*row as usize];
             if distinct.last() != Some(&place) {
@@ -25,17 +26,17 @@ impl Groups {
                 starts.push(at as u32);
             }
         }
-        starts.push(rows.len() as u32);
-        let upload = |values: &[u32]| expect(CardBuffer::from_host(card, values));
-        let count = distinct.len();
-        Self { distinct: upload(&distinct), starts: upload(&starts), rows: upload(&rows), count }
+        distinct.resize(n, 0);
+        starts.resize(n + 1, n as u32);
+        let upload = |values: &[u32]| expect(CardBuffer::input(card, values, values.len()));
+        Self { distinct: upload(&distinct), starts: upload(&starts), rows: upload(&rows) }
     }
 }
 
 /// Rows `ids` of the table at `address`, whose rows are `d` wide: `[ids.len(), d]`.
 pub(super) fn gather(card: &Card, activations: DType, address: u64, d: usize, ids: &[u32]) -> Tensor {
     let out = Tensor::stale_on(card, activations, &[ids.len(), d]);
-    let ids = expect(CardBuffer::from_host(card, ids));
+    let ids = expect(CardBuffer::input(card, ids, ids.len()));
     let count = out.len();
     each(
         card,
@@ -50,9 +51,8 @@ pub(super) fn gather(card: &Card, activations: DType, address: u64, d: usize, id
 /// `to[rows[i]] += grad[i]`.
 pub(super) fn scatter_add(grad: &Tensor, rows: &[u32], to: &Tensor) {
     let ((buffer, dtype), d) = (grad.place(), grad.row_len());
-    let groups = Groups::new(buffer.card(), rows);
-    let count = groups.count * d;
-    let Groups { distinct, starts, rows, .. } = &groups;
+    let count = rows.len() * d;
+    let Groups { distinct, starts, rows } = &Groups::new(buffer.card(), rows);
     let arguments =
         [buffer.into(), distinct.into(), starts.into(), rows.into(), to.arg(), count.into(), int(d)];
     each(buffer.card(), dtype, "select_backward", count, &arguments);
@@ -94,9 +94,8 @@ impl Tape<'_> {
 impl Backward for Embedding {
     fn backward(self: Box<Self>, grad: Tensor, flow: &mut Flow<'_>) {
         let ((buffer, dtype), d) = (grad.place(), grad.row_len());
-        let groups = Groups::new(buffer.card(), &self.ids);
-        let count = groups.count * d;
-        let Groups { distinct, starts, rows, .. } = &groups;
+        let count = self.ids.len() * d;
+        let Groups { distinct, starts, rows } = &Groups::new(buffer.card(), &self.ids);
         let to = flow.grads.address_mut(self.w);
         let arguments =
             [buffer.into(), distinct.into(), starts.into(), rows.into(), to.into(), count.into(), int(d)];

@@ -85,8 +85,8 @@ fn counted(
     let from = x.place().0.address();
     Counted {
         x: if all { x.clone() } else { gather(on.card(), on.activations(), from, x.row_len(), &rows) },
-        targets: expect(CardBuffer::from_host(on.card(), &targets)),
-        weights: expect(CardBuffer::from_host(on.card(), &weights)),
+        targets: expect(CardBuffer::input(on.card(), &targets, targets.len())),
+        weights: expect(CardBuffer::input(on.card(), &weights, weights.len())),
         rows,
     }
 }
@@ -187,7 +187,7 @@ impl Tape<'_> {
     ) -> Var {
         let n = x.rows();
         let out = Tensor::stale_on(on.card(), DType::F32, &[n]);
-        let minus = expect(CardBuffer::from_host(on.card(), &vec![-1.0f32; n]));
+        let minus = expect(CardBuffer::input(on.card(), &vec![-1.0f32; n], n));
         loss(on, x.value(), self.params(), w, targets).run(&minus, out.place().0, None);
         let slot = self.slot(x);
         self.push(out, || LogProbs { x: slot, saved: Saved::new(x), w, targets: targets.to_vec() })
@@ -207,7 +207,7 @@ fn loss<'a>(
         w: params.act_address(w),
         vocabulary: params.shape(w)[0],
         x,
-        targets: expect(CardBuffer::from_host(on.card(), targets)),
+        targets: expect(CardBuffer::input(on.card(), targets, targets.len())),
     }
 }
 

@@ -6,6 +6,7 @@ mod attention;
 mod embedding;
 mod linear;
 mod loss;
+pub(super) mod own_attention;
 mod rms_norm;
 mod rope;
 mod swiglu;

@@ -14,10 +14,11 @@ struct Rotated {
 pub(super) fn rotate(x: &Tensor, rope: &Rope, rotated: usize, direction: f32) -> Tensor {
     let ((from, dtype), half) = (x.place(), rope.head_dim() / 2);
     let out = Tensor::stale_on(from.card(), dtype, x.shape());
-    let [cos, sin] = &*rope.angles(from.card());
+    let (angles, positions) = rope.on_card(from.card());
     let (pairs, heads) = (x.len() / 2, x.row_len() / rope.head_dim());
-    let sizes = [int(heads), int(rotated), int(half)];
-    let arguments = [from.into(), out.arg(), cos.into(), sin.into(), pairs.into()];
+    let sizes = [pairs.into(), int(heads), int(rotated), int(half)];
+    let arguments =
+        [from.into(), out.arg(), (&angles.cos).into(), (&angles.sin).into(), (&*positions).into()];
     let arguments: Vec<_> = arguments.into_iter().chain(sizes).chain([direction.into()]).collect();
     each(from.card(), dtype, "rope", pairs, &arguments);
     out

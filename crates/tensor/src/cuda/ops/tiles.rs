@@ -76,15 +76,25 @@ pub(crate) struct CardTiles {
     pub sights: CardBuffer,
 }
 
+impl CardTiles {
+    fn is_current(&self) -> bool {
+        let Self { keys, queries, sights, .. } = self;
+        keys.iter().chain(queries).chain([sights]).all(CardBuffer::is_current)
+    }
+}
+
 impl Segments {
-    /// Who sees whom in tiles of so many rows; uploaded once.
+    /// Who sees whom in tiles of so many rows; uploaded once, or once in each pass. How many tiles are visited differs from
+    /// batch to batch, so there is room for more.
     pub(super) fn tiles_on(&self, card: &Card, tile: usize) -> Arc<CardTiles> {
-        let is_it = |tiles: &CardTiles| tiles.tile == tile;
+        let is_it = |tiles: &CardTiles| tiles.tile == tile && tiles.is_current();
         self.on_card.get_if(card, is_it, || {
-            let upload = |values: &[u32]| expect(CardBuffer::from_host(card, values));
-            let [keys, queries] =
-                visits(self, tile).map(|visits| [upload(&visits.starts), upload(&visits.list)]);
-            CardTiles { tile, keys, queries, sights: upload(sights(self).as_flattened()) }
+            let input = |values: &[u32], room: usize| expect(CardBuffer::input(card, values, room));
+            let [keys, queries] = visits(self, tile).map(|Visits { starts, list }| {
+                [input(&starts, starts.len()), input(&list, list.len().next_power_of_two())]
+            });
+            let sights = sights(self);
+            CardTiles { tile, keys, queries, sights: input(sights.as_flattened(), 3 * sights.len()) }
         })
     }
 }

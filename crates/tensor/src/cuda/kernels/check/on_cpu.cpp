@@ -9,6 +9,7 @@
 #define REAL_THREADS
 #define ACT_BF16
 #include "warps.h"
+#include <algorithm>
 #include <cmath>
 #include <random>
 #include "kernels.h"
@@ -114,7 +115,8 @@ static void check_swiglu() {
 static void check_rope() {
     const size_t n = 4, heads = 3, rotated = 2, half = 16;
     auto x = halves(n * heads * 2 * half), y = poisoned<bf16>(x.size());
-    auto cos = uniform(n * half), sin = uniform(n * half);
+    auto cos = uniform(7 * half), sin = uniform(7 * half);
+    std::vector<unsigned> positions = {6, 0, 2, 0};
     for (double direction : {1.0, -1.0}) {
         std::vector<double> want;
         for (bf16 v : x) want.push_back(value(v));
@@ -122,12 +124,12 @@ static void check_rope() {
             for (size_t h = 0; h < rotated; h++)
                 for (size_t j = 0; j < half; j++) {
                     size_t at = (i * heads + h) * 2 * half + j;
-                    double c = cos[i * half + j], s = direction * sin[i * half + j];
+                    double c = cos[positions[i] * half + j], s = direction * sin[positions[i] * half + j];
                     want[at] = value(x[at]) * c - value(x[at + half]) * s;
                     want[at + half] = value(x[at + half]) * c + value(x[at]) * s;
                 }
         launch(blocks(x.size() / 2), [&] {
-            rope(x.data(), y.data(), cos.data(), sin.data(), x.size() / 2, heads, rotated, half, direction);
+            rope(x.data(), y.data(), cos.data(), sin.data(), positions.data(), x.size() / 2, heads, rotated, half, direction);
         });
         same(direction > 0 ? "rope" : "rope backward", y, want, BF16);
     }
@@ -169,10 +171,11 @@ static void check_adamw() {
     float* losses = (float*)&report[1];
     losses[0] = 2.f, losses[1] = -1.f;
     Counts counts = {2, 0};
+    const Step of_host = {lr, keep};
     Rule rule;
     auto step = [&] {
         launch(2, [&] { sum_of_squares(g.data(), shares.data(), n); });
-        launch(1, [&] { adamw_rule(shares.data(), 2, report.data(), 2, 1, 1.0, lr, b1, b2, &counts, &rule); });
+        launch(1, [&] { adamw_rule(shares.data(), 2, report.data(), 2, 1, 1.0, &of_host, b1, b2, &counts, &rule); });
     };
     step();
     same("gradient norm", std::vector<double>{report[0]}, {std::sqrt(squares)}, F32);
@@ -188,7 +191,7 @@ static void check_adamw() {
     auto copy = poisoned<bf16>(n);
     auto apply = [&] {
         launch(blocks(n), [&] {
-            adamw(w.data(), g.data(), m.data(), v.data(), copy.data(), &rule, n, keep, b1, b2, eps);
+            adamw(w.data(), g.data(), m.data(), v.data(), copy.data(), &rule, n, 1, b1, b2, eps);
         });
     };
     apply();
@@ -217,7 +220,9 @@ static void check_embedding() {
     const size_t n = 5, d = 70, vocabulary = 6;
     auto table = halves(vocabulary * d), dy = halves(n * d), y = poisoned<bf16>(n * d);
     auto dw = uniform(vocabulary * d);
-    std::vector<unsigned> ids = {3, 5, 3, 0, 3}, distinct = {0, 3, 5}, starts = {0, 1, 4, 5}, rows = {3, 0, 2, 4, 1};
+    std::vector<unsigned> ids = {3, 5, 3, 0, 3}, rows = {3, 0, 2, 4, 1};
+    // As many groups as rows.
+    std::vector<unsigned> distinct = {0, 3, 5, 0, 0}, starts = {0, 1, 4, 5, 5, 5};
     std::vector<double> y_(n * d), dw_(dw.begin(), dw.end());
     for (size_t i = 0; i < n; i++)
         for (size_t j = 0; j < d; j++) {
@@ -227,7 +232,7 @@ static void check_embedding() {
     launch(blocks(n * d), [&] { embedding(table.data(), ids.data(), y.data(), n * d, d); });
     same("embedding", y, y_, 0.0);
     launch(blocks(3 * d), [&] {
-        embedding_backward(dy.data(), distinct.data(), starts.data(), rows.data(), dw.data(), 3 * d, d);
+        embedding_backward(dy.data(), distinct.data(), starts.data(), rows.data(), dw.data(), n * d, d);
     });
     same("embedding backward", dw, dw_, F32);
 }
@@ -303,6 +308,169 @@ static void check_attention(bool mma, Forward forward, Backward dq, Backward dkv
     same(row("backward").c_str(), d_qkv, d_, 2e-2);
 }
 
+// Products of few rows and what follows them; more columns than one step of the warps, and no multiple of it.
+static void check_few_rows() {
+    const int n = 3, k = 296, m = 24;
+    auto w = halves(m * k), x = halves(n * k);
+    auto bias = uniform(m), y = uniform(n * m), out = poisoned<float>(n * m);
+    std::vector<double> product(n * m), sum(n * m), gated_(n * m / 2);
+    for (int b = 0; b < n; b++)
+        for (int i = 0; i < m; i++) {
+            for (int j = 0; j < k; j++) product[b * m + i] += value(x[b * k + j]) * value(w[i * k + j]);
+            sum[b * m + i] = product[b * m + i] + bias[i] + y[b * m + i];
+        }
+    for (int b = 0; b < n; b++)
+        for (int i = 0; i < m / 2; i++) {
+            const double gate = product[b * m + i];
+            gated_[b * m / 2 + i] = gate / (1 + std::exp(-gate)) * product[b * m + m / 2 + i];
+        }
+    launch(2, 1, [&] { few_store(w.data(), x.data(), nullptr, nullptr, nullptr, 0, out.data(), n, k, m); });
+    same("few rows", out, product, F32);
+    launch(2, 1, [&] { few_add(w.data(), x.data(), bias.data(), y.data(), nullptr, n, k, m); });
+    same("few rows, added", y, sum, F32);
+    // 16 rows of gates are whole blocks.
+    std::vector<bf16> gates(w.begin(), w.begin() + 8 * k);
+    gates.insert(gates.end(), w.begin() + m / 2 * k, w.begin() + (m / 2 + 8) * k);
+    auto gated = poisoned<bf16>(n * 8);
+    launch(1, 1, [&] { few_gated(gates.data(), x.data(), nullptr, nullptr, nullptr, 0, gated.data(), n, k, 8); });
+    std::vector<double> first;
+    for (int b = 0; b < n; b++) first.insert(first.end(), &gated_[b * m / 2], &gated_[b * m / 2 + 8]);
+    same("few rows, gated", gated, first, BF16);
+}
+
+// A row of the table, normalised on the way to a product, which is added to it; and its squares.
+static void check_stream() {
+    const int n = 2, d = 272;
+    auto table = halves(5 * d), w = halves(d * d);
+    auto norm = uniform(d);
+    std::vector<unsigned> ids = {3, 1};
+    auto x = poisoned<float>(n * d), squares = poisoned<float>(d / 16 * FEW), out = poisoned<float>(n * d);
+    launch(2, n, [&] { embed_rows(table.data(), ids.data(), x.data(), squares.data(), d); });
+    std::vector<double> x_, squares_(d / 16 * n), out_(n * d), y_(n * d);
+    for (unsigned id : ids)
+        for (int j = 0; j < d; j++) x_.push_back(value(table[id * d + j]));
+    same("stream", x, x_, 0.0);
+    auto compare = [&](const char* name, const std::vector<double>& of, double tolerance) {
+        std::vector<float> found(d / 16 * n);
+        std::fill(squares_.begin(), squares_.end(), 0.0);
+        for (int b = 0; b < n; b++)
+            for (int j = 0; j < d; j++) squares_[b * d / 16 + j / 16] += of[b * d + j] * of[b * d + j];
+        for (int i = 0; i < n * d / 16; i++) found[i] = squares[i % (d / 16) * FEW + i / (d / 16)];
+        same(name, found, squares_, tolerance);
+    };
+    compare("stream: squares", x_, F32);
+    launch(d / 16, 1, [&] {
+        few_store(w.data(), nullptr, x.data(), norm.data(), squares.data(), 1e-5f, out.data(), n, d, d);
+    }, THREADS, 2 * n * d);
+    std::vector<bf16> rounded;
+    for (int i = 0; i < n * d; i++) rounded.push_back(to_bf16((float)x_[i] * norm[i % d]));
+    auto normed_ = out_;
+    for (int b = 0; b < n; b++) {
+        double sum = 0;
+        for (int j = 0; j < d; j++) sum += x_[b * d + j] * x_[b * d + j];
+        for (int i = 0; i < d; i++) {
+            for (int j = 0; j < d; j++) out_[b * d + i] += value(rounded[b * d + j]) * value(w[i * d + j]);
+            normed_[b * d + i] = out_[b * d + i] / std::sqrt(sum / d + 1e-5);
+        }
+    }
+    same("stream: normalised", out, normed_, F32);
+    for (int i = 0; i < n * d; i++) y_[i] = x_[i] + out_[i];
+    launch(d / 16, 1, [&] { few_add(w.data(), rounded.data(), nullptr, x.data(), squares.data(), n, d, d); });
+    same("stream: added", x, y_, F32);
+    compare("stream: squares after", y_, 1e-4);
+}
+
+// The largest of two segments of a row, and then of what they give.
+static void check_shortlist() {
+    const int count = 1500, per = 1000, most = 40;
+    auto x = uniform(count);
+    for (int i = 0; i < count; i += 7) x[i] = std::round(x[i] * 4);  // many equals
+    std::vector<float> first(2 * most, NAN), last(most, NAN), sums(6, NAN), inverse = {2.f};
+    std::vector<unsigned> ids(2 * most), last_ids(most);
+    launch(2, 1, [&] {
+        shortlist(x.data(), nullptr, inverse.data(), first.data(), ids.data(), sums.data(), count, per, most);
+    });
+    launch(1, 1, [&] {
+        shortlist(first.data(), ids.data(), nullptr, last.data(), last_ids.data(), nullptr, 2 * most, 2 * most, most);
+    });
+    std::vector<float> sorted(x), found(last);
+    std::sort(sorted.rbegin(), sorted.rend()), std::sort(found.rbegin(), found.rend());
+    same("shortlist", found, std::vector<double>(sorted.begin(), sorted.begin() + most), 0.0);
+    for (int i = 0; i < most; i++) failures += x[last_ids[i]] != last[i];
+    std::vector<double> sums_;
+    for (int s = 0; s < 2; s++) {
+        const float* from = &x[s * per];
+        const int size = s ? count - per : per;
+        double high = *std::max_element(from, from + size), sum = 0;
+        for (int i = 0; i < size; i++) sum += std::exp((from[i] - high) * 2);
+        sums_.insert(sums_.end(), {high, sum, 0});
+    }
+    same("shortlist: sums", sums, sums_, F32);
+}
+
+// Rows of a sequence in pages that lie in no order: put there, and seen by single rows and by a tile.
+static void check_pages() {
+    const int n = 70, heads = 6, kv_heads = 2, hd = 64, all = heads + 2 * kv_heads, count = (n + PAGE - 1) / PAGE;
+    const size_t stride = 2 * kv_heads * PAGE * hd + 128, layer = 128;
+    const float scale = 0.02f;  // so that no key outweighs all others
+    auto qkv = uniform(n * all * hd), angles = uniform(n * hd), bias = uniform(all * hd);
+    std::vector<bf16> pool((count + 1) * stride, 0x7fff);
+    std::vector<unsigned> pages, places(n), positions(n), tables(n, 1);
+    for (int i = 0; i <= count; i++) pages.push_back((i * 5 + 1) % (count + 1));
+    for (int i = 0; i < n; i++) positions[i] = i, places[i] = pages[1 + i / PAGE] * PAGE + i % PAGE;
+    auto q = poisoned<bf16>(n * heads * hd);
+    launch(blocks(n * all * hd / 2), [&] {
+        put_rows(qkv.data(), bias.data(), angles.data(), places.data(), q.data(), pool.data(), stride, layer, n * all * hd / 2,
+                 heads, kv_heads, hd);
+    });
+    std::vector<double> put(n * all * hd), q_, out_(n * heads * hd);
+    for (int i = 0; i < n; i++)
+        for (int h = 0; h < all; h++)
+            for (int c = 0; c < hd; c++) {
+                auto at = [&](int c) { return (double)qkv[(i * all + h) * hd + c] + bias[h * hd + c]; };
+                const double cos = angles[i * hd + c % 32], sin = angles[i * hd + 32 + c % 32];
+                const double turned = c < 32 ? at(c) * cos - at(c + 32) * sin : at(c) * cos + at(c - 32) * sin;
+                put[(i * all + h) * hd + c] = h < heads + kv_heads ? turned : at(c);
+            }
+    for (int i = 0; i < n; i++) q_.insert(q_.end(), &put[i * all * hd], &put[(i * all + heads) * hd]);
+    same("pages: queries", q, q_, BF16);
+    auto rounded = [&](int i, int h, int c) { return value(to_bf16((float)put[(i * all + h) * hd + c])); };
+    for (int i = 0; i < n; i++)
+        for (int h = 0; h < heads; h++) {
+            std::vector<double> p(i + 1);
+            double sum = 0;
+            for (int j = 0; j <= i; j++) {
+                double s = 0;
+                for (int c = 0; c < hd; c++) s += rounded(i, h, c) * rounded(j, heads + h / 3, c) * scale;
+                sum += p[j] = std::exp(s);
+            }
+            for (int j = 0; j <= i; j++)
+                for (int c = 0; c < hd; c++)
+                    out_[(i * heads + h) * hd + c] += p[j] / sum * rounded(j, heads + kv_heads + h / 3, c);
+        }
+    auto out = poisoned<bf16>(n * heads * hd);
+    std::vector<unsigned> rows = {66, 3, 69}, tiles = {0, 64, 0, 1, 64, 6, 64, 1};
+    launch(heads, 2, [&] {
+        paged_mma_64(q.data(), pool.data(), stride, layer, tiles.data(), pages.data(), out.data(), heads, kv_heads, scale);
+    }, 128, 48 << 10);
+    same("pages: tiles", out, out_, 1e-2);
+    for (unsigned row : rows) std::fill_n(&out[row * heads * hd], heads * hd, 0x7fff);
+    std::vector<float> partial(3 * kv_heads * 2 * SHARING * (hd + 2), NAN);
+    std::vector<unsigned> counters(3 * kv_heads);
+    launch(kv_heads, 3 * 2, [&] {
+        paged_decode_64(q.data(), pool.data(), stride, layer, rows.data(), positions.data(), tables.data(), pages.data(),
+                        partial.data(), counters.data(), out.data(), heads, kv_heads, 2, scale);
+    }, 128);
+    same("pages: single rows", out, out_, 1e-2);
+    for (unsigned row : rows) std::fill_n(&out[row * heads * hd], heads * hd, 0x7fff);
+    launch(heads, 3, [&] {
+        paged_attention(q.data(), pool.data(), stride, layer, rows.data(), positions.data(), tables.data(), pages.data(),
+                        out.data(), heads, kv_heads, hd, scale);
+    }, THREADS, 4 * hd);
+    same("pages: plain", out, out_, 1e-2);
+    failures += counters != std::vector<unsigned>(3 * kv_heads);
+}
+
 int main() {
     check_embedding();
     check_rms_norm();
@@ -310,6 +478,10 @@ int main() {
     check_rope();
     check_cross_entropy();
     check_adamw();
+    check_few_rows();
+    check_stream();
+    check_shortlist();
+    check_pages();
     check_attention(false, attention, attention_dq, attention_dkv);
     check_attention(true, attention_64, attention_dq_64, attention_dkv_64);
     std::printf(failures ? "%d FAILED\n" : "all kernels agree\n", failures);

@@ -1,0 +1,177 @@
+//! A model on an NVIDIA card: its weights, the forward pass and the pool of pages. Scheduling, the bookkeeping of the cache and
+//! the drawing of tokens are the host's, the same code as without a card.
+//!
+//! Numbers: weights, keys, values and what products read in bf16 (f32 for a model in f32, or where
+//! [`ActivationType::F32`](crate::ActivationType) asks for it); the residual stream, sums and logits in f32. The kernels are
+//! in `tensor/src/cuda/kernels`: `few_rows.cu` for products of up to 8 rows, `paged*.cu` for everything that has to do with
+//! pages; products of more rows are cuBLASLt's.
+//!
+//! A step in which every row is answered is captured in a CUDA graph when it comes for the second time (`decode`). What is drawn
+//! from is mostly the few largest logits of each row (`logits`); the whole row comes to the host where they do not suffice.
+//!
+//! The same steps give the same bits. Unlike on the processor, other company in a batch may change the last bits of a row:
+//! cuBLASLt chooses its order of sums by the number of rows.
+
+mod batch;
+mod decode;
+mod logits;
+mod memory;
+mod pass;
+mod upload;
+
+use crate::cache::PageId;
+use crate::forward::Span;
+use crate::weights::{Sizes, Weights};
+use crate::{Error, Settings};
+use batch::Batch;
+use herd_tensor::RopeTable;
+use herd_tensor::cuda::{Card, CardBuffer, CardError, CardUsage, DType};
+use pass::Scratch;
+use std::sync::{Mutex, PoisonError};
+
+/// Rows whose logits are computed and brought to the host at once.
+const LOGIT_ROWS: usize = 256;
+
+/// One block's weights, `[rows, columns]` in the model's type; norms and biases in f32.
+struct CardLayer {
+    attn_norm: CardBuffer,
+    /// [(heads + 2 kv_heads) head_dim, hidden]: queries, keys, values.
+    qkv: CardBuffer,
+    qkv_bias: Option<CardBuffer>,
+    /// [hidden, heads head_dim]
+    output: CardBuffer,
+    output_bias: Option<CardBuffer>,
+    ffn_norm: CardBuffer,
+    /// [2 ffn, hidden]: gate, then up.
+    gate_up: CardBuffer,
+    /// [hidden, ffn]
+    down: CardBuffer,
+}
+
+/// A model in a card's memory.
+pub(crate) struct CardModel {
+    card: Card,
+    dtype: DType,
+    pub sizes: Sizes,
+    /// [vocab, hidden]
+    embed: CardBuffer,
+    layers: Vec<CardLayer>,
+    norm: CardBuffer,
+    /// The same on the host, for [`CardModel::hidden`].
+    host_norm: Vec<f32>,
+    /// [vocab, hidden]; `None` if it is `embed`.
+    head: Option<CardBuffer>,
+    rope: RopeTable,
+    /// What the weights were, where they are kept in fewer bits or more than in the file.
+    converted: Option<&'static str>,
+    /// One pass at a time: its buffers stay where they are from one to the next.
+    scratch: Mutex<Option<Scratch>>,
+}
+
+impl CardModel {
+    /// Brings a model to a card, and says which settings suit them both.
+    ///
+    /// # Errors
+    /// A model, or a cache, that the card has no memory for; a type of the cache that a card does not have.
+    pub(crate) fn new(card: Card, weights: &Weights, settings: Settings) -> Result<(Self, Settings), Error> {
+        let dtype = upload::dtype(weights);
+        let settings = memory::plan(&card, weights, dtype, settings)?;
+        Ok((upload::model(card, weights, dtype)?, settings))
+    }
+
+    /// Bytes of one page of the cache.
+    pub(crate) fn page_bytes(&self) -> usize {
+        memory::page_bytes(&self.sizes, self.dtype)
+    }
+
+    /// A pool of `capacity` pages, which takes its memory when the first pass needs it.
+    pub(crate) fn pages(&self, capacity: usize) -> CardPages {
+        CardPages { capacity, pool: None, copies: Vec::new() }
+    }
+
+    /// Steps that are kept as CUDA graphs.
+    pub(crate) fn graphs(&self) -> usize {
+        let place = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
+        place.as_ref().map_or(0, |scratch| scratch.steps.captured())
+    }
+
+    /// What is used of the card's memory.
+    pub(crate) fn usage(&self) -> CardUsage {
+        self.card.usage()
+    }
+
+    /// The card, the type of numbers and the size of the weights, as text.
+    pub(crate) fn describe(&self) -> String {
+        let bytes = memory::weight_bytes(&self.sizes, self.dtype, self.head.is_some());
+        let dtype = if self.dtype == DType::F32 { "f32" } else { "bf16" };
+        let converted = self.converted.map_or(String::new(), |from| format!(" (from {from})"));
+        format!("{}: weights in {dtype}{converted}, {:.1} GB", self.card.name(), bytes as f64 / 1e9)
+    }
+
+    /// As [`crate::forward::hidden`]; the final norm is the host's.
+    pub(crate) fn hidden(
+        &self,
+        pages: &mut CardPages,
+        tokens: &[u32],
+        spans: &[Span<'_>],
+        wanted: &[usize],
+    ) -> Result<Vec<f32>, CardError> {
+        let (batch, d) = (Batch::new(self, tokens, spans), self.sizes.hidden);
+        let mut x = vec![0f32; tokens.len() * d];
+        self.with_scratch(&batch, 0, |scratch| {
+            self.blocks(scratch, pages, &batch)?;
+            scratch.x.read_part(0, &mut x)
+        })?;
+        let mut normed = Vec::with_capacity(wanted.len() * d);
+        for &row in wanted {
+            let row = &x[row * d..(row + 1) * d];
+            let square = row.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / d as f64;
+            let scale = (square + f64::from(self.sizes.eps)).sqrt().recip() as f32;
+            normed.extend(row.iter().zip(&self.host_norm).map(|(x, w)| x * scale * w));
+        }
+        Ok(normed)
+    }
+
+    /// Calls `work` with buffers for a batch, which no other pass uses meanwhile.
+    fn with_scratch<T>(
+        &self,
+        batch: &Batch,
+        logit_rows: usize,
+        work: impl FnOnce(&mut Scratch) -> Result<T, CardError>,
+    ) -> Result<T, CardError> {
+        // What a panic leaves behind is overwritten by the next pass.
+        let mut place = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
+        let fitting = match place.take() {
+            Some(scratch) if scratch.holds(batch, logit_rows) => scratch,
+            old => Scratch::new(self, batch, logit_rows, old)?,
+        };
+        work(place.insert(fitting))
+    }
+}
+
+/// The pool of pages in a card's memory: `[pages, layers, kv_heads, 2, 16, head_dim]`.
+pub(crate) struct CardPages {
+    capacity: usize,
+    pool: Option<CardBuffer>,
+    /// Pages to be copied before the next pass, in order: until then nothing is written to any page.
+    copies: Vec<(PageId, PageId)>,
+}
+
+impl CardPages {
+    pub(crate) fn copy(&mut self, from: PageId, to: PageId) {
+        self.copies.push((from, to));
+    }
+
+    /// The pool, with everything copied that should be.
+    fn ready(&mut self, model: &CardModel) -> Result<&CardBuffer, CardError> {
+        let bytes = model.page_bytes();
+        let pool = match self.pool.take() {
+            Some(pool) => pool,
+            None => CardBuffer::stale(&model.card, self.capacity * bytes)?,
+        };
+        for (from, to) in self.copies.drain(..) {
+            pool.copy_within(from as usize * bytes, to as usize * bytes, bytes)?;
+        }
+        Ok(self.pool.insert(pool))
+    }
+}
