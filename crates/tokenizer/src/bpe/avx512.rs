@@ -89,16 +89,12 @@ fn hash_long(row: Row, group: &mut Group, cache: &Cache) -> usize {
             *long_count += 1;
             continue;
         }
-        let mut hash = _mm_setzero_si128();
-        for block in blocks(piece) {
-            let halves = [
-                _mm_aesenc_si128(_mm512_castsi512_si128(block), _mm512_extracti32x4_epi32::<1>(block)),
-                _mm_aesenc_si128(
-                    _mm512_extracti32x4_epi32::<2>(block),
-                    _mm512_extracti32x4_epi32::<3>(block),
-                ),
-            ];
-            hash = _mm_aesenc_si128(hash, _mm_aesenc_si128(halves[0], halves[1]));
+        let mut hash = fold(block(piece, 0));
+        // Few have more than one block.
+        if piece.len() > BLOCK {
+            for number in 1..HASHED_BYTES / BLOCK {
+                hash = _mm_aesenc_si128(hash, fold(block(piece, number)));
+            }
         }
         for round in round_keys() {
             hash = _mm_aesenc_si128(hash, round);
@@ -131,17 +127,26 @@ fn longer_than_keys(row: Row) -> u64 {
     longer
 }
 
-/// The bytes of a piece that may be hashed, and zeros after them.
+/// Bytes that are hashed and compared at once.
+const BLOCK: usize = 64;
+
+/// A block of the bytes of a piece, and zeros after them.
 #[target_feature(enable = "avx512f,avx512bw,bmi1,bmi2")]
 #[inline]
-fn blocks(piece: &[u8]) -> [__m512i; HASHED_BYTES / 64] {
-    let mut blocks = [_mm512_setzero_si512(); HASHED_BYTES / 64];
-    for (number, block) in blocks.iter_mut().enumerate() {
-        let there = _bzhi_u64(u64::MAX, piece.len().saturating_sub(64 * number).min(64) as u32);
-        // SAFETY: only the bytes of the piece are read.
-        *block = unsafe { _mm512_maskz_loadu_epi8(there, piece.as_ptr().wrapping_add(64 * number).cast()) };
-    }
-    blocks
+fn block(piece: &[u8], number: usize) -> __m512i {
+    let there = _bzhi_u64(u64::MAX, piece.len().saturating_sub(BLOCK * number).min(BLOCK) as u32);
+    // SAFETY: only the bytes of the piece are read.
+    unsafe { _mm512_maskz_loadu_epi8(there, piece.as_ptr().wrapping_add(BLOCK * number).cast()) }
+}
+
+/// Two rounds over a block.
+#[target_feature(enable = "avx512f,aes")]
+#[inline]
+fn fold(block: __m512i) -> __m128i {
+    _mm_aesenc_si128(
+        _mm_aesenc_si128(_mm512_castsi512_si128(block), _mm512_extracti32x4_epi32::<1>(block)),
+        _mm_aesenc_si128(_mm512_extracti32x4_epi32::<2>(block), _mm512_extracti32x4_epi32::<3>(block)),
+    )
 }
 
 /// Whether the bytes before the tokens at a place of the spill are those of a piece.
@@ -151,12 +156,10 @@ fn is_at(piece: &[u8], spill: &[u32], at: usize) -> bool {
     let Some(bytes) = at.checked_sub(fours(piece)).and_then(|first| spill.get(first..at)) else {
         return false;
     };
-    let known: &[u8] = bytemuck::cast_slice(bytes);
-    let mut differ = 0;
-    for (one, other) in blocks(piece).into_iter().zip(blocks(&known[..piece.len()])) {
-        differ |= _mm512_cmpneq_epi64_mask(one, other);
-    }
-    differ == 0
+    let known = &bytemuck::cast_slice::<_, u8>(bytes)[..piece.len()];
+    let differ = |number| _mm512_cmpneq_epi64_mask(block(piece, number), block(known, number));
+    let first = differ(0);
+    if piece.len() <= BLOCK { first == 0 } else { first | differ(1) | differ(2) == 0 }
 }
 
 /// Bit 3 if the first slot of a pair has a key, bit 7 if the second has it.

@@ -27,6 +27,8 @@ pub(super) struct Tables {
     kana: [[u8; 64]; 4],
     /// Their wide forms, U+FF00 to U+FF7F.
     wide_forms: [[u8; 64]; 2],
+    /// Quotation marks and dashes, U+2000 to U+203F.
+    marks: [u8; 64],
 }
 
 impl Tables {
@@ -47,6 +49,7 @@ impl Tables {
             blocks: Vec::new(),
             kana: std::array::from_fn(|i| std::array::from_fn(|low| kind(0x3000 + 64 * i + low))),
             wide_forms: std::array::from_fn(|i| std::array::from_fn(|low| kind(0xff00 + 64 * i + low))),
+            marks: std::array::from_fn(|low| kind(0x2000 + low)),
         };
         // 0xc0 to 0xdf begin two bytes, 0xe0 to 0xef three; what no text has (0xc0, surrogates) may be anything.
         for lead in 0..32 {
@@ -127,70 +130,59 @@ fn add_high(tables: &Tables, window: &[u8; READ], bytes: __m512i, high: u64, all
     // SAFETY: 64 bytes stand from each of the first three on.
     let after = |bytes: usize| unsafe { _mm512_loadu_si512(window[bytes..].as_ptr().cast()) };
     let is = |bytes, byte: u8| _mm512_cmpeq_epi8_mask(bytes, _mm512_set1_epi8(byte as i8));
-    let (mut letters, mut symbols, mut blanks, mut unknown) = (0, 0, 0, 0);
-    // Adds what a table says of some characters, and returns those for which it says that another byte is to be asked.
-    let mut add = |kinds, of: u64| {
-        let are = |kind: u8| _mm512_mask_test_epi8_mask(of, kinds, _mm512_set1_epi8(kind as i8));
-        letters |= are(LETTER);
-        symbols |= are(SYMBOL);
-        blanks |= are(BLANK);
-        unknown |= are(UNKNOWN);
-        are(ASK)
-    };
     let first = high & _mm512_cmpge_epu8_mask(bytes, _mm512_set1_epi8(0xc0_u8 as i8));
-    let mut ask = add(_mm512_permutexvar_epi8(bytes, table(&tables.first)), first);
-    // What every sentence of Chinese and Japanese has goes without a turn of its own.
-    // Six bits of the third byte and two of the second (0xd8: where the last has a bit, the second, else the first).
-    let kana = ask & is(bytes, 0xe3) & _mm512_cmplt_epu8_mask(after(1), _mm512_set1_epi8(0x84_u8 as i8));
-    if kana != 0 {
+    // What the tables say of the characters that begin in each byte; the byte at the end of their names is asked.
+    let mut kinds = _mm512_permutexvar_epi8(bytes, table(&tables.first));
+    let asks = |kinds, of: u64| _mm512_mask_test_epi8_mask(of, kinds, _mm512_set1_epi8(ASK as i8));
+    let mut ask = asks(kinds, first);
+    // What every sentence of Chinese and Japanese has goes without a turn of its own, and without a branch.
+    let three = ask & _mm512_cmpge_epu8_mask(bytes, _mm512_set1_epi8(0xe0_u8 as i8));
+    if three != 0 {
+        let (second, third) = (after(1), after(2));
+        let chinese = three & is(bytes, 0xe4);
+        kinds = _mm512_mask_permutexvar_epi8(kinds, chinese, second, table(&tables.second[32 + 4]));
+        let marks = three & is(bytes, 0xe2) & is(second, 0x80);
+        kinds = _mm512_mask_permutexvar_epi8(kinds, marks, third, table(&tables.marks));
+        // Six bits of the third byte and two of the second (0xd8: where the last has a bit, the second, else the first).
         let place = _mm512_ternarylogic_epi64::<0xd8>(
-            _mm512_slli_epi16::<6>(after(1)),
-            after(2),
+            _mm512_slli_epi16::<6>(second),
+            third,
             _mm512_set1_epi8(0x3f),
         );
-        let half =
-            |i: usize| _mm512_permutex2var_epi8(table(&tables.kana[i]), place, table(&tables.kana[i + 1]));
-        let second = _mm512_test_epi8_mask(after(1), _mm512_set1_epi8(2));
-        add(_mm512_mask_blend_epi8(second, half(0), half(2)), kana);
-        ask &= !kana;
+        let of = |tables: &[[u8; 64]]| _mm512_permutex2var_epi8(table(&tables[0]), place, table(&tables[1]));
+        let kana = three & is(bytes, 0xe3) & _mm512_cmplt_epu8_mask(second, _mm512_set1_epi8(0x84_u8 as i8));
+        let later = _mm512_mask_test_epi8_mask(kana, second, _mm512_set1_epi8(2));
+        kinds = _mm512_mask_mov_epi8(kinds, kana & !later, of(&tables.kana[..2]));
+        kinds = _mm512_mask_mov_epi8(kinds, later, of(&tables.kana[2..]));
+        let wide = three & is(bytes, 0xef) & is(_mm512_and_si512(second, _mm512_set1_epi8(!1)), 0xbc);
+        kinds = _mm512_mask_mov_epi8(kinds, wide, of(&tables.wide_forms));
+        ask &= !(chinese | marks | kana | wide);
     }
-    let wide = ask & is(bytes, 0xef) & is(_mm512_and_si512(after(1), _mm512_set1_epi8(!1)), 0xbc);
-    if wide != 0 {
-        let place = _mm512_ternarylogic_epi64::<0xd8>(
-            _mm512_slli_epi16::<6>(after(1)),
-            after(2),
-            _mm512_set1_epi8(0x3f),
-        );
-        let [low, high] = &tables.wide_forms;
-        add(_mm512_permutex2var_epi8(table(low), place, table(high)), wide);
-        ask &= !wide;
-    }
-    // U+4DC0 to U+4DFF are the only characters that begin with 0xe4 and are not Chinese.
-    let chinese = ask & is(bytes, 0xe4);
-    let hexagrams = chinese & is(after(1), 0xb7);
-    ask &= !chinese;
     // One turn for each first byte, then for each pair of first bytes: few, since texts keep to an alphabet.
-    let mut ask_third = 0;
+    let asked = ask;
     while ask != 0 {
         let lead = window[ask.trailing_zeros() as usize & 63];
         let same = ask & is(bytes, lead);
         ask &= !same;
-        let kinds = table(&tables.second[usize::from(lead & 63)]);
-        ask_third |= add(_mm512_permutexvar_epi8(after(1), kinds), same);
+        let by_second = table(&tables.second[usize::from(lead & 63)]);
+        kinds = _mm512_mask_permutexvar_epi8(kinds, same, after(1), by_second);
     }
-    while ask_third != 0 {
-        let at = ask_third.trailing_zeros() as usize & 63;
+    let mut ask = if asked == 0 { 0 } else { asks(kinds, asked) };
+    while ask != 0 {
+        let at = ask.trailing_zeros() as usize & 63;
         let (lead, middle) = (window[at], window[at + 1]);
-        let same = ask_third & is(bytes, lead) & is(after(1), middle);
-        ask_third &= !same;
+        let same = ask & is(bytes, lead) & is(after(1), middle);
+        ask &= !same;
         let block = tables.third[usize::from(lead & 15) << 6 | usize::from(middle & 63)];
-        add(_mm512_permutexvar_epi8(after(2), table(&tables.blocks[usize::from(block)])), same);
+        let by_third = table(&tables.blocks[usize::from(block)]);
+        kinds = _mm512_mask_permutexvar_epi8(kinds, same, after(2), by_third);
     }
+    let are = |kind: u8| _mm512_mask_test_epi8_mask(first, kinds, _mm512_set1_epi8(kind as i8));
     all.continuing = high & !first;
-    all.letters |= letters | (chinese & !hexagrams);
-    all.symbols |= symbols;
-    all.blanks |= blanks;
-    all.unknown = unknown | hexagrams;
+    all.letters |= are(LETTER);
+    all.symbols |= are(SYMBOL);
+    all.blanks |= are(BLANK);
+    all.unknown = are(UNKNOWN);
 }
 
 #[cfg(test)]
@@ -212,7 +204,6 @@ mod tests {
                 unsafe { classify(&CLASSES.wide, &window) };
             let bits = (1 << c.len_utf8()) - 1;
             let expected = match CLASSES.at(&window, 0).0 {
-                _ if ('\u{4dc0}'..='\u{4dff}').contains(&c) => [0, 0, 0, 1],
                 Class::Letter => [1, 0, 0, 0],
                 Class::Other => [0, 1, 0, 0],
                 Class::Blank if c.len_utf8() == 2 => [0, 0, 1, 0],
