@@ -5,6 +5,7 @@ use super::cache::{
     COUNT_AT, Cache, Found, ID_BITS, INLINE, KEY_BYTES, Key, PAIRS, Pair, SPILLED, beside, spilled,
 };
 use crate::hashing::mix;
+use crate::split::Workspace;
 
 /// Ends of pieces that are found at once.
 pub(super) const BATCH: usize = 256;
@@ -16,6 +17,8 @@ pub(super) struct Batch {
     /// Where each piece ends in the text.
     pub(super) ends: [usize; BATCH],
     pub(super) group: Group,
+    /// Of whoever finds the ends.
+    pub(super) workspace: Workspace,
 }
 
 /// Pieces that follow one another in a text, at most [`GROUP`].
@@ -67,7 +70,7 @@ impl Batch {
         let hashed = [Hashed { number: 0, place: 0, key: Key::NONE }; GROUP];
         let group =
             Group { keys, places, long: [0; GROUP], long_count: 0, long_hashes: [None; GROUP], hashed };
-        Box::new(Self { ends: [0; BATCH], group })
+        Box::new(Self { ends: [0; BATCH], group, workspace: Workspace::NEW })
     }
 }
 
@@ -239,7 +242,7 @@ mod tests {
             for round in 0..4000usize {
                 let from = round * 7 % 1900;
                 let mut batch = Batch::new();
-                let Batch { ends, group } = &mut *batch;
+                let Batch { ends, group, .. } = &mut *batch;
                 let (mut at, mut count) = (from, 0);
                 while count < GROUP && at < text.len() {
                     let most = if round % 3 == 0 { HASHED_BYTES } else { KEY_BYTES };

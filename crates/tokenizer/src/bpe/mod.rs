@@ -13,7 +13,7 @@ pub(crate) use cache::Cache;
 pub(crate) use merge::{Merge, MergeTable, NONE, Scratch};
 pub(crate) use vocabulary::Vocabulary;
 
-use crate::split::{CLASSES, Classes, Split, llama3_piece_ends};
+use crate::split::{CLASSES, Classes, Split, Workspace, llama3_piece_ends};
 use batch::{BATCH, Batch, GROUP, Group, Instructions, Row};
 pub(crate) use borders::Borders;
 use cache::{KEY_BYTES, Key};
@@ -156,13 +156,15 @@ impl Bpe {
             Split::Llama3 => {
                 let classes = self.classes;
                 let bytes = text.as_bytes();
-                let ends = |at, ends: &mut [usize; BATCH]| llama3_piece_ends(classes, bytes, at, ends);
+                let ends = |at, ends: &mut [usize; BATCH], workspace: &mut Workspace| {
+                    llama3_piece_ends(classes, bytes, at, ends, workspace)
+                };
                 self.encode_pieces(bytes, ends, cache, out);
             }
             split => {
                 let all = split.ends(text);
                 let mut batches = all.chunks(BATCH);
-                let ends = |_, ends: &mut [usize; BATCH]| {
+                let ends = |_, ends: &mut [usize; BATCH], _: &mut Workspace| {
                     let batch = batches.next().unwrap_or_default();
                     ends[..batch.len()].copy_from_slice(batch);
                     batch.len()
@@ -177,14 +179,14 @@ impl Bpe {
     fn encode_pieces(
         &self,
         text: &[u8],
-        mut fill: impl FnMut(usize, &mut [usize; BATCH]) -> usize,
+        mut fill: impl FnMut(usize, &mut [usize; BATCH], &mut Workspace) -> usize,
         cache: &mut Cache,
         out: &mut Vec<u32>,
     ) {
         cache.with_batch(|cache, batch| {
             let mut start = 0;
             while start < text.len() {
-                let count = fill(start, &mut batch.ends);
+                let count = fill(start, &mut batch.ends, &mut batch.workspace);
                 let pieces = Pieces { text, start, count, whole: true };
                 self.encode_batch(pieces, batch, cache, out);
                 start = batch.ends[count - 1];
@@ -195,7 +197,7 @@ impl Bpe {
     /// Appends the tokens of the pieces of a batch.
     fn encode_batch(&self, pieces: Pieces, batch: &mut Batch, cache: &mut Cache, out: &mut Vec<u32>) {
         let Pieces { text, mut start, count, whole } = pieces;
-        let Batch { ends, group } = batch;
+        let Batch { ends, group, .. } = batch;
         for ends in ends[..count].chunks(GROUP) {
             let row = Row { text, start, ends };
             self.instructions.make_keys(row, group, cache);

@@ -144,11 +144,8 @@ fn add_high(tables: &Tables, window: &[u8; READ], bytes: __m512i, high: u64, all
         let marks = three & is(bytes, 0xe2) & is(second, 0x80);
         kinds = _mm512_mask_permutexvar_epi8(kinds, marks, third, table(&tables.marks));
         // Six bits of the third byte and two of the second (0xd8: where the last has a bit, the second, else the first).
-        let place = _mm512_ternarylogic_epi64::<0xd8>(
-            _mm512_slli_epi16::<6>(second),
-            third,
-            _mm512_set1_epi8(0x3f),
-        );
+        let place =
+            _mm512_ternarylogic_epi64::<0xd8>(_mm512_slli_epi16::<6>(second), third, _mm512_set1_epi8(0x3f));
         let of = |tables: &[[u8; 64]]| _mm512_permutex2var_epi8(table(&tables[0]), place, table(&tables[1]));
         let kana = three & is(bytes, 0xe3) & _mm512_cmplt_epu8_mask(second, _mm512_set1_epi8(0x84_u8 as i8));
         let later = _mm512_mask_test_epi8_mask(kana, second, _mm512_set1_epi8(2));

@@ -21,19 +21,24 @@ pub(super) fn is_supported() -> bool {
 
 /// See [`super::windows::piece_ends`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi,avx512vbmi2,bmi1,bmi2,lzcnt,popcnt")]
-pub(super) fn piece_ends(classes: &Classes, text: &[u8], start: usize, ends: &mut [usize]) -> usize {
-    let mut region = Region::EMPTY;
+pub(super) fn piece_ends(
+    classes: &Classes,
+    text: &[u8],
+    start: usize,
+    ends: &mut [usize],
+    workspace: &mut Workspace,
+) -> usize {
+    let Workspace { region, more } = workspace;
     let seen = start + region.fill(&classes.wide, &text[start..]);
-    let scan = Scan { classes, text, start, seen, region: &region };
+    let scan = Scan { classes, text, start, seen, region };
     let mut walk = Walk { at: start, count: 0 };
     if let Some(middle) = region.border((seen - start) / BLOCK).map(|at| start + at) {
         // A window waits for the one before: two walks wait at the same time.
-        let mut more = [0; HALF];
         let mut other = Walk { at: middle, count: 0 };
-        while scan.step(&mut walk, ends, middle) & scan.step(&mut other, &mut more, usize::MAX) {}
+        while scan.step(&mut walk, ends, middle) & scan.step(&mut other, more, usize::MAX) {}
         while scan.step(&mut walk, ends, middle) {}
         if walk.at == middle {
-            while scan.step(&mut other, &mut more, usize::MAX) {}
+            while scan.step(&mut other, more, usize::MAX) {}
             let room = &mut ends[walk.count..];
             let count = other.count.min(room.len());
             room[..count].copy_from_slice(&more[..count]);
@@ -47,6 +52,16 @@ pub(super) fn piece_ends(classes: &Classes, text: &[u8], start: usize, ends: &mu
 
 /// Room for the ends that the second of two walks finds.
 const HALF: usize = 192;
+
+/// What is written before it is read in every call; kept, since clearing it would take as long as a part of the work.
+pub(super) struct Workspace {
+    region: Region,
+    more: [usize; HALF],
+}
+
+impl Workspace {
+    pub(super) const NEW: Self = Self { region: Region::EMPTY, more: [0; HALF] };
+}
 
 /// What is looked at for pieces.
 struct Scan<'s> {
@@ -338,10 +353,11 @@ mod tests {
         if !is_supported() {
             return;
         }
+        let mut workspace = Workspace::NEW;
         for seed in 0..4_000 {
             // SAFETY: the instructions are there.
             check_text(&text(seed, 400), |bytes, start, ends| unsafe {
-                piece_ends(&CLASSES, bytes, start, ends)
+                piece_ends(&CLASSES, bytes, start, ends, &mut workspace)
             });
         }
     }
@@ -351,6 +367,7 @@ mod tests {
         if !is_supported() {
             return;
         }
+        let mut workspace = Workspace::NEW;
         for seed in 0..200 {
             let text = text(seed, 150);
             for (start, _) in text.char_indices() {
@@ -358,7 +375,7 @@ mod tests {
                     let bytes = &text.as_bytes()[..end];
                     let mut ends = [0; 2 * MOST];
                     // SAFETY: the instructions are there.
-                    let count = unsafe { piece_ends(&CLASSES, bytes, start, &mut ends) };
+                    let count = unsafe { piece_ends(&CLASSES, bytes, start, &mut ends, &mut workspace) };
                     assert!(count > 0);
                     let mut at = start;
                     for &found in &ends[..count] {

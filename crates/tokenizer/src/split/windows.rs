@@ -44,20 +44,41 @@ impl Masks {
     }
 }
 
+/// Room that [`piece_ends`] works in.
+pub(crate) struct Workspace {
+    #[cfg(target_arch = "x86_64")]
+    wide: super::wide::Workspace,
+}
+
+impl Workspace {
+    pub(crate) const NEW: Self = Self {
+        #[cfg(target_arch = "x86_64")]
+        wide: super::wide::Workspace::NEW,
+    };
+}
+
 /// Writes the ends of the pieces from `start` on, where one begins, until the text or the room for them ends (`ends` has
 /// room for more than [`MOST`]); how many.
-pub(crate) fn piece_ends(classes: &Classes, text: &[u8], start: usize, ends: &mut [usize]) -> usize {
+pub(crate) fn piece_ends(
+    classes: &Classes,
+    text: &[u8],
+    start: usize,
+    ends: &mut [usize],
+    workspace: &mut Workspace,
+) -> usize {
     #[cfg(target_arch = "x86_64")]
     {
         if super::wide::is_supported() {
             // SAFETY: the instructions are there.
-            return unsafe { super::wide::piece_ends(classes, text, start, ends) };
+            return unsafe { super::wide::piece_ends(classes, text, start, ends, &mut workspace.wide) };
         }
         if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("bmi2") {
             // SAFETY: the instructions are there.
             return unsafe { x86::by_avx2(classes, text, start, ends) };
         }
     }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = workspace;
     fill(classes, text, start, ends, None::<fn(&[u8; WINDOW]) -> Masks>)
 }
 
@@ -252,7 +273,7 @@ pub(super) mod tests {
 
     #[test]
     fn pieces_end_where_the_rule_says() {
-        check(|text, start, ends| piece_ends(&CLASSES, text, start, ends));
+        check(|text, start, ends| piece_ends(&CLASSES, text, start, ends, &mut Workspace::NEW));
         check(|text, start, ends| fill(&CLASSES, text, start, ends, None::<fn(&[u8; WINDOW]) -> Masks>));
         #[cfg(target_arch = "x86_64")]
         if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("bmi2") {

@@ -4,7 +4,7 @@ use super::counts::Counts;
 use super::learn::Words;
 use super::runs::Runs;
 use crate::Error;
-use crate::split::{CLASSES, llama3_piece_ends};
+use crate::split::{CLASSES, Workspace, llama3_piece_ends};
 use herd_run::SettingError;
 use rayon::prelude::*;
 use std::path::{Path, PathBuf};
@@ -110,10 +110,10 @@ impl Counter {
         let threads = rayon::current_num_threads() as u64;
         let most = self.limit.as_ref().map_or(OWN, |limit| (limit.own / threads).min(OWN));
         let (classes, text) = (&*CLASSES, text.as_bytes());
-        let mut ends = [0; BATCH];
+        let (mut ends, mut workspace) = ([0; BATCH], Workspace::NEW);
         let mut start = 0;
         while start < text.len() {
-            let found = llama3_piece_ends(classes, text, start, &mut ends);
+            let found = llama3_piece_ends(classes, text, start, &mut ends, &mut workspace);
             for &end in &ends[..found] {
                 own.add(&text[start..end], 1);
                 start = end;
