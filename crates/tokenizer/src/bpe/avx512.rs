@@ -157,9 +157,13 @@ fn is_at(piece: &[u8], spill: &[u32], at: usize) -> bool {
         return false;
     };
     let known = &bytemuck::cast_slice::<_, u8>(bytes)[..piece.len()];
-    let differ = |number| _mm512_cmpneq_epi64_mask(block(piece, number), block(known, number));
-    let first = differ(0);
-    if piece.len() <= BLOCK { first == 0 } else { first | differ(1) | differ(2) == 0 }
+    let mut differ = _mm512_cmpneq_epi64_mask(block(piece, 0), block(known, 0));
+    if piece.len() > BLOCK {
+        for number in 1..HASHED_BYTES / BLOCK {
+            differ |= _mm512_cmpneq_epi64_mask(block(piece, number), block(known, number));
+        }
+    }
+    differ == 0
 }
 
 /// Bit 3 if the first slot of a pair has a key, bit 7 if the second has it.

@@ -5,10 +5,10 @@ use super::cache::{
     COUNT_AT, Cache, Found, ID_BITS, INLINE, KEY_BYTES, Key, PAIRS, Pair, SPILLED, beside, spilled,
 };
 use crate::hashing::mix;
-use crate::split::Workspace;
+use crate::split::{ENDS, Workspace};
 
 /// Ends of pieces that are found at once.
-pub(super) const BATCH: usize = 256;
+pub(super) const BATCH: usize = ENDS;
 /// Pieces that are looked up together. Their lines (4 KB) and keys (2 KB) fit the nearest cache beside the rest.
 pub(super) const GROUP: usize = 64;
 

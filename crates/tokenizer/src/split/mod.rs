@@ -15,7 +15,7 @@ pub(crate) use gpt2::GPT2_PATTERN;
 pub(crate) use llama3::LLAMA3_PATTERN;
 pub use llama3::{Pieces, pieces};
 pub(crate) use pattern::Pattern;
-pub(crate) use windows::{Workspace, piece_ends as llama3_piece_ends};
+pub(crate) use windows::{ENDS, Workspace, piece_ends as llama3_piece_ends};
 
 use classes::Class;
 

@@ -4,7 +4,7 @@ use super::counts::Counts;
 use super::learn::Words;
 use super::runs::Runs;
 use crate::Error;
-use crate::split::{CLASSES, Workspace, llama3_piece_ends};
+use crate::split::{CLASSES, ENDS, Workspace, llama3_piece_ends};
 use herd_run::SettingError;
 use rayon::prelude::*;
 use std::path::{Path, PathBuf};
@@ -14,8 +14,6 @@ use std::sync::{Mutex, MutexGuard};
 const OWN: u64 = 64 << 20;
 /// Bytes of text that one thread counts at a time, about.
 const PART: usize = 1 << 18;
-/// Ends of pieces that are found at once.
-const BATCH: usize = 256;
 
 /// Bytes that learning takes for each token that the distinct pieces consist of at the beginning, and for each piece. The
 /// first covers the token, two places where it is found again, and its share of pairs and of the queue of pairs.
@@ -110,7 +108,7 @@ impl Counter {
         let threads = rayon::current_num_threads() as u64;
         let most = self.limit.as_ref().map_or(OWN, |limit| (limit.own / threads).min(OWN));
         let (classes, text) = (&*CLASSES, text.as_bytes());
-        let (mut ends, mut workspace) = ([0; BATCH], Workspace::NEW);
+        let (mut ends, mut workspace) = ([0; ENDS], Workspace::NEW);
         let mut start = 0;
         while start < text.len() {
             let found = llama3_piece_ends(classes, text, start, &mut ends, &mut workspace);
