@@ -2,7 +2,7 @@
 
 use fancy_regex::Regex;
 use herd_tokenizer::train::{Settings, train};
-use herd_tokenizer::{Tokenizer, special_names};
+use herd_tokenizer::{Tokenizer, pieces, special_names};
 use proptest::prelude::*;
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -20,13 +20,18 @@ static RANKS: LazyLock<HashMap<Vec<u8>, u32>> = LazyLock::new(|| {
     all.map(|id| (TOKENIZER.token_bytes(id).to_vec(), id)).collect()
 });
 
-/// What Llama 3's rule gives, written as plainly as it can be: a regular expression, and the pair of lowest rank merged
+/// The pieces of a text by the regular expression.
+fn split(text: &str) -> Vec<&str> {
+    static SPLIT: LazyLock<Regex> = LazyLock::new(|| Regex::new(RULE).unwrap());
+    SPLIT.find_iter(text).map(|piece| piece.unwrap().as_str()).collect()
+}
+
+/// What Llama 3's rule gives, written as plainly as it can be: in each piece the pair of lowest rank merged
 /// until there is none.
 fn plainly(text: &str) -> Vec<u32> {
-    static SPLIT: LazyLock<Regex> = LazyLock::new(|| Regex::new(RULE).unwrap());
     let mut ids = Vec::new();
-    for piece in SPLIT.find_iter(text) {
-        let piece = piece.unwrap().as_str().as_bytes();
+    for piece in split(text) {
+        let piece = piece.as_bytes();
         if let Some(&id) = RANKS.get(piece) {
             ids.push(id);
             continue;
@@ -43,8 +48,8 @@ fn plainly(text: &str) -> Vec<u32> {
     ids
 }
 
-/// Texts: of any bytes (those that are no UTF-8 replaced), of any characters, and of parts of the corpus with names of
-/// special tokens between them.
+/// Texts: of any bytes (those that are no UTF-8 replaced), of any characters, of what the rule treats differently, and of
+/// parts of the corpus with names of special tokens between them.
 fn texts() -> impl Strategy<Value = String> {
     let bytes =
         prop::collection::vec(any::<u8>(), 0..400).prop_map(|b| String::from_utf8_lossy(&b).into_owned());
@@ -54,14 +59,25 @@ fn texts() -> impl Strategy<Value = String> {
         let from = CORPUS.ceil_char_boundary(from.index(CORPUS.len()));
         CORPUS[from..CORPUS.ceil_char_boundary((from + length).min(CORPUS.len()))].to_string()
     });
+    const PIECES: [&str; 24] = [
+        "'s", "'d", "'LL", "'re", "'Ve", "'", " ", "  ", "\n", "\r\n", "\t", "a", "the", "Herd", "12",
+        "1234567", ".", "...", "(", "é", "世界", "。", "ー", "\u{a0}",
+    ];
+    let pieces =
+        prop::collection::vec(prop::sample::select(&PIECES[..]), 0..120).prop_map(|parts| parts.concat());
     let name = prop::sample::select(special_names());
     let mixed =
         prop::collection::vec(prop_oneof![4 => part, 1 => name], 0..6).prop_map(|parts| parts.concat());
-    prop_oneof![bytes, characters, few, mixed]
+    prop_oneof![bytes, characters, few, pieces, mixed]
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 3000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn pieces_are_those_of_the_regular_expression(text in texts()) {
+        prop_assert_eq!(pieces(&text).collect::<Vec<_>>(), split(&text));
+    }
 
     /// Also cold, warm (twice) and in parts for several threads.
     #[test]

@@ -232,9 +232,9 @@ pub(super) mod tests {
 
     /// Texts of characters that the rule treats differently, in runs, from a seed.
     fn text(mut seed: u64) -> String {
-        const CHARACTERS: [&str; 24] = [
-            "a", "T", "s", "re", "ll", "ve", "'", "'", " ", " ", " ", "\n", "\r", "\t", "\x0b", ".", "(",
-            "-", "1", "7", "x", "é", "世", "\u{a0}",
+        const CHARACTERS: [&str; 26] = [
+            "a", "T", "s", "M", "d", "re", "ll", "ve", "'", "'", " ", " ", " ", "\n", "\r", "\t", "\x0b",
+            ".", "(", "-", "1", "7", "x", "é", "世", "\u{a0}",
         ];
         let mut next = || {
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
