@@ -14,9 +14,9 @@ fn main() {
         let mut found = None;
         for _ in 0..ROUNDS {
             match extract_file(Path::new(&file), "") {
-                Ok((page, time)) => {
-                    total += time.as_secs_f64();
-                    found = Some(page);
+                Ok(read) => {
+                    total += read.time.as_secs_f64();
+                    found = Some(read.page);
                 }
                 Err(error) => {
                     eprintln!("{error}");

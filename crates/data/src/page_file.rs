@@ -25,17 +25,29 @@ pub enum PageFileError {
     },
 }
 
+/// A page of a file.
+#[derive(Debug)]
+pub struct PageFile {
+    /// What is on it.
+    pub page: Page,
+    /// What it took to decode characters, parse and extract, without reading and decompressing.
+    pub time: Duration,
+    /// What is missing, if the file is damaged or too long.
+    pub missing: Option<String>,
+}
+
 /// Extracts the page in a file of HTML, gzipped or not, in any character encoding. `url` is its address, empty if it is
-/// not known. The time is that of decoding characters, parsing and extracting, without reading and decompressing.
-pub fn extract_file(path: &Path, url: &str) -> Result<(Page, Duration), PageFileError> {
+/// not known.
+pub fn extract_file(path: &Path, url: &str) -> Result<PageFile, PageFileError> {
     let bytes = std::fs::read(path).map_err(FileError::at("read", path))?;
     let no_page = |problem: String| PageFileError::NoPage { path: path.to_path_buf(), problem };
-    let body = unpack(&bytes, MAX_BYTES).map_err(|error| no_page(format!("damaged gzip ({error})")))?;
+    let (body, missing) =
+        unpack(&bytes, MAX_BYTES).map_err(|error| no_page(format!("damaged gzip ({error})")))?;
     if is_binary(&body) {
         return Err(no_page("not a page of text".into()));
     }
     let started = Instant::now();
     let (html, _) = decode(&body, &Http::bare(&body));
     let page = extract(&html, url);
-    Ok((page, started.elapsed()))
+    Ok(PageFile { page, time: started.elapsed(), missing })
 }

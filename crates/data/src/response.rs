@@ -96,12 +96,35 @@ impl<'a> Http<'a> {
     }
 }
 
-/// A page as it is in a file, gzipped or not, cut at `limit` bytes. Damaged gzip gives what comes before the damage.
-pub fn unpack(bytes: &[u8], limit: usize) -> Result<Cow<'_, [u8]>, String> {
+/// A page as it is in a file, gzipped or not, cut at `limit` bytes, and what is missing of it: damaged gzip gives what comes
+/// before the damage.
+pub fn unpack(bytes: &[u8], limit: usize) -> Result<(Cow<'_, [u8]>, Option<String>), String> {
+    let too_long =
+        |length: usize| (length > limit).then(|| format!("longer than {limit} bytes, the rest is left out"));
     if !bytes.starts_with(b"\x1f\x8b") {
-        return Ok(Cow::Borrowed(&bytes[..bytes.len().min(limit)]));
+        return Ok((Cow::Borrowed(&bytes[..bytes.len().min(limit)]), too_long(bytes.len())));
     }
-    drain(GzipReader::new(Cursor::new(bytes.to_vec())), limit).map(Cow::Owned)
+    let mut out = Vec::new();
+    // One byte more tells whether there are more.
+    let missing =
+        match GzipReader::new(Cursor::new(bytes.to_vec())).take(limit as u64 + 1).read_to_end(&mut out) {
+            Ok(length) => too_long(length).or_else(|| {
+                (!has_its_length(bytes, length))
+                    .then(|| format!("its gzip ends after {length} bytes of text"))
+            }),
+            Err(error) if out.is_empty() => return Err(error.to_string()),
+            Err(error) => Some(format!("its gzip breaks after {} bytes of text ({error})", out.len())),
+        };
+    out.truncate(limit);
+    Ok((Cow::Owned(out), missing))
+}
+
+/// Whether gzip ends with the number of bytes that came out of it; the reader takes an early end for the end. Of several
+/// members, which a page hardly has, nothing is known.
+fn has_its_length(gzip: &[u8], length: usize) -> bool {
+    const MEMBER: [u8; 3] = [0x1f, 0x8b, 8];
+    gzip[1..].windows(3).any(|begin| begin == MEMBER)
+        || gzip.last_chunk().is_some_and(|&end| u32::from_le_bytes(end) == length as u32)
 }
 
 fn drain(reader: impl Read, limit: usize) -> Result<Vec<u8>, String> {

@@ -10,7 +10,7 @@ fn path(name: &str) -> PathBuf {
 }
 
 fn page(name: &str) -> Page {
-    extract_file(&path(name), "").unwrap().0
+    extract_file(&path(name), "").unwrap().page
 }
 
 #[track_caller]
@@ -160,10 +160,17 @@ fn files_may_be_gzipped_damaged_or_no_pages() {
     let gzip = std::fs::read(path("article.html.gz")).unwrap();
     let file = folder.path().join("page.html.gz");
     std::fs::write(&file, &gzip).unwrap();
-    assert_eq!(extract_file(&file, "").unwrap().0, whole);
+    let read = extract_file(&file, "").unwrap();
+    assert_eq!((read.page, read.missing), (whole, None));
     std::fs::write(&file, &gzip[..gzip.len() - 150]).unwrap();
-    let cut = extract_file(&file, "").unwrap().0;
-    assert!(cut.text.starts_with("The path along the river"), "{}", cut.text);
+    let cut = extract_file(&file, "").unwrap();
+    assert!(cut.page.text.starts_with("The path along the river"), "{}", cut.page.text);
+    assert!(cut.missing.as_ref().is_some_and(|missing| missing.contains("gzip")), "{:?}", cut.missing);
+    let mut long = b"<p>The first words of a page that has no end. ".to_vec();
+    long.resize(50_000_001, b'x');
+    std::fs::write(&file, &long).unwrap();
+    let missing = extract_file(&file, "").unwrap().missing;
+    assert!(missing.as_ref().is_some_and(|missing| missing.contains("50000000")), "{missing:?}");
     std::fs::write(&file, b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR").unwrap();
     let error = extract_file(&file, "").unwrap_err().to_string();
     assert!(error.contains("page.html.gz"), "{error}");
@@ -195,5 +202,5 @@ fn hostile_pages_end() {
             .concat(),
     )
     .unwrap();
-    assert!(extract_file(&file, "").unwrap().0.text.contains("still a text"));
+    assert!(extract_file(&file, "").unwrap().page.text.contains("still a text"));
 }

@@ -3,7 +3,7 @@
 use super::{classify, label, look, mix, tasks};
 use crate::cli::DataCommand;
 use anyhow::bail;
-use herd_data::page_file::extract_file;
+use herd_data::page_file::{PageFile, extract_file};
 use herd_run::Context;
 use serde::Serialize;
 use std::io::Write;
@@ -46,7 +46,10 @@ fn extract(files: &[PathBuf], url: &str, ctx: &Context) -> anyhow::Result<()> {
     for file in files {
         ctx.stop.check()?;
         match extract_file(file, url) {
-            Ok((page, time)) => {
+            Ok(PageFile { page, time, missing }) => {
+                if let Some(missing) = missing {
+                    eprintln!("herd: {}: {missing}", file.display());
+                }
                 let metadata = page.metadata;
                 let line = Extracted {
                     file: file.display().to_string(),
