@@ -4,20 +4,18 @@
 
 use herd_tensor::cuda::{Card, Kind, Library};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-/// The folder with the four libraries, built once for a test binary.
+/// The folder with the four libraries, built once for all tests of all crates, as long as their sources stay the same.
 pub fn folder() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| {
         let build = concat!(env!("CARGO_MANIFEST_DIR"), "/../tensor/tests/fake_card/build");
-        // A folder for each package, since their tests may run at the same time.
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(concat!("card-of-", env!("CARGO_PKG_NAME")));
-        std::fs::create_dir_all(&folder).unwrap();
-        let made = Command::new(build).arg(&folder).status();
-        assert!(made.expect("tests/fake_card/build needs bash and g++").success(), "the fake card builds");
-        folder
+        let made = Command::new(build).arg(env!("CARGO_TARGET_TMPDIR")).stderr(Stdio::inherit()).output();
+        let made = made.expect("tests/fake_card/build needs bash and g++");
+        assert!(made.status.success(), "the fake card builds");
+        PathBuf::from(String::from_utf8(made.stdout).unwrap().trim_end())
     })
 }
 
