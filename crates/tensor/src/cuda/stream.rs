@@ -63,8 +63,7 @@ struct Config {
 
 const _: () = assert!(size_of::<Attribute>() == 72 && size_of::<Config>() == 56);
 
-type LaunchEx =
-    unsafe extern "C" fn(*const Config, Handle, *mut *mut c_void, *mut *mut c_void) -> Status;
+type LaunchEx = unsafe extern "C" fn(*const Config, Handle, *mut *mut c_void, *mut *mut c_void) -> Status;
 
 /// The stream of compute.
 pub(super) struct Compute {

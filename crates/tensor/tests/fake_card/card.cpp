@@ -45,12 +45,45 @@ template <typename... A> static Kernel kernel(const char* name, void (*f)(A...))
 }
 #define K(name) {#name, kernel(#name, name)}
 
+// Kernels for what this card itself does with chains: right; one that reads too early; one that does not always wait; one
+// that lets nobody begin.
+static void next_right(const float* x, float* y) {
+    launch_dependents();
+    wait_for_previous();
+    y[threadIdx.x] = x[threadIdx.x] + 1;
+}
+static void next_reads_early(const float* x, float* y) {
+    launch_dependents();
+    const float read = x[threadIdx.x];
+    wait_for_previous();
+    y[threadIdx.x] = read + 1;
+}
+static void next_waits_sometimes(const float* x, float* y) {
+    if (threadIdx.x > 0) wait_for_previous();
+    y[threadIdx.x] = x[threadIdx.x] + 1;
+}
+static void next_alone(const float* x, float* y) {
+    wait_for_previous();
+    y[threadIdx.x] = x[threadIdx.x] + 1;
+}
+// Right, too: what is in shared memory stays there while others run.
+static void next_shares(const float* x, float* y) {
+    __shared__ float ones[32];
+    launch_dependents();
+    ones[threadIdx.x] = 1;
+    wait_for_previous();
+    __syncthreads();
+    y[threadIdx.x] = x[threadIdx.x] + ones[31 - threadIdx.x];
+}
+#define OF_THE_CARD \
+    K(next_right), K(next_reads_early), K(next_waits_sometimes), K(next_alone), K(next_shares)
+
 namespace of_f32 {
 #define ACT_F32
 namespace {
 #include "kernels.h"
 }
-static std::map<std::string, Kernel> table = {KERNELS};
+static std::map<std::string, Kernel> table = {KERNELS, OF_THE_CARD};
 }  // namespace of_f32
 #undef ACT_F32
 namespace of_bf16 {

@@ -3,6 +3,7 @@
 #![allow(dead_code)]
 
 use herd_tensor::cuda::{Card, Kind, Library};
+use std::ffi::{CStr, CString, c_char, c_void};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
@@ -38,12 +39,27 @@ pub fn open_late(streams: u32) -> Card {
     if std::env::var_os("HERD_REAL_CARD").is_some() {
         return open();
     }
-    let driver = Library::open_in(Kind::Driver, &[folder().to_path_buf()]).unwrap();
-    let symbol = driver.symbol(c"fake_card_late").expect("it is of the card made of the processor");
     // SAFETY: it is of that type.
     unsafe {
-        let late: unsafe extern "C" fn(u32) = std::mem::transmute(symbol);
+        let late: unsafe extern "C" fn(u32) = std::mem::transmute(symbol(c"fake_card_late"));
         late(streams);
     }
     open()
+}
+
+/// A function of the card made of the processor.
+pub fn symbol(name: &CStr) -> *mut c_void {
+    let driver = Library::open_in(Kind::Driver, &[folder().to_path_buf()]).unwrap();
+    driver.symbol(name).expect("it is of the card made of the processor")
+}
+
+/// How often a block of a kernel began before the kernel in front of it had ended, in this process.
+pub fn begun_early(kernel: &str) -> u32 {
+    let kernel = CString::new(kernel).unwrap();
+    // SAFETY: it is of that type.
+    unsafe {
+        let begun: unsafe extern "C" fn(*const c_char) -> u32 =
+            std::mem::transmute(symbol(c"fake_card_begun_early"));
+        begun(kernel.as_ptr())
+    }
 }
