@@ -91,37 +91,58 @@ fn the_fake_card_begins_kernels_as_early_as_a_card_may() {
     let both = |values: &[f32]| [values.to_vec(), values.to_vec()];
     assert_eq!(chain(&[c"next_right"; 12], true), both(&std::array::from_fn::<_, 12, _>(|i| i as f32 + 2.0)));
     assert_eq!(chain(&[c"next_shares"; 3], true), both(&[2.0, 3.0, 4.0]));
+    let before = fake_card::begun_early("next_right");
+    chain(&[c"next_right"; 12], false);
+    assert_eq!(fake_card::begun_early("next_right"), before);
+    chain(&[c"next_right"; 12], true);
+    assert_eq!(fake_card::begun_early("next_right"), before + 22);
     // What is read too early is what was there before.
+    look_closely(false);
     let early = [c"next_right", c"next_reads_early", c"next_right"];
     assert_eq!(chain(&early, true), both(&[2.0, 0.0, 1.0]));
     assert_eq!(chain(&early, false), both(&[2.0, 3.0, 4.0]));
     // Nobody begins before a kernel that does not let them.
     let alone = [c"next_right", c"next_alone", c"next_reads_early", c"next_reads_early"];
     assert_eq!(chain(&alone, true), both(&[2.0, 3.0, 4.0, 0.0]));
-    let before = fake_card::begun_early("next_right");
-    chain(&[c"next_right"; 12], false);
-    assert_eq!(fake_card::begun_early("next_right"), before);
-    chain(&[c"next_right"; 12], true);
-    assert_eq!(fake_card::begun_early("next_right"), before + 22);
+    look_closely(true);
 }
 
-/// In a process of its own, which ends.
+/// Whether the fake card looks at chains more closely.
+fn look_closely(closely: bool) {
+    // SAFETY: it is of that type.
+    unsafe {
+        let look: unsafe extern "C" fn(i32) =
+            std::mem::transmute(fake_card::symbol(c"fake_card_looks_closely"));
+        look(i32::from(closely));
+    }
+}
+
+/// Each in a process of its own, which ends.
 #[test]
-fn a_thread_that_does_not_wait_is_found() {
-    const CHILD: &str = "HERD_TEST_THAT_ENDS";
-    if std::env::var_os(CHILD).is_some() {
-        chain(&[c"next_right", c"next_waits_sometimes"], true);
+fn kernels_that_break_the_rules_are_found() {
+    const CHILD: &str = "HERD_TEST_BREAKS_RULE";
+    let broken = [
+        (c"next_waits_sometimes", "next_waits_sometimes: a thread has ended and not waited"),
+        (c"next_writes_early", "next_writes_early: it writes before it has waited"),
+        (c"next_reads_early", "have other bits than kernels that do not: next_right next_reads_early"),
+    ];
+    if let Some(which) = std::env::var_os(CHILD) {
+        let (kernel, _) = broken[which.to_str().unwrap().parse::<usize>().unwrap()];
+        chain(&[c"next_right", kernel], true);
         return;
     }
-    let name = "a_thread_that_does_not_wait_is_found";
-    let child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", name])
-        .env(CHILD, "1")
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&child.stderr);
-    assert!(!child.status.success() && said.contains("next_waits_sometimes: a thread has ended"), "{said}");
-    assert_eq!(chain(&[c"next_right", c"next_waits_sometimes"], false)[0], [2.0, 3.0]);
+    for (i, (kernel, expected)) in broken.iter().enumerate() {
+        let name = "kernels_that_break_the_rules_are_found";
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        let child = child.args(["--exact", name]).env(CHILD, i.to_string()).output().unwrap();
+        let said = String::from_utf8_lossy(&child.stderr);
+        assert!(!child.status.success() && said.contains(expected), "{said}");
+        assert_eq!(
+            chain(&[c"next_right", kernel], false)[0],
+            [2.0, 3.0],
+            "in order they compute what they should"
+        );
+    }
 }
 
 /// A card that this thread takes for one of a capability, under a driver.

@@ -45,8 +45,8 @@ template <typename... A> static Kernel kernel(const char* name, void (*f)(A...))
 }
 #define K(name) {#name, kernel(#name, name)}
 
-// Kernels for what this card itself does with chains: right; one that reads too early; one that does not always wait; one
-// that lets nobody begin.
+// Kernels for what this card itself does with chains: right; one that reads too early; one that writes too early; one that does
+// not always wait; one that lets nobody begin.
 static void next_right(const float* x, float* y) {
     launch_dependents();
     wait_for_previous();
@@ -57,6 +57,12 @@ static void next_reads_early(const float* x, float* y) {
     const float read = x[threadIdx.x];
     wait_for_previous();
     y[threadIdx.x] = read + 1;
+}
+static void next_writes_early(const float* x, float* y) {
+    launch_dependents();
+    y[threadIdx.x] = 0;
+    wait_for_previous();
+    y[threadIdx.x] = x[threadIdx.x] + 1;
 }
 static void next_waits_sometimes(const float* x, float* y) {
     if (threadIdx.x > 0) wait_for_previous();
@@ -76,7 +82,7 @@ static void next_shares(const float* x, float* y) {
     y[threadIdx.x] = x[threadIdx.x] + ones[31 - threadIdx.x];
 }
 #define OF_THE_CARD \
-    K(next_right), K(next_reads_early), K(next_waits_sometimes), K(next_alone), K(next_shares)
+    K(next_right), K(next_reads_early), K(next_writes_early), K(next_waits_sometimes), K(next_alone), K(next_shares)
 
 namespace of_f32 {
 #define ACT_F32
@@ -96,7 +102,7 @@ static std::map<std::string, Kernel> table = {KERNELS, TENSOR_CORES};
 
 // The driver.
 
-static std::map<uintptr_t, size_t> memory;
+using chains::memory;
 static const size_t LIMIT = (size_t)1 << 30;
 static size_t taken;
 // What each thread takes the card for, at first an sm_90 under a driver of CUDA 13.0.
@@ -222,7 +228,12 @@ int cuLaunchKernelEx(const LaunchConfig* config, void* function, void** argument
 // Not of the driver: how often blocks of a kernel began before the kernel in front of theirs had ended.
 unsigned fake_card_begun_early(const char* kernel) {
     LOCK;
-    return threads::begun_early[kernel];
+    return chains::begun_early[kernel];
+}
+// Not of the driver: whether chains are looked at more closely when they are met for the first time.
+void fake_card_looks_closely(int closely) {
+    LOCK;
+    chains::looks_closely = closely;
 }
 // Not of the driver: what this thread takes the card for.
 void fake_card_is(int major, int driver) { capability = major, driver_version = driver; }

@@ -3,7 +3,7 @@
 // What is asked of a stream runs at once, or, if the stream is a late one, only when somebody waits for it: the host, or
 // another stream, and no more of it than that. So where a wait is missing, one order or the other gives other results.
 //
-// A kernel that may begin before the one in front of it has ended does so (threads.h): so kernels wait for what may follow them.
+// A kernel that may begin before the one in front of it has ended does so (chains.h): so kernels wait for what may follow them.
 //
 // While a stream captures, what it is asked for becomes a node instead, with its arguments as they are then, and runs
 // whenever the graph is launched. What the driver does not allow meanwhile is refused and spoils the capture, as there.
@@ -18,7 +18,7 @@
 #include <thread>
 #include <vector>
 
-#include "threads.h"
+#include "chains.h"
 
 static std::recursive_mutex one_at_a_time;
 #define LOCK std::lock_guard<std::recursive_mutex> guard(one_at_a_time)
@@ -88,7 +88,7 @@ static void run(const Graph& list, size_t first, size_t count) {
     if (!list[first].kernel) return list[first].run();
     std::vector<const threads::Launch*> kernels;
     for (size_t i = first; i < first + count; i++) kernels.push_back(list[i].kernel.get());
-    threads::chain(kernels);
+    chains::run(kernels);
 }
 static void run_whole(const Graph& graph) {
     for (size_t i = 0, count; i < graph.size(); i += count) run(graph, i, count = length(graph, i, UINT64_MAX));

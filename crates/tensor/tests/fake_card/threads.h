@@ -7,11 +7,8 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <deque>
 #include <functional>
-#include <map>
 #include <memory>
-#include <string>
 #include <sys/mman.h>
 #include <ucontext.h>
 #include <vector>
@@ -230,41 +227,6 @@ inline void take_up(Block& it) {
     std::memcpy(it.dynamic, it.held.data() + fixed, it.launch->shared);
     it.at_wait = it.at_trigger = false;
     for (auto& thread : it.team) thread->stopped = false;
-}
-
-// Kernels of a chain, of which each but the first may begin before those in front of it have ended (stream.rs). They begin as
-// early as a card allows, and further ahead: of each a block, another one every time, runs up to where it waits for the
-// kernel before, while that has not written anything; but only if the kernel before lets it. So what is read or written too
-// early gives other results.
-const size_t AHEAD = 8;
-static std::map<std::string, unsigned> begun_early;
-static unsigned chains;
-
-inline void chain(const std::vector<const Launch*>& kernels) {
-    std::deque<std::unique_ptr<Block>> begun;  // of kernel `next` and those behind it
-    bool triggered = false;
-    for (size_t next = 0; next < kernels.size(); next++) {
-        for (size_t i = next + begun.size(); i < kernels.size() && i < next + AHEAD && (triggered || i == next); i++) {
-            if (i == next && i + 1 == kernels.size()) break;
-            const Launch& launch = *kernels[i];
-            const unsigned which = chains++ % (launch.blocks.x * launch.blocks.y);
-            begun.push_back(start(launch, {which % launch.blocks.x, which / launch.blocks.x}));
-            Block& it = *begun.back();
-            (i == next ? it.at_trigger : it.at_wait) = true;
-            if (!go(it)) put_aside(it);
-            triggered = it.triggered;
-            if (i > next) begun_early[launch.name]++;
-        }
-        std::unique_ptr<Block> first;
-        if (!begun.empty()) first = std::move(begun.front()), begun.pop_front();
-        const Launch& launch = *kernels[next];
-        for (unsigned y = 0; y < launch.blocks.y; y++)
-            for (unsigned x = 0; x < launch.blocks.x; x++) {
-                const bool is_begun = first && x == first->at.x && y == first->at.y;
-                if (!is_begun) go(*start(launch, {x, y}));
-                else if (!first->team.empty()) take_up(*first), go(*first);
-            }
-    }
 }
 #endif
 }  // namespace threads
