@@ -146,21 +146,21 @@ fn kernels_that_break_the_rules_are_found() {
 }
 
 /// A card that this thread takes for one of a capability, under a driver.
-fn card_of(major: i32, driver: i32) -> Card {
-    let card_is = |major, driver| {
+fn card_of(capability: i32, driver: i32) -> Card {
+    let under = |capability, driver| {
         // SAFETY: it is of that type.
         unsafe {
-            let card_is: unsafe extern "C" fn(i32, i32) =
-                std::mem::transmute(fake_card::symbol(c"fake_card_is"));
-            card_is(major, driver);
+            let under: unsafe extern "C" fn(i32, i32) =
+                std::mem::transmute(fake_card::symbol(c"fake_card_under"));
+            under(capability, driver);
         }
     };
-    card_is(major, driver);
+    under(capability, driver);
     let card = fake_card::open();
     // Its kernels are compiled for it when they are first needed.
     let x = CardBuffer::zeroed(&card, 4).unwrap();
     card.launch(DType::F32, "negate", (1, 1), &[(&x).into(), (&x).into(), 1usize.into()]).unwrap();
-    card_is(9, 13_000);
+    under(90, 13_000);
     card
 }
 
@@ -208,11 +208,11 @@ impl Norms {
 #[test]
 fn kernels_overlap_where_card_and_driver_can() {
     let _alone = alone();
-    for (major, driver, overlaps) in
-        [(8, 13_000, false), (9, 12_020, false), (9, 12_030, true), (10, 13_010, true)]
+    for (capability, driver, overlaps) in
+        [(80, 13_000, false), (90, 12_020, false), (90, 12_030, true), (100, 13_010, true)]
     {
-        let norms = Norms::new(card_of(major, driver));
-        assert_eq!(norms.card.overlaps(), overlaps, "sm_{major}0, driver {driver}");
+        let norms = Norms::new(card_of(capability, driver));
+        assert_eq!(norms.card.overlaps(), overlaps, "sm_{capability}, driver {driver}");
         let count = || norms.early(|| norms.norms(5).unwrap());
         assert_eq!(count(), if overlaps { 4 } else { 0 });
         norms.card.set_overlap(false);

@@ -106,7 +106,7 @@ using chains::memory;
 static const size_t LIMIT = (size_t)1 << 30;
 static size_t taken;
 // What each thread takes the card for, at first an sm_90 under a driver of CUDA 13.0.
-static thread_local int capability = 9, driver_version = 13000;
+static thread_local int capability = 90, driver_version = 13000;
 
 static bool inside(uint64_t address, size_t bytes) {
     auto after = memory.upper_bound(address);
@@ -125,7 +125,7 @@ int cuDeviceGet(int* device, int index) { return index == 0 ? *device = 0, 0 : I
 int cuDeviceGetName(char* name, int length, int) { return std::snprintf(name, length, "the processor"), 0; }
 int cuDeviceTotalMem_v2(size_t* bytes, int) { return *bytes = LIMIT, 0; }
 int cuDeviceGetAttribute(int* value, int which, int) {
-    return *value = which == 75 ? capability : which == 76 ? 0 : which == 16 ? 8 : 1, 0;  // of 8 multiprocessors
+    return *value = which == 75 ? capability / 10 : which == 76 ? capability % 10 : which == 16 ? 8 : 1, 0;  // of 8 multiprocessors
 }
 int cuDevicePrimaryCtxRetain(void** context, int) { return *context = (void*)1, 0; }
 int cuCtxSetCurrent(void* context) { return context == (void*)1 ? 0 : INVALID_VALUE; }
@@ -221,7 +221,7 @@ int cuLaunchKernelEx(const LaunchConfig* config, void* function, void** argument
     const auto& [grid, block, shared, stream, attributes, count] = *config;
     // CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION; nothing else is asked for.
     if (count != 1 || attributes[0].id != 6) return INVALID_VALUE;
-    if (capability < 9) return NOT_SUPPORTED;
+    if (capability < 90) return NOT_SUPPORTED;
     return launch(function, grid[0], grid[1], grid[2], block[0], block[1], block[2], shared, stream, arguments, extra,
                   attributes[0].value != 0);
 }
@@ -235,8 +235,8 @@ void fake_card_looks_closely(int closely) {
     LOCK;
     chains::looks_closely = closely;
 }
-// Not of the driver: what this thread takes the card for.
-void fake_card_is(int major, int driver) { capability = major, driver_version = driver; }
+// Not of the driver: what this thread takes the card for (90 is 9.0), and the driver.
+void fake_card_under(int of_capability, int driver) { capability = of_capability, driver_version = driver; }
 static const char* name_of(int code) {
     switch (code) {
         case OUT_OF_MEMORY: return "CUDA_ERROR_OUT_OF_MEMORY";
@@ -259,7 +259,7 @@ int nvrtcCreateProgram(void** program, const char* source, const char*, int, con
     return *program = new std::string(source), 0;
 }
 int nvrtcCompileProgram(void*, int count, const char* const* options) {
-    return count > 0 && options[0] == "--gpu-architecture=sm_" + std::to_string(10 * capability) ? 0 : 6;
+    return count > 0 && options[0] == "--gpu-architecture=sm_" + std::to_string(capability) ? 0 : 6;
 }
 int nvrtcGetProgramLogSize(void*, size_t* size) { return *size = 8, 0; }
 int nvrtcGetProgramLog(void*, char* log) { return std::strcpy(log, "refused"), 0; }
