@@ -64,14 +64,17 @@ fn chain(kernels: &[&std::ffi::CStr], early: bool) -> [Vec<f32>; 2] {
         }
         for (i, kernel) in kernels.iter().enumerate() {
             let mut function = ptr::null_mut::<c_void>();
-            call!(c"cuModuleGetFunction": *mut *mut c_void = &mut function, *mut c_void = module, *const c_char = kernel.as_ptr());
+            let name = kernel.as_ptr();
+            call!(c"cuModuleGetFunction": *mut *mut c_void = &mut function, *mut c_void = module, *const c_char = name);
             let [mut x, mut y] = [i, i + 1].map(|i| address + 128 * i as u64);
             let mut arguments = [ptr::from_mut(&mut x), ptr::from_mut(&mut y)];
             let mut words = [0; 18];
             (words[0], words[2]) = (6, u32::from(early && i > 0));
             let attribute = Attribute(words);
             let config = Config { sizes: [1, 1, 1, 32, 1, 1, 0], stream, attributes: &attribute, count: 1 };
-            call!(c"cuLaunchKernelEx": *const Config = &config, *mut c_void = function, *mut *mut u64 = arguments.as_mut_ptr(), *mut c_void = ptr::null_mut());
+            let (arguments, none) = (arguments.as_mut_ptr(), ptr::null_mut());
+            call!(c"cuLaunchKernelEx": *const Config = &config, *mut c_void = function, *mut *mut u64 = arguments,
+                *mut c_void = none);
         }
         if captured {
             call!(c"cuStreamEndCapture": *mut c_void = stream, *mut *mut c_void = &mut graph);

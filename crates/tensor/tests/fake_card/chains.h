@@ -17,7 +17,7 @@
 #include <set>
 #include <string>
 
-#include "threads.h"
+#include "warps.h"
 
 namespace chains {
 using threads::Block;
@@ -52,6 +52,8 @@ inline std::unique_ptr<Block> begin(const Launch& launch, bool is_first, const W
     if (!is_first)
         for (unsigned* word : written) held.push_back(*word), *word = POISON;
     if (!go(*block)) put_aside(*block);
+    for (auto& copies : warps::begun)
+        if (!copies.empty()) threads::broken("copies to shared memory begin before it waits, which this card cannot put aside");
     if (is_first) return block;
     for (size_t i = 0; i < written.size(); i++) {
         if (*written[i] != POISON) threads::broken("it writes before it has waited for the kernel before");
@@ -124,7 +126,8 @@ inline void run(const Kernels& kernels) {
     std::string shape;
     for (const Launch* launch : kernels) {
         shape += launch->name;
-        for (size_t size : {(size_t)launch->blocks.x, (size_t)launch->blocks.y, launch->shared}) shape += " " + std::to_string(size);
+        for (size_t size : {(size_t)launch->blocks.x, (size_t)launch->blocks.y, launch->shared})
+            shape += " " + std::to_string(size);
     }
     if (looks_closely && met.insert(shape).second) look_closely(kernels);
     else overlapping(kernels, {});
