@@ -12,6 +12,7 @@ output's matrix too) and the cache of all answers at their mean length, over 4.3
 
 import argparse
 import json
+import os
 import pathlib
 import shutil
 import statistics
@@ -73,10 +74,11 @@ def compare_logits(herd, folder, model, device, work):
             "same_likeliest_of_transformers": same(theirs)}
 
 
-def ours(herd, folder, prompt, answer, answers):
+def ours(herd, folder, prompt, answer, answers, env=None):
     command = [herd, "bench", "infer", folder, "--device", "cuda", "--prompt-tokens", prompt, "--new-tokens", answer]
     command += ["--requests", answers, "--rounds", 1, "--json"]
-    row = json.loads(subprocess.run([str(c) for c in command], check=True, capture_output=True, text=True).stdout)
+    done = subprocess.run([str(c) for c in command], check=True, capture_output=True, text=True, env=os.environ | (env or {}))
+    row = json.loads(done.stdout)
     return {"prompt_tokens_per_s": row["prefill_tokens_per_s"], "answer_tokens_per_s": row["decode_tokens_per_s"],
             "load_s": row["load_s"], "peak_card_mb": row["peak_card_mb"]}
 
@@ -139,9 +141,12 @@ def main():
         if peers and args.peer_device == "cuda":
             peers["transformers, static cache"] = Peer(model, args.peer_device, True)
         for prompt, answer, answers in RUNS.get(args.shape, RUNS[None]):
-            rows = {name: [] for name in ["herd", *peers]}
+            # One answer at a time also with kernels that begin one after the other.
+            variants = {"herd": {}} | ({"herd without overlap": {"HERD_CUDA_PDL": "0"}} if answers == 1 else {})
+            rows = {name: [] for name in [*variants, *peers]}
             for _ in range(args.rounds):
-                rows["herd"].append(ours(args.herd, folder, prompt, answer, answers))
+                for name, env in variants.items():
+                    rows[name].append(ours(args.herd, folder, prompt, answer, answers, env))
                 for name, peer in list(peers.items()):
                     try:
                         rows[name].append(peer.measure(prompt, answer, answers))

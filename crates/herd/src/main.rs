@@ -13,12 +13,19 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();
     let ctx = Context { progress: Progress::new(cli.output.verbosity()), stop: Stop::default() };
+    // A measurement is worth something only as a whole.
+    let keeps_nothing = matches!(cli.command, cli::Command::Bench(_));
     match start(cli, &ctx) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error)
             if error.chain().any(|e| e.is::<Interrupted>() || e.to_string() == Interrupted.to_string()) =>
         {
-            eprintln!("herd: {Interrupted}");
+            match keeps_nothing {
+                true => eprintln!(
+                    "herd: stopped on request; a benchmark keeps nothing, the same command starts anew"
+                ),
+                false => eprintln!("herd: {Interrupted}"),
+            }
             ExitCode::from(130)
         }
         // Who reads our output has read enough, as `head` does.

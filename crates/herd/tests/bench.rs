@@ -56,6 +56,25 @@ fn a_driver_gets_one_step_for_each_line() {
     assert!(lines.next().is_none() && child.wait().unwrap().success());
 }
 
+/// After Ctrl-C nothing is left that could be continued.
+#[cfg(unix)]
+#[test]
+fn a_benchmark_that_is_stopped_says_that_it_starts_anew() {
+    let mut child = bench(&["--json", "--steps", "1000000"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert_eq!(row(&lines.next().unwrap().unwrap()).0, 1);
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    lines.for_each(|line| drop(line.unwrap()));
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(130), "{said}");
+    assert!(said.contains("the same command starts anew") && !said.contains("to continue"), "{said}");
+}
+
 #[test]
 fn people_get_a_table_and_a_trace() {
     let folder = tempfile::tempdir().unwrap();

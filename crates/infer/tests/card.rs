@@ -6,6 +6,8 @@
 mod fake_card;
 #[path = "card/models.rs"]
 mod models;
+#[path = "card/overlap.rs"]
+mod overlap;
 mod tiny;
 
 use herd_infer::{ActivationType, CacheType, Device, Error, Generator, Pooling, Sampling, Settings};

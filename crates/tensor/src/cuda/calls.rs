@@ -37,7 +37,7 @@ pub(super) struct Function<F> {
 impl<F: Copy> Function<F> {
     /// # Safety
     /// `F` is the type of the function of that name.
-    unsafe fn find(kind: Kind, library: &Library, name: &'static CStr) -> Result<Self, CardError> {
+    pub(super) unsafe fn find(kind: Kind, library: &Library, name: &'static CStr) -> Result<Self, CardError> {
         assert_eq!(size_of::<F>(), size_of::<Handle>(), "a function's address");
         let text = name.to_str().expect("names of functions are ASCII");
         let address = library

@@ -13,6 +13,7 @@ use super::pass::{Command, Passes};
 use super::products::{Product, Products};
 use super::staging::{Block, CardDownload, Staging};
 use super::station::Stations;
+use super::stream::Compute;
 use super::{CardError, DType, Kind, Library, compile};
 use std::cell::Cell;
 use std::ffi::{CStr, c_char, c_void};
@@ -36,7 +37,7 @@ pub(super) struct Inner {
     pub calls: DriverCalls,
     pub nvrtc: Library,
     context: Handle,
-    pub stream: Handle,
+    pub stream: Compute,
     /// The stream of copies between host and card that run beside compute (`station`).
     pub copies: Handle,
     name: String,
@@ -110,7 +111,8 @@ impl Card {
 
     /// The same with libraries from the given folders before all others, and compiled kernels kept in `cache`.
     pub fn open_in(index: usize, folders: &[PathBuf], cache: Option<&Path>) -> Result<Self, CardError> {
-        let calls = DriverCalls::of(&Library::open_in(Kind::Driver, folders)?)?;
+        let driver = Library::open_in(Kind::Driver, folders)?;
+        let calls = DriverCalls::of(&driver)?;
         let nvrtc = Library::open_in(Kind::Nvrtc, folders)?;
         let cublas = Library::open_in(Kind::CublasLt, folders)?;
         driver!(calls, init(0))?;
@@ -146,7 +148,7 @@ impl Card {
         Ok(Self(Arc::new(Inner {
             nvrtc,
             context,
-            stream,
+            stream: Compute::new(stream, major, &calls, &driver),
             copies,
             name,
             architecture,
@@ -220,7 +222,13 @@ impl Card {
         self.not_captured("waiting for the card")?;
         self.settle()?;
         self.enter()?;
-        driver!(self.0.calls, stream_synchronize(self.0.stream))
+        self.wait()
+    }
+
+    /// Waits for the stream, to which others may turn meanwhile.
+    fn wait(&self) -> Result<(), CardError> {
+        let stream = *self.0.stream.turn();
+        driver!(self.0.calls, stream_synchronize(stream))
     }
 
     /// Makes its context that of this thread.
@@ -284,7 +292,7 @@ impl Card {
             return Ok(());
         }
         self.enter()?;
-        lock(&self.0.staging).upload(&self.0.calls, self.0.stream, from, to)
+        lock(&self.0.staging).upload(&self.0.calls, *self.0.stream.turn(), from, to)
     }
 
     pub(super) fn download(&self, from: Address, into: &mut [u8]) -> Result<(), CardError> {
@@ -293,9 +301,9 @@ impl Card {
         self.enter()?;
         if !into.is_empty() {
             let to = into.as_mut_ptr().cast::<c_void>();
-            driver!(self.0.calls, download(to, from, into.len(), self.0.stream))?;
+            driver!(self.0.calls, download(to, from, into.len(), *self.0.stream.turn()))?;
         }
-        driver!(self.0.calls, stream_synchronize(self.0.stream))
+        self.wait()
     }
 
     /// Asks for `bytes` to be brought to the host, which goes on.
@@ -358,7 +366,7 @@ impl Card {
 
     /// Asks the stream for a product that is planned.
     pub(super) fn issue_product(&self, product: &Product) -> Result<(), CardError> {
-        lock(&self.0.products).run(self.0.stream, product)
+        lock(&self.0.products).run(*self.0.stream.turn(), product)
     }
 }
 
@@ -367,7 +375,7 @@ impl Drop for Inner {
         // At the end of the process the driver may be gone already; then there is nothing left to give back.
         if driver!(self.calls, set_context(self.context)).is_ok() {
             CURRENT.set(self.context);
-            let _ = driver!(self.calls, stream_synchronize(self.stream));
+            let _ = driver!(self.calls, stream_synchronize(*self.stream.turn()));
             let _ = driver!(self.calls, stream_synchronize(self.copies));
             let mut passes = lock(&self.passes);
             for graph in passes.executables() {
@@ -382,7 +390,7 @@ impl Drop for Inner {
             }
             lock(&self.staging).free(&self.calls);
             let _ = driver!(self.calls, stream_destroy(self.copies));
-            let _ = driver!(self.calls, stream_destroy(self.stream));
+            let _ = driver!(self.calls, stream_destroy(*self.stream.turn()));
         } else {
             lock(&self.cudnn).forget();
         }

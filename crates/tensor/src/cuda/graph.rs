@@ -76,7 +76,7 @@ impl Card {
     pub(super) fn launch_executable(&self, executable: &Executable) -> Result<(), CardError> {
         self.not_captured("another graph")?;
         self.enter()?;
-        driver!(self.0.calls, graph_launch(executable.handle, self.0.stream))
+        driver!(self.0.calls, graph_launch(executable.handle, *self.0.stream.turn()))
     }
 
     /// Destroys what was captured; a launch that is under way is finished first: the driver sees to that.
@@ -99,7 +99,7 @@ impl<'a> Capture<'a> {
         }
         let mut capture = Self { card, open: false };
         card.enter()?;
-        driver!(card.0.calls, capture_begin(card.0.stream, RELAXED))?;
+        driver!(card.0.calls, capture_begin(*card.0.stream.turn(), RELAXED))?;
         capture.open = true;
         lock(&card.0.arena).note();
         Ok(capture)
@@ -109,7 +109,7 @@ impl<'a> Capture<'a> {
     fn close(&mut self) -> Result<Handle, CardError> {
         let mut graph = ptr::null_mut();
         self.open = false;
-        driver!(self.card.0.calls, capture_end(self.card.0.stream, &mut graph))?;
+        driver!(self.card.0.calls, capture_end(*self.card.0.stream.turn(), &mut graph))?;
         Ok(graph)
     }
 

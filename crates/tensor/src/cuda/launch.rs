@@ -3,6 +3,7 @@
 use super::calls::Handle;
 use super::card::{driver, lock};
 use super::pass::Command;
+use super::stream::DEPENDENT;
 use super::{Card, CardError, DType, compile};
 use std::collections::HashMap;
 use std::ffi::CString;
@@ -121,7 +122,8 @@ impl Card {
         let function = self.function(activations, kernel, shared)?;
         let words: Vec<u64> = arguments.iter().map(|argument| argument.0).collect();
         let grid = [x, y, threads, shared].map(|size| size as u32);
-        self.ask(Command::Kernel { function, grid, arguments: (0, words.len()) }, &words)
+        let dependent = DEPENDENT.contains(&kernel);
+        self.ask(Command::Kernel { function, grid, arguments: (0, words.len()), dependent }, &words)
     }
 
     /// A kernel that may be launched with so many bytes of shared memory.

@@ -33,6 +33,7 @@ mod pass;
 mod products;
 mod staging;
 mod station;
+mod stream;
 mod system;
 
 pub use adamw::{CardAdamW, CardReport, CardRule};
@@ -50,6 +51,7 @@ pub use params::CardParams;
 pub use pass::{Pass, PassUsage};
 pub use products::{Mat, Product};
 pub use staging::CardDownload;
+pub use stream::DEPENDENT;
 
 pub(crate) use cached::Cached;
 pub(crate) use cudnn::CardBatch;

@@ -32,6 +32,8 @@ pub(super) enum Command {
         grid: [u32; 4],
         /// Its first word and how many it has.
         arguments: (usize, usize),
+        /// Whether it is one of [`DEPENDENT`](super::DEPENDENT).
+        dependent: bool,
     },
     Clear {
         address: Address,
@@ -148,8 +150,8 @@ impl Card {
             && !self.is_capturing()
         {
             let command = match command {
-                Command::Kernel { function, grid, arguments: (_, count) } => {
-                    Command::Kernel { function, grid, arguments: (list.words.len(), count) }
+                Command::Kernel { function, grid, arguments: (_, count), dependent } => {
+                    Command::Kernel { function, grid, arguments: (list.words.len(), count), dependent }
                 }
                 other => other,
             };
@@ -216,19 +218,15 @@ impl Card {
     /// Asks the stream.
     fn issue(&self, command: &Command, words: &[u64]) -> Result<(), CardError> {
         self.enter()?;
-        let (calls, stream) = (&self.0.calls, self.0.stream);
+        let (calls, stream) = (&self.0.calls, &self.0.stream);
         match *command {
-            Command::Kernel { function, grid: [x, y, threads, shared], arguments: (first, count) } => {
+            Command::Kernel { function, grid, arguments: (first, count), dependent } => {
                 let words = words[first..first + count].iter();
                 let mut pointers: Vec<_> = words.map(|word| ptr::from_ref(word).cast_mut().cast()).collect();
-                let pointers = pointers.as_mut_ptr();
-                driver!(
-                    calls,
-                    launch(function, x, y, 1, threads, 1, 1, shared, stream, pointers, ptr::null_mut())
-                )
+                stream.launch(calls, function, grid, pointers.as_mut_ptr(), dependent)
             }
-            Command::Clear { address, bytes } => driver!(calls, set_bytes(address, 0, bytes, stream)),
-            Command::Copy { from, to, bytes } => driver!(calls, copy(to, from, bytes, stream)),
+            Command::Clear { address, bytes } => driver!(calls, set_bytes(address, 0, bytes, *stream.turn())),
+            Command::Copy { from, to, bytes } => driver!(calls, copy(to, from, bytes, *stream.turn())),
             Command::Product(ref product) => self.issue_product(product),
             Command::Attention(ref run) => self.execute(run),
         }

@@ -238,7 +238,8 @@ impl Products {
         if candidates.len() < 2 {
             return Ok(None);
         }
-        let (calls, stream) = (&card.0.calls, card.0.stream);
+        let (calls, turn) = (&card.0.calls, card.0.stream.turn());
+        let stream = *turn;
         let bytes = product.sizes.0 * product.out.stride * product.out.dtype.size();
         // Not of the arena, which would keep it.
         let mut scratch = 0;

@@ -37,8 +37,8 @@ impl Stations {
         let calls = &card.0.calls;
         let held = std::mem::take(&mut self.bytes);
         for station in self.list.iter().filter(|_| held > 0) {
-            driver!(calls, stream_wait(card.0.stream, station.full, 0))?;
-            driver!(calls, stream_wait(card.0.stream, station.empty, 0))?;
+            driver!(calls, stream_wait(*card.0.stream.turn(), station.full, 0))?;
+            driver!(calls, stream_wait(*card.0.stream.turn(), station.empty, 0))?;
             card.give(station.address, held);
         }
         while self.list.len() < STATIONS {
@@ -50,7 +50,7 @@ impl Stations {
         for station in &mut self.list {
             station.address = card.take(bytes)?;
             // What used that memory before is in the stream of compute.
-            driver!(calls, event_record(station.empty, card.0.stream))?;
+            driver!(calls, event_record(station.empty, *card.0.stream.turn()))?;
         }
         self.bytes = bytes;
         Ok(())
@@ -64,24 +64,24 @@ impl Stations {
     /// Brings values of the host to a place on the card; the stream of compute has them from now on.
     pub fn upload(&mut self, card: &Card, from: &[u8], to: Address) -> Result<(), CardError> {
         assert!(from.len() <= self.bytes, "a station of {} bytes for {}", self.bytes, from.len());
-        let (calls, compute, copies) = (&card.0.calls, card.0.stream, card.0.copies);
+        let (calls, compute, copies) = (&card.0.calls, card.0.stream.turn(), card.0.copies);
         let &Station { address, full, empty } = self.next();
         driver!(calls, stream_wait(copies, empty, 0))?;
         lock(&card.0.staging).upload(calls, copies, from, address)?;
         driver!(calls, event_record(full, copies))?;
-        driver!(calls, stream_wait(compute, full, 0))?;
-        driver!(calls, copy(to, address, from.len(), compute))?;
-        driver!(calls, event_record(empty, compute))
+        driver!(calls, stream_wait(*compute, full, 0))?;
+        driver!(calls, copy(to, address, from.len(), *compute))?;
+        driver!(calls, event_record(empty, *compute))
     }
 
     /// Brings what the stream of compute has made to the host; the place may be used for something else from now on.
     pub fn download(&mut self, card: &Card, from: Address, bytes: usize) -> Result<Block, CardError> {
         assert!(bytes <= self.bytes, "a station of {} bytes for {bytes}", self.bytes);
-        let (calls, compute, copies) = (&card.0.calls, card.0.stream, card.0.copies);
+        let (calls, compute, copies) = (&card.0.calls, card.0.stream.turn(), card.0.copies);
         let &Station { address, full, empty } = self.next();
-        driver!(calls, stream_wait(compute, empty, 0))?;
-        driver!(calls, copy(address, from, bytes, compute))?;
-        driver!(calls, event_record(full, compute))?;
+        driver!(calls, stream_wait(*compute, empty, 0))?;
+        driver!(calls, copy(address, from, bytes, *compute))?;
+        driver!(calls, event_record(full, *compute))?;
         driver!(calls, stream_wait(copies, full, 0))?;
         let block = lock(&card.0.staging).download(calls, copies, address, bytes)?;
         driver!(calls, event_record(empty, copies))?;

@@ -31,36 +31,82 @@
     K(paged_decode_64), K(paged_decode_128), K(paged_mma_64), K(paged_mma_128)
 
 struct Kernel {
+    const char* name;
     // A thread's work, with copies of these arguments.
     std::function<std::function<void()>(void**)> bind;
     size_t most_shared = threads::COMMON_SHARED;
 };
-template <typename... A> static Kernel kernel(void (*f)(A...)) {
-    return {[f](void** arguments) {
+template <typename... A> static Kernel kernel(const char* name, void (*f)(A...)) {
+    return {name, [f](void** arguments) {
         return [&]<size_t... I>(std::index_sequence<I...>) -> std::function<void()> {
             return [f, values = std::tuple<A...>(*(A*)arguments[I]...)] { std::apply(f, values); };
         }(std::index_sequence_for<A...>());
     }};
 }
-#define K(name) {#name, kernel(name)}
+#define K(name) {#name, kernel(#name, name)}
+
+// Kernels for what this card itself does with chains: right; one that reads too early; one that writes too early; one that does
+// not always wait; one that lets nobody begin.
+static void next_right(const float* x, float* y) {
+    launch_dependents();
+    wait_for_previous();
+    y[threadIdx.x] = x[threadIdx.x] + 1;
+}
+static void next_reads_early(const float* x, float* y) {
+    launch_dependents();
+    const float read = x[threadIdx.x];
+    wait_for_previous();
+    y[threadIdx.x] = read + 1;
+}
+static void next_writes_early(const float* x, float* y) {
+    launch_dependents();
+    y[threadIdx.x] = 0;
+    wait_for_previous();
+    y[threadIdx.x] = x[threadIdx.x] + 1;
+}
+static void next_waits_sometimes(const float* x, float* y) {
+    if (threadIdx.x > 0) wait_for_previous();
+    y[threadIdx.x] = x[threadIdx.x] + 1;
+}
+static void next_alone(const float* x, float* y) {
+    wait_for_previous();
+    y[threadIdx.x] = x[threadIdx.x] + 1;
+}
+// Right, too: what is in shared memory stays there while others run.
+static void next_shares(const float* x, float* y) {
+    __shared__ float ones[32];
+    launch_dependents();
+    ones[threadIdx.x] = 1;
+    wait_for_previous();
+    __syncthreads();
+    y[threadIdx.x] = x[threadIdx.x] + ones[31 - threadIdx.x];
+}
+#define OF_THE_CARD \
+    K(next_right), K(next_reads_early), K(next_writes_early), K(next_waits_sometimes), K(next_alone), K(next_shares)
 
 namespace of_f32 {
 #define ACT_F32
+namespace {
 #include "kernels.h"
-static std::map<std::string, Kernel> table = {KERNELS};
+}
+static std::map<std::string, Kernel> table = {KERNELS, OF_THE_CARD};
 }  // namespace of_f32
 #undef ACT_F32
 namespace of_bf16 {
 #define ACT_BF16
+namespace {
 #include "kernels.h"
+}
 static std::map<std::string, Kernel> table = {KERNELS, TENSOR_CORES};
 }  // namespace of_bf16
 
 // The driver.
 
-static std::map<uintptr_t, size_t> memory;
+using chains::memory;
 static const size_t LIMIT = (size_t)1 << 30;
 static size_t taken;
+// What each thread takes the card for, at first an sm_90 under a driver of CUDA 13.0.
+static thread_local int capability = 90, driver_version = 13000;
 
 static bool inside(uint64_t address, size_t bytes) {
     auto after = memory.upper_bound(address);
@@ -73,13 +119,13 @@ using streams::unsafe_call;
 
 extern "C" {
 int cuInit(unsigned) { return 0; }
-int cuDriverGetVersion(int* version) { return *version = 13000, 0; }
+int cuDriverGetVersion(int* version) { return *version = driver_version, 0; }
 int cuDeviceGetCount(int* count) { return *count = 1, 0; }
 int cuDeviceGet(int* device, int index) { return index == 0 ? *device = 0, 0 : INVALID_VALUE; }
 int cuDeviceGetName(char* name, int length, int) { return std::snprintf(name, length, "the processor"), 0; }
 int cuDeviceTotalMem_v2(size_t* bytes, int) { return *bytes = LIMIT, 0; }
 int cuDeviceGetAttribute(int* value, int which, int) {
-    return *value = which == 75 ? 9 : which == 76 ? 0 : which == 16 ? 8 : 1, 0;  // an sm_90 of 8 multiprocessors
+    return *value = which == 75 ? capability / 10 : which == 76 ? capability % 10 : which == 16 ? 8 : 1, 0;  // of 8 multiprocessors
 }
 int cuDevicePrimaryCtxRetain(void** context, int) { return *context = (void*)1, 0; }
 int cuCtxSetCurrent(void* context) { return context == (void*)1 ? 0 : INVALID_VALUE; }
@@ -155,15 +201,42 @@ int cuFuncSetAttribute(void* function, int attribute, int value) {
     if (attribute != 8 || value < 0 || value > (int)threads::MOST_SHARED) return INVALID_VALUE;
     return ((Kernel*)function)->most_shared = value, 0;
 }
-int cuLaunchKernel(void* function, unsigned x, unsigned y, unsigned z, unsigned threads, unsigned ty, unsigned tz,
-                   unsigned shared, void* stream, void** arguments, void** extra) {
+static int launch(void* function, unsigned x, unsigned y, unsigned z, unsigned threads, unsigned ty, unsigned tz,
+                  unsigned shared, void* stream, void** arguments, void** extra, bool early) {
     LOCK;
     const Kernel& kernel = *(const Kernel*)function;
     if (!x || !y || y > 65535 || z != 1 || !threads || threads % threads::WARP || threads > threads::MOST || ty != 1 || tz != 1)
         return INVALID_VALUE;
     if (extra || shared > kernel.most_shared) return INVALID_VALUE;
-    return ask(stream, [=, run = kernel.bind(arguments)] { threads::grid({x, y}, threads, shared, run); });
+    const threads::Launch launch{kernel.name, {x, y}, threads, shared, early, kernel.bind(arguments)};
+    return ask(stream, streams::Work{{}, std::make_shared<threads::Launch>(launch)});
 }
+int cuLaunchKernel(void* function, unsigned x, unsigned y, unsigned z, unsigned threads, unsigned ty, unsigned tz,
+                   unsigned shared, void* stream, void** arguments, void** extra) {
+    return launch(function, x, y, z, threads, ty, tz, shared, stream, arguments, extra, false);
+}
+struct LaunchAttribute { unsigned id, pad; int value; char rest[60]; };
+struct LaunchConfig { unsigned grid[3], block[3], shared; void* stream; LaunchAttribute* attributes; unsigned count; };
+int cuLaunchKernelEx(const LaunchConfig* config, void* function, void** arguments, void** extra) {
+    const auto& [grid, block, shared, stream, attributes, count] = *config;
+    // CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION; nothing else is asked for.
+    if (count != 1 || attributes[0].id != 6) return INVALID_VALUE;
+    if (capability < 90) return NOT_SUPPORTED;
+    return launch(function, grid[0], grid[1], grid[2], block[0], block[1], block[2], shared, stream, arguments, extra,
+                  attributes[0].value != 0);
+}
+// Not of the driver: how often blocks of a kernel began before the kernel in front of theirs had ended.
+unsigned fake_card_begun_early(const char* kernel) {
+    LOCK;
+    return chains::begun_early[kernel];
+}
+// Not of the driver: whether chains are looked at more closely when they are met for the first time.
+void fake_card_looks_closely(int closely) {
+    LOCK;
+    chains::looks_closely = closely;
+}
+// Not of the driver: what this thread takes the card for (90 is 9.0), and the driver.
+void fake_card_under(int of_capability, int driver) { capability = of_capability, driver_version = driver; }
 static const char* name_of(int code) {
     switch (code) {
         case OUT_OF_MEMORY: return "CUDA_ERROR_OUT_OF_MEMORY";
@@ -186,7 +259,7 @@ int nvrtcCreateProgram(void** program, const char* source, const char*, int, con
     return *program = new std::string(source), 0;
 }
 int nvrtcCompileProgram(void*, int count, const char* const* options) {
-    return count > 0 && !std::strcmp(options[0], "--gpu-architecture=sm_90") ? 0 : 6;
+    return count > 0 && options[0] == "--gpu-architecture=sm_" + std::to_string(capability) ? 0 : 6;
 }
 int nvrtcGetProgramLogSize(void*, size_t* size) { return *size = 8, 0; }
 int nvrtcGetProgramLog(void*, char* log) { return std::strcpy(log, "refused"), 0; }

@@ -17,8 +17,8 @@ static const int SIZES[] = {8, 4, 1, 8, 4, 8, 8, 4, 4, 4, 4, 4, 4, 4, 4, 8, 8, 4
 static size_t version = 92801;
 static std::string fault, last_error;
 static int64_t made, runs, plans;
-// What the handle works in.
-static void* stream;
+// Handles, and the stream that each works in.
+static std::map<void*, void*> handles;
 
 struct Desc {
     int kind;
@@ -315,7 +315,7 @@ static int run_graph(const Desc* graph, std::vector<int64_t> ids, std::vector<vo
     return run.wrong.empty() ? 0 : error(BAD_PARAM, run.wrong);
 }
 
-static int execute(const Desc* plan, const Desc* pack) {
+static int execute(void* stream, const Desc* plan, const Desc* pack) {
     const Desc* graph = link(link(link(plan, 401), 300), 1300);
     auto ids = pack->all<int64_t>(1000);
     auto pointers = pack->all<void*>(1001);
@@ -382,12 +382,19 @@ static int get(Desc* desc, int attribute, int64_t room, int64_t* count, void* va
 extern "C" {
 size_t cudnnGetVersion() { return cudnn::version; }
 void cudnnGetLastErrorString(char* text, size_t length) { std::snprintf(text, length, "%s", cudnn::last_error.c_str()); }
-int cudnnCreate(void** handle) { return *handle = (void*)11, 0; }
-int cudnnDestroy(void* handle) { return handle == (void*)11 ? 0 : cudnn::BAD_PARAM; }
+int cudnnCreate(void** handle) {
+    LOCK;
+    return cudnn::handles[*handle = new char] = nullptr, 0;
+}
+int cudnnDestroy(void* handle) {
+    LOCK;
+    if (!cudnn::handles.erase(handle)) return cudnn::BAD_PARAM;
+    return delete (char*)handle, 0;
+}
 int cudnnSetStream(void* handle, void* stream) {
     LOCK;
-    if (handle != (void*)11 || !streams::known<streams::Stream>(streams::streams, stream)) return cudnn::BAD_PARAM;
-    return cudnn::stream = stream, 0;
+    if (!cudnn::handles.count(handle) || !streams::known<streams::Stream>(streams::streams, stream)) return cudnn::BAD_PARAM;
+    return cudnn::handles[handle] = stream, 0;
 }
 int cudnnBackendCreateDescriptor(int kind, void** desc) {
     LOCK;
@@ -421,10 +428,10 @@ int cudnnBackendFinalize(void* desc) {
 int cudnnBackendExecute(void* handle, void* plan_, void* pack_) {
     LOCK;
     const cudnn::Desc *plan = (cudnn::Desc*)plan_, *pack = (cudnn::Desc*)pack_;
-    if (handle != (void*)11 || !plan->ready || !pack->ready || !plan->alive) return cudnn::error(cudnn::BAD_PARAM, "it is not ready");
+    if (!cudnn::handles.count(handle) || !plan->ready || !pack->ready || !plan->alive) return cudnn::error(cudnn::BAD_PARAM, "it is not ready");
     for (cudnn::Desc* op : cudnn::link(cudnn::link(cudnn::link(plan, 401), 300), 1300)->all<cudnn::Desc*>(801))
         if (!op->alive) return cudnn::error(cudnn::BAD_PARAM, "the graph is gone");
-    return cudnn::execute(plan, pack);
+    return cudnn::execute(cudnn::handles[handle], plan, pack);
 }
 // "" is right; the version as cudnnGetVersion counts.
 void herd_fake_cudnn(const char* fault, size_t version) {

@@ -3,21 +3,20 @@
 #![allow(dead_code)]
 
 use herd_tensor::cuda::{Card, Kind, Library};
+use std::ffi::{CStr, CString, c_char, c_void};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-/// The folder with the four libraries, built once for a test binary.
+/// The folder with the four libraries, built once for all tests of all crates, as long as their sources stay the same.
 pub fn folder() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| {
         let build = concat!(env!("CARGO_MANIFEST_DIR"), "/../tensor/tests/fake_card/build");
-        // A folder for each package, since their tests may run at the same time.
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(concat!("card-of-", env!("CARGO_PKG_NAME")));
-        std::fs::create_dir_all(&folder).unwrap();
-        let made = Command::new(build).arg(&folder).status();
-        assert!(made.expect("tests/fake_card/build needs bash and g++").success(), "the fake card builds");
-        folder
+        let made = Command::new(build).arg(env!("CARGO_TARGET_TMPDIR")).stderr(Stdio::inherit()).output();
+        let made = made.expect("tests/fake_card/build needs bash and g++");
+        assert!(made.status.success(), "the fake card builds");
+        PathBuf::from(String::from_utf8(made.stdout).unwrap().trim_end())
     })
 }
 
@@ -40,12 +39,27 @@ pub fn open_late(streams: u32) -> Card {
     if std::env::var_os("HERD_REAL_CARD").is_some() {
         return open();
     }
-    let driver = Library::open_in(Kind::Driver, &[folder().to_path_buf()]).unwrap();
-    let symbol = driver.symbol(c"fake_card_late").expect("it is of the card made of the processor");
     // SAFETY: it is of that type.
     unsafe {
-        let late: unsafe extern "C" fn(u32) = std::mem::transmute(symbol);
+        let late: unsafe extern "C" fn(u32) = std::mem::transmute(symbol(c"fake_card_late"));
         late(streams);
     }
     open()
+}
+
+/// A function of the card made of the processor.
+pub fn symbol(name: &CStr) -> *mut c_void {
+    let driver = Library::open_in(Kind::Driver, &[folder().to_path_buf()]).unwrap();
+    driver.symbol(name).expect("it is of the card made of the processor")
+}
+
+/// How often a block of a kernel began before the kernel in front of it had ended, in this process.
+pub fn begun_early(kernel: &str) -> u32 {
+    let kernel = CString::new(kernel).unwrap();
+    // SAFETY: it is of that type.
+    unsafe {
+        let begun: unsafe extern "C" fn(*const c_char) -> u32 =
+            std::mem::transmute(symbol(c"fake_card_begun_early"));
+        begun(kernel.as_ptr())
+    }
 }

@@ -3,6 +3,8 @@
 // What is asked of a stream runs at once, or, if the stream is a late one, only when somebody waits for it: the host, or
 // another stream, and no more of it than that. So where a wait is missing, one order or the other gives other results.
 //
+// A kernel that may begin before the one in front of it has ended does so (chains.h): so kernels wait for what may follow them.
+//
 // While a stream captures, what it is asked for becomes a node instead, with its arguments as they are then, and runs
 // whenever the graph is launched. What the driver does not allow meanwhile is refused and spoils the capture, as there.
 #pragma once
@@ -16,17 +18,23 @@
 #include <thread>
 #include <vector>
 
+#include "chains.h"
+
 static std::recursive_mutex one_at_a_time;
 #define LOCK std::lock_guard<std::recursive_mutex> guard(one_at_a_time)
 
 // Answers of the driver, from cuda.h.
 enum {
-    INVALID_VALUE = 1, OUT_OF_MEMORY = 2, INVALID_HANDLE = 400, NOT_FOUND = 500, NOT_READY = 600,
+    INVALID_VALUE = 1, OUT_OF_MEMORY = 2, INVALID_HANDLE = 400, NOT_FOUND = 500, NOT_READY = 600, NOT_SUPPORTED = 801,
     CAPTURE_UNSUPPORTED = 900, CAPTURE_INVALIDATED = 901, CAPTURED_EVENT = 907
 };
 
 namespace streams {
-using Work = std::function<void()>;
+// Something, or a kernel.
+struct Work {
+    std::function<void()> run;
+    std::shared_ptr<const threads::Launch> kernel;
+};
 // CUstreamCaptureMode: which threads may not make calls that are not safe while somebody captures.
 enum Mode : unsigned { GLOBAL = 0, THREAD_LOCAL = 1, RELAXED = 2 };
 
@@ -35,8 +43,9 @@ struct Stream {
     bool late = false;
     const std::thread::id maker = std::this_thread::get_id();
     std::deque<Work> queue;
-    // How much it was asked for, and how much of that is done.
+    // How much it was asked for, and how much of that is done; whether the last of it is a kernel.
     uint64_t asked = 0, done = 0;
+    bool behind_kernel = false;
     // What it captures, and whether something spoiled that.
     std::unique_ptr<Graph> captured;
     bool spoiled = false;
@@ -68,19 +77,38 @@ template <typename T> static int destroy(std::set<void*>& all, void* handle) {
 // Bit i: whether the i-th of the next streams that this thread makes is a late one.
 static thread_local unsigned next_late;
 
+// How much runs at once from `first` on: one thing, or a kernel and those behind it that may begin early; `most` at most.
+template <typename List> static size_t length(const List& list, size_t first, uint64_t most) {
+    auto early = [&](size_t i) { return list[i].kernel && list[i].kernel->early; };
+    size_t count = 1;
+    while (list[first].kernel && count < most && first + count < list.size() && early(first + count)) count++;
+    return count;
+}
+static void run(const Graph& list, size_t first, size_t count) {
+    if (!list[first].kernel) return list[first].run();
+    std::vector<const threads::Launch*> kernels;
+    for (size_t i = first; i < first + count; i++) kernels.push_back(list[i].kernel.get());
+    chains::run(kernels);
+}
+static void run_whole(const Graph& graph) {
+    for (size_t i = 0, count; i < graph.size(); i += count) run(graph, i, count = length(graph, i, UINT64_MAX));
+}
 // Runs what a stream was asked for, as far as that.
 static void run(Stream& stream, uint64_t until) {
     while (stream.done < until && !stream.queue.empty()) {
-        Work work = std::move(stream.queue.front());
-        stream.queue.pop_front();
-        work();
-        stream.done++;
+        const size_t count = length(stream.queue, 0, until - stream.done);
+        Graph some(stream.queue.begin(), stream.queue.begin() + count);
+        stream.queue.erase(stream.queue.begin(), stream.queue.begin() + count);
+        run(some, 0, count);
+        stream.done += count;
     }
 }
-// Everything that was asked of this thread's streams.
+// Everything that was asked of this thread's streams, and of those of others that are not late.
 static void run_all() {
-    for (void* handle : streams)
-        if (((Stream*)handle)->maker == std::this_thread::get_id()) run(*(Stream*)handle, UINT64_MAX);
+    for (void* handle : streams) {
+        Stream& stream = *(Stream*)handle;
+        if (!stream.late || stream.maker == std::this_thread::get_id()) run(stream, UINT64_MAX);
+    }
 }
 static bool happened(const Event& event) {
     return !event.of || !streams.count(event.of) || event.of->done >= event.asked;
@@ -93,11 +121,17 @@ static int ask(void* handle, Work work) {
     Stream* stream = known<Stream>(streams, handle);
     if (!stream) return INVALID_HANDLE;
     if (stream->spoiled) return CAPTURE_INVALIDATED;
+    const bool is_kernel = work.kernel != nullptr, early = is_kernel && work.kernel->early;
+    // Kernels overlap with nothing but kernels.
+    if (early && !stream->behind_kernel) return INVALID_VALUE;
+    stream->behind_kernel = is_kernel;
     if (stream->captured) return stream->captured->push_back(std::move(work)), 0;
+    if (is_kernel && !early && !stream->late) run(*stream, UINT64_MAX);
     stream->queue.push_back(std::move(work)), stream->asked++;
-    if (!stream->late) run(*stream, UINT64_MAX);
+    if (!is_kernel && !stream->late) run(*stream, UINT64_MAX);
     return 0;
 }
+static int ask(void* handle, std::function<void()> work) { return ask(handle, Work{std::move(work), nullptr}); }
 // A call such as asking for memory: an error in the modes that forbid it.
 static int unsafe_call() {
     int answer = 0;
@@ -191,6 +225,7 @@ int cuStreamBeginCapture_v2(void* handle, unsigned mode) {
     auto* stream = streams::known<streams::Stream>(streams::streams, handle);
     if (!stream || mode > streams::RELAXED) return INVALID_VALUE;
     if (stream->captured) return INVALID_VALUE;
+    stream->behind_kernel = false;
     stream->captured = std::make_unique<streams::Graph>();
     stream->mode = (streams::Mode)mode, stream->by = std::this_thread::get_id();
     return 0;
@@ -200,6 +235,7 @@ int cuStreamEndCapture(void* handle, void** graph) {
     auto* stream = streams::known<streams::Stream>(streams::streams, handle);
     if (!stream || !stream->captured) return INVALID_VALUE;
     auto captured = std::move(stream->captured);
+    stream->behind_kernel = false;
     *graph = nullptr;
     if (stream->spoiled) return stream->spoiled = false, CAPTURE_INVALIDATED;
     return streams::graphs.insert(*graph = captured.release()), 0;
@@ -220,7 +256,7 @@ int cuGraphLaunch(void* handle, void* stream) {
     LOCK;
     auto* graph = streams::known<streams::Graph>(streams::executables, handle);
     if (!graph) return INVALID_VALUE;
-    return streams::ask(stream, [nodes = *graph] { for (auto& node : nodes) node(); });
+    return streams::ask(stream, [nodes = *graph] { streams::run_whole(nodes); });
 }
 int cuGraphDestroy(void* graph) {
     LOCK;

@@ -31,6 +31,8 @@ template <typename T> inline T load_16(const void* at) {
     check_address(at);
     return *(const T*)at;
 }
+// What is fetched into a cache must be there.
+inline void touch(const void* at) { (void)*(const volatile unsigned char*)at; }
 
 inline void load(unsigned* r, const unsigned short* row, bool transposed) {
     check_address(row);

@@ -223,7 +223,8 @@ impl Card {
             return None;
         }
         let workspace = cudnn.workspace;
-        cudnn.open(self.0.stream).ok().map(|open| f(open, workspace))
+        let stream = self.0.stream.turn();
+        cudnn.open(*stream).ok().map(|open| f(open, workspace))
     }
 
     fn cudnn_version(&self) -> Option<usize> {

@@ -117,15 +117,7 @@ __device__ void forward_mma(const bf16* qkv, bf16* out, float* lse, const unsign
         __syncthreads();  // the keys are there, the place of the values is free
         load_tile<HD>(v, qkv, n, width, (heads + kv_heads + kv_head) * HD, k0);
         float s[ROWS / 8][4] = {};
-#pragma unroll
-        for (int c = 0; c < HD / 16; c++)
-#pragma unroll
-            for (int t = 0; t < ROWS / 16; t++) {
-                unsigned b[4];
-                load_b_rows(b, k, P, t * 16, c * 16);
-                mma_bf16(s[2 * t], qa[c], b[0], b[1]);
-                mma_bf16(s[2 * t + 1], qa[c], b[2], b[3]);
-            }
+        add_products<HD / 16, ROWS / 8>(s, qa, k, P);
         finish_copies();
         __syncthreads();  // the values are there, the place of the keys is free
         if (at + 1 < end) load_tile<HD>(k, qkv, n, width, (heads + kv_head) * HD, visits[at + 1] / 2 * ROWS);

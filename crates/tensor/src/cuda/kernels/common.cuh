@@ -51,17 +51,40 @@ __device__ T block_reduce(T x, T* scratch) {
     return result;
 }
 
+// Programmatic dependent launch, for the kernels that stream.rs lists and those in front of them. From launch_dependents on the
+// next kernel's blocks may come into the card, once all blocks of this one have called it. wait_for_previous waits until
+// the kernel before has ended, and all it wrote can be read: every thread of a listed kernel calls it, has read nothing before
+// but what no kernel of the chain writes, and has written nothing. Launched plainly, or before sm_90, neither does anything.
+#ifdef __CUDACC_RTC__
+#if __CUDA_ARCH__ >= 900
+__device__ inline void launch_dependents() { asm volatile("griddepcontrol.launch_dependents;" : : : "memory"); }
+__device__ inline void wait_for_previous() { asm volatile("griddepcontrol.wait;" : : : "memory"); }
+#else
+__device__ inline void launch_dependents() {}
+__device__ inline void wait_for_previous() {}
+#endif
+#endif
+
 // 16 bytes, at an address that is a multiple of 16.
 struct alignas(16) Words { unsigned w[4]; };
 
 #ifdef __CUDACC_RTC__
-// 16 bytes that are read once: not kept in the first cache.
+// 16 bytes that are read once: not kept in the first cache. Those that nobody writes while this kernel is in the card, be it
+// only waiting; and others.
 __device__ inline Words load_once(const void* at) {
     Words x;
     asm volatile("ld.global.nc.L1::no_allocate.L2::128B.v4.u32 {%0, %1, %2, %3}, [%4];"
                  : "=r"(x.w[0]), "=r"(x.w[1]), "=r"(x.w[2]), "=r"(x.w[3]) : "l"(at));
     return x;
 }
+__device__ inline Words load_written_once(const void* at) {
+    Words x;
+    asm volatile("ld.global.L1::no_allocate.L2::128B.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(x.w[0]), "=r"(x.w[1]), "=r"(x.w[2]), "=r"(x.w[3]) : "l"(at) : "memory");
+    return x;
+}
+// Asks for the line of an address in the second cache, where others' writes to it are seen.
+__device__ inline void prefetch(const void* at) { asm volatile("prefetch.global.L2 [%0];" : : "l"(at)); }
 __device__ inline Words load_words(const void* at) {
     Words x;
     asm volatile("ld.global.v4.u32 {%0, %1, %2, %3}, [%4];"
@@ -77,5 +100,7 @@ __device__ inline float load_fresh(const float* at) {
 #else
 inline float load_fresh(const float* at) { return *at; }
 inline Words load_once(const void* at) { return warps::load_16<Words>(at); }
+inline Words load_written_once(const void* at) { return warps::load_16<Words>(at); }
+inline void prefetch(const void* at) { warps::touch(at); }
 inline Words load_words(const void* at) { return warps::load_16<Words>(at); }
 #endif

@@ -49,8 +49,14 @@ __device__ inline void few_stage(act* rows, float (*sums)[FEW], const FewInput& 
     __syncthreads();
 }
 
+// Waits until what the products read is there.
+template <bool STREAM> __device__ inline void few_begin(act* staged, float (*squares)[FEW], const FewInput& in) {
+    wait_for_previous();
+    if (STREAM) few_stage(staged, squares, in);
+}
+
 // Sums c of 16 rows of the matrix: this lane's are w0 and w1, null beyond the matrix. The weights of a turn are asked for before
-// anything is waited for. `staged` and `squares` are room in shared memory for what few_stage makes.
+// anything is waited for, those of the first before the kernel in front has ended. `staged` and `squares` are room in shared memory for what few_stage makes.
 #ifdef ACT_F32
 template <bool STREAM>
 __device__ inline void few_sums(float* c, const act* w0, const act* w1, const FewInput& in, act* staged,
@@ -58,7 +64,7 @@ __device__ inline void few_sums(float* c, const act* w0, const act* w1, const Fe
     const int UNROLL = 4, STEP = 16 * FEW_WARPS, t = threadIdx.x % 4, k = in.k;
     const Words zero = {};
     float s[2][FEW] = {};
-    bool ready = !STREAM;
+    bool ready = false;
     int base = threadIdx.x / 32 * 16;
     do {
         Words a[2][UNROLL];
@@ -68,7 +74,7 @@ __device__ inline void few_sums(float* c, const act* w0, const act* w1, const Fe
             a[0][u] = at < k && w0 ? load_once(w0 + at) : zero;
             a[1][u] = at < k && w1 ? load_once(w1 + at) : zero;
         }
-        if (!ready) few_stage(staged, squares, in), ready = true;
+        if (!ready) few_begin<STREAM>(staged, squares, in), ready = true;
 #pragma unroll
         for (int u = 0; u < UNROLL; u++) {
             const int at = base + u * STEP + 4 * t;
@@ -103,7 +109,7 @@ __device__ inline void few_sums(float* c, const act* w0, const act* w1, const Fe
     const int UNROLL = 8, STEP = 32 * FEW_WARPS, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4, k = in.k;
     const Words zero = {};
     const act* row = (STREAM ? staged : in.x) + (size_t)g * k;
-    bool ready = !STREAM;
+    bool ready = false;
     int base = threadIdx.x / 32 * 32;
     do {
         Words a[2][UNROLL], b[UNROLL];
@@ -113,7 +119,7 @@ __device__ inline void few_sums(float* c, const act* w0, const act* w1, const Fe
             a[0][u] = at < k && w0 ? load_once(w0 + at) : zero;
             a[1][u] = at < k && w1 ? load_once(w1 + at) : zero;
         }
-        if (!ready) few_stage(staged, squares, in), ready = true;
+        if (!ready) few_begin<STREAM>(staged, squares, in), ready = true;
         auto words = [&](int u) {
             const int at = base + u * STEP + 8 * t;
             return at < k && g < in.n ? *(const Words*)(row + at) : zero;
@@ -143,6 +149,7 @@ template <typename End>
 __device__ inline void few_rows(const act* w0, const act* w1, const FewInput& in, float* squares, const End& end) {
     __shared__ float sums[FEW_WARPS][32][4], of_stream[FEW_WARPS][FEW];
     DYNAMIC_SHARED(staged);
+    launch_dependents();
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     float c[4] = {};
     if (in.stream) few_sums<true>(c, w0, w1, in, (act*)staged, of_stream);

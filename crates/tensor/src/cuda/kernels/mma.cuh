@@ -60,6 +60,19 @@ __device__ inline void load_b_columns(unsigned* b, const bf16* tile, int pitch, 
     const int lane = threadIdx.x % 32;
     load_transposed(b, tile + (k0 + lane % 8 + lane / 8 % 2 * 8) * pitch + n0 + lane / 16 * 8);
 }
+// s [16, 8 T] += a b^T, of C A fragments [16, 16 C] and the first 8 T rows of tile b.
+template <int C, int T>
+__device__ inline void add_products(float (*s)[4], const unsigned (*a)[4], const bf16* b, int pitch) {
+#pragma unroll
+    for (int c = 0; c < C; c++)
+#pragma unroll
+        for (int t = 0; t < T / 2; t++) {
+            unsigned right[4];
+            load_b_rows(right, b, pitch, t * 16, c * 16);
+            mma_bf16(s[2 * t], a[c], right[0], right[1]);
+            mma_bf16(s[2 * t + 1], a[c], right[2], right[3]);
+        }
+}
 // The A fragment of columns 16 c.. of the C fragments of a row of tiles, rounded.
 __device__ inline void as_a(unsigned* a, const float (*c)[4]) {
     a[0] = pack(c[0][0], c[0][1]), a[1] = pack(c[0][2], c[0][3]);

@@ -9,6 +9,7 @@ const unsigned NOWHERE = 0xffffffffu;
 // x [n, d] = rows ids of the table: blocks (x) of THREADS columns of a row (y). squares [d / 16, 8], unless null, are the sums of
 // the squares of 16 values of each row, as few_rows.cu wants them; d is a multiple of 16 then.
 KERNEL void embed_rows(const act* table, const unsigned* ids, float* x, float* squares, int d) {
+    launch_dependents();
     const int j = blockIdx.x * THREADS + threadIdx.x, row = blockIdx.y;
     const float value = j < d ? load(table[(size_t)ids[row] * d + j]) : 0.f;
     if (j < d) x[(size_t)row * d + j] = value;
@@ -21,7 +22,9 @@ KERNEL void embed_rows(const act* table, const unsigned* ids, float* x, float* s
 // y [i] = x[row] / sqrt(mean(x[row]^2) + eps) w with row = rows[i], or i if rows is null: a block a row.
 KERNEL void norm_rows(const float* x, const unsigned* rows, const float* w, act* y, int d, float eps) {
     __shared__ float scratch[THREADS];
+    launch_dependents();
     const float* from = x + (size_t)(rows ? rows[blockIdx.x] : blockIdx.x) * d;
+    wait_for_previous();
     float squares = 0.f;
     for (int j = threadIdx.x; j < d; j += THREADS) squares += from[j] * from[j];
     const float r = 1.f / sqrtf(block_reduce<float, false>(squares, scratch) / (float)d + eps);
@@ -76,10 +79,12 @@ KERNEL void paged_attention(const act* q, const act* pool, size_t stride, size_t
     DYNAMIC_SHARED(shared);
     __shared__ float scratch[THREADS], weights[THREADS];
     float* query = (float*)shared;
+    launch_dependents();
     const int head = blockIdx.x, row = rows[blockIdx.y];
     const int length = (int)(positions[row] + 1);  // 0 for NOWHERE
     const act *from = q + ((size_t)row * heads + head) * hd, *heads_pool = pool + layer + (size_t)(head / (heads / kv_heads)) * 2 * PAGE * hd;
     const unsigned* table = pages + tables[row];
+    wait_for_previous();
     for (int c = threadIdx.x; c < hd; c += THREADS) query[c] = load(from[c]) * scale;
     __syncthreads();
     // A thread has columns threadIdx.x and 256 further on of the output.

@@ -40,6 +40,7 @@ __device__ void decode_part(const bf16* q, const bf16* pool, size_t stride, size
     const int LANES = HD / 8, SLOTS = 32 / LANES, DEEP = 4, KEYS = DEEP * SLOTS;  // lanes of a key, keys of a load, of a step
     __shared__ float parts[DECODE_WARPS * SLOTS][SHARING][HD + 2];
     __shared__ int is_last;
+    launch_dependents();
     const int group = heads / kv_heads, chunks = (group + SHARING - 1) / SHARING;
     const int kv_head = blockIdx.x / chunks, own = blockIdx.x % chunks * SHARING, head = kv_head * group + own;
     const int count = group - own < SHARING ? group - own : SHARING;
@@ -49,11 +50,19 @@ __device__ void decode_part(const bf16* q, const bf16* pool, size_t stride, size
     int each = (in_use + splits - 1) / splits;
     if (each < LEAST_PAGES) each = LEAST_PAGES;
     const int active = length == 0 ? 1 : (in_use + each - 1) / each;
-    if (split >= active) return;
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, slot = lane / LANES, c = lane % LANES * 8;
     const int end = (split + 1) * each * PAGE < length ? (split + 1) * each * PAGE : length;
     const bf16* keys = pool + layer + (size_t)kv_head * 2 * PAGE * HD + c;
     const unsigned* table = pages + tables[row];
+    // What each warp reads first is on its way while the kernel in front stores this position's.
+    for (int i = 0; i < DEEP; i++) {
+        const int at = split * each * PAGE + warp * KEYS + i * SLOTS + slot;
+        if (at >= end) break;
+        const bf16* key = keys + table[at / PAGE] * stride + (size_t)(at % PAGE) * HD;
+        prefetch(key), prefetch(key + PAGE * HD);
+    }
+    wait_for_previous();
+    if (split >= active) return;
     float query[SHARING][8], acc[SHARING][8] = {}, top[SHARING], sum[SHARING] = {};
     const Words zero = {};
 #pragma unroll
@@ -69,8 +78,8 @@ __device__ void decode_part(const bf16* q, const bf16* pool, size_t stride, size
         for (int i = 0; i < DEEP; i++) {
             const int at = first + i * SLOTS + slot;
             const bf16* key = keys + (at < end ? table[at / PAGE] * stride + (size_t)(at % PAGE) * HD : 0);
-            k[i] = at < end ? load_once(key) : zero;
-            v[i] = at < end ? load_once(key + PAGE * HD) : zero;
+            k[i] = at < end ? load_written_once(key) : zero;
+            v[i] = at < end ? load_written_once(key + PAGE * HD) : zero;
         }
         float score[SHARING][DEEP];
 #pragma unroll

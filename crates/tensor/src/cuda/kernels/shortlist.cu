@@ -19,6 +19,8 @@ KERNEL void shortlist(const float* values, const unsigned* ids, const float* inv
                       float* sums, int count, int per, int most) {
     __shared__ float scratch[THREADS];
     __shared__ unsigned bins[THREADS], chosen, above, place, ties;
+    launch_dependents();
+    wait_for_previous();
     const int start = blockIdx.x * per, size = count - start < per ? count - start : per;
     const size_t segment = (size_t)blockIdx.y * gridDim.x + blockIdx.x;
     const float* x = values + (size_t)blockIdx.y * count + start;

@@ -4,7 +4,8 @@ NVRTC comes from PyPI (nvidia-cuda-nvrtc).
     pip install nvidia-cuda-nvrtc && python3 compile.py [FOLDER]
 
 The source is put together as `compile.rs` does. With a folder the machine code is kept there, for `cuobjdump -res-usage`. What
-does not compile is told with NVRTC's own words; exit code 1."""
+does not compile is told with NVRTC's own words; exit code 1. So is a kernel that `stream.rs` lets begin before the one in front
+of it has ended, and whose code for an sm_90 does not wait for that, or writes before it does."""
 
 import ctypes
 import glob
@@ -26,6 +27,12 @@ def sources():
     return [KERNELS / name for name in names]
 
 
+def dependent():
+    """The kernels of `DEPENDENT` in `stream.rs`."""
+    text = (KERNELS.parent / "stream.rs").read_text()
+    return re.findall(r'"(\w+)"', re.search(r"pub const DEPENDENT: [^=]*= \[(.*?)\];", text, re.S)[1])
+
+
 def library():
     roots = importlib.util.find_spec("nvidia").submodule_search_locations
     found = [p for root in roots for p in sorted(glob.glob(f"{root}/*/lib/libnvrtc.so.*"))]
@@ -34,8 +41,8 @@ def library():
     return ctypes.CDLL(found[0])
 
 
-def compile(nvrtc, name, source, architecture):
-    """The machine code, and the log if that failed."""
+def compile(nvrtc, name, source, architecture, kind="CUBIN"):
+    """The machine code, or the PTX, and the log if that failed."""
     program = ctypes.c_void_p()
     call = lambda f, *a: getattr(nvrtc, f)(*a)
     assert call("nvrtcCreateProgram", ctypes.byref(program), source, name.encode(), 0, None, None) == 0
@@ -47,16 +54,26 @@ def compile(nvrtc, name, source, architecture):
         log = ctypes.create_string_buffer(size.value)
         call("nvrtcGetProgramLog", program, log)
         return b"", log.value.decode()
-    assert call("nvrtcGetCUBINSize", program, ctypes.byref(size)) == 0
+    assert call(f"nvrtcGet{kind}Size", program, ctypes.byref(size)) == 0
     code = ctypes.create_string_buffer(size.value)
-    assert call("nvrtcGetCUBIN", program, code) == 0
+    assert call(f"nvrtcGet{kind}", program, code) == 0
     return code.raw, ""
+
+
+def complaints(kernels):
+    """What is wrong with the kernels that may begin early, of their PTX by name."""
+    for name in [name for name in dependent() if name in kernels]:
+        before, wait, _ = kernels[name].partition("griddepcontrol.wait")
+        if not wait or re.search(r"\b(st|atom|red)\.", before):
+            yield f"{name} {'writes before it waits' if wait else 'does not wait'} for the kernel before"
+        if "griddepcontrol.launch_dependents" not in before:
+            yield f"{name} does not let the next kernel begin before it waits"
 
 
 def main():
     nvrtc = library()
     text = "\n".join(f'#line 1 "{path.name}"\n{path.read_text()}' for path in sources())
-    failed = False
+    failed, known = False, set()
     for act in ["F32", "BF16"]:
         source = f"#define ACT_{act}\n{text}".encode()
         for architecture in ARCHITECTURES:
@@ -65,6 +82,14 @@ def main():
             if code and len(sys.argv) > 1:
                 Path(sys.argv[1], f"{act}-{architecture}.cubin").write_bytes(code)
             failed |= not code
+        ptx, log = compile(nvrtc, "herd.cu", source, "compute_90", "PTX")
+        kernels = dict(re.findall(r"\.entry (\w+)\(.*?\n\{(.*?)\n\}", ptx.decode(), re.S))
+        known |= set(kernels)
+        wrong = list(complaints(kernels))
+        print(f"{act:<5} kernels that begin early: {', '.join(wrong) or 'as they should be'}")
+        failed |= bool(wrong)
+    if unknown := set(dependent()) - known:
+        sys.exit(f"stream.rs lists {', '.join(sorted(unknown))}, which are no kernels")
     sys.exit(failed)
 
 
