@@ -7,6 +7,8 @@ mod attention;
 #[path = "check/cases.rs"]
 mod cases;
 mod check;
+#[path = "check/e4m3.rs"]
+mod e4m3;
 mod fake_card;
 
 use herd_tensor::cuda::{Card, CardBuffer, CardError, CudnnUse, DType};

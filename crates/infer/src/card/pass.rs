@@ -173,6 +173,7 @@ impl CardModel {
             b: Mat::rows(w.values.address(), self.dtype, w.columns).t(),
             out,
             add: add.then_some(out.address),
+            scales: None,
         })
     }
 

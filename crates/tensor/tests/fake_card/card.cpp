@@ -28,7 +28,8 @@
     K(sum_values), K(swiglu), K(swiglu_backward), K(to_f32)
 #define TENSOR_CORES \
     K(attention_64), K(attention_128), K(attention_dq_64), K(attention_dq_128), K(attention_dkv_64), K(attention_dkv_128), \
-    K(paged_decode_64), K(paged_decode_128), K(paged_mma_64), K(paged_mma_128)
+    K(paged_decode_64), K(paged_decode_128), K(paged_mma_64), K(paged_mma_128), K(quantise_rows), K(quantise_rows_f32), \
+    K(norm_rows_e4m3), K(swiglu_e4m3), K(add_rows), K(few_add_e4m3), K(few_gated_e4m3)
 
 struct Kernel {
     // A thread's work, with copies of these arguments.
@@ -62,6 +63,12 @@ static std::map<uintptr_t, size_t> memory;
 static const size_t LIMIT = (size_t)1 << 30;
 static size_t taken;
 
+// Of the card that this thread sees, which has 8 multiprocessors; and the version of its cuBLASLt.
+static thread_local int capability = 90;
+static thread_local size_t cublas_version = 130400;
+// Whether it refuses factors of rows and columns where sums are to be in f32.
+static thread_local bool scales_bf16_only = false;
+
 static bool inside(uint64_t address, size_t bytes) {
     auto after = memory.upper_bound(address);
     if (after == memory.begin()) return false;
@@ -72,6 +79,10 @@ using streams::ask;
 using streams::unsafe_call;
 
 extern "C" {
+// For tests: what this thread sees from now on.
+void fake_card_is(int of_capability, size_t of_cublas, bool bf16_only) {
+    capability = of_capability, cublas_version = of_cublas, scales_bf16_only = bf16_only;
+}
 int cuInit(unsigned) { return 0; }
 int cuDriverGetVersion(int* version) { return *version = 13000, 0; }
 int cuDeviceGetCount(int* count) { return *count = 1, 0; }
@@ -79,7 +90,7 @@ int cuDeviceGet(int* device, int index) { return index == 0 ? *device = 0, 0 : I
 int cuDeviceGetName(char* name, int length, int) { return std::snprintf(name, length, "the processor"), 0; }
 int cuDeviceTotalMem_v2(size_t* bytes, int) { return *bytes = LIMIT, 0; }
 int cuDeviceGetAttribute(int* value, int which, int) {
-    return *value = which == 75 ? 9 : which == 76 ? 0 : which == 16 ? 8 : 1, 0;  // an sm_90 of 8 multiprocessors
+    return *value = which == 75 ? capability / 10 : which == 76 ? capability % 10 : which == 16 ? 8 : 1, 0;
 }
 int cuDevicePrimaryCtxRetain(void** context, int) { return *context = (void*)1, 0; }
 int cuCtxSetCurrent(void* context) { return context == (void*)1 ? 0 : INVALID_VALUE; }
@@ -186,7 +197,7 @@ int nvrtcCreateProgram(void** program, const char* source, const char*, int, con
     return *program = new std::string(source), 0;
 }
 int nvrtcCompileProgram(void*, int count, const char* const* options) {
-    return count > 0 && !std::strcmp(options[0], "--gpu-architecture=sm_90") ? 0 : 6;
+    return count > 0 && options[0] == "--gpu-architecture=sm_" + std::to_string(capability) ? 0 : 6;
 }
 int nvrtcGetProgramLogSize(void*, size_t* size) { return *size = 8, 0; }
 int nvrtcGetProgramLog(void*, char* log) { return std::strcpy(log, "refused"), 0; }

@@ -49,3 +49,15 @@ pub fn open_late(streams: u32) -> Card {
     }
     open()
 }
+
+/// Makes the fake card that this thread sees another one: its capability (90 is 9.0), the version of its cuBLASLt, and whether that
+/// refuses sums in f32 where it scales rows and columns.
+pub fn be(capability: i32, cublas: usize, bf16_only: bool) {
+    let driver = Library::open_in(Kind::Driver, &[folder().to_path_buf()]).unwrap();
+    let symbol = driver.symbol(c"fake_card_is").expect("it is of the card made of the processor");
+    // SAFETY: it is of that type.
+    unsafe {
+        let be: unsafe extern "C" fn(i32, usize, bool) = std::mem::transmute(symbol);
+        be(capability, cublas, bf16_only);
+    }
+}
