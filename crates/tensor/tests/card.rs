@@ -10,6 +10,8 @@ mod check;
 #[path = "check/e4m3.rs"]
 mod e4m3;
 mod fake_card;
+#[path = "check/feed_forward.rs"]
+mod feed_forward;
 
 use herd_tensor::cuda::{Card, CardBuffer, CardError, CudnnUse, DType};
 use herd_tensor::{CounterRng, Grads, Init, ParamSpec, Params, Segments, Tape, Tensor};

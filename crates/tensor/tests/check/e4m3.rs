@@ -49,12 +49,12 @@ fn values(codes: &[u8], scales: &[f32], d: usize) -> Vec<f64> {
     codes.iter().enumerate().map(value).collect()
 }
 
-fn normal(count: usize, name: &str, deviation: f32) -> Vec<f32> {
+pub fn normal(count: usize, name: &str, deviation: f32) -> Vec<f32> {
     let rng = CounterRng::new(5, name);
     (0..count as u64).map(|i| rng.normal(i) as f32 * deviation).collect()
 }
 
-fn halves(values: &[f32]) -> Vec<u16> {
+pub fn halves(values: &[f32]) -> Vec<u16> {
     values.iter().map(|x| bf16::from_f32(*x).to_bits()).collect()
 }
 
@@ -71,30 +71,30 @@ fn product(x: &[f64], w: &[f64], k: usize) -> Vec<f64> {
     x.chunks_exact(k).flat_map(row).collect()
 }
 
-fn exact(values: &[f32]) -> Vec<f64> {
+pub fn exact(values: &[f32]) -> Vec<f64> {
     values.iter().map(|x| f64::from(*x)).collect()
 }
 
-fn int(size: usize) -> Arg {
+pub fn int(size: usize) -> Arg {
     (size as i32).into()
 }
 
 /// A card and what its memory is read and written by.
-struct Bench(Card);
+pub struct Bench(pub Card);
 
 impl Bench {
-    fn put<T: bytemuck::Pod>(&self, values: &[T]) -> CardBuffer {
+    pub fn put<T: bytemuck::Pod>(&self, values: &[T]) -> CardBuffer {
         CardBuffer::from_host(&self.0, values).unwrap()
     }
-    fn room(&self, bytes: usize) -> CardBuffer {
+    pub fn room(&self, bytes: usize) -> CardBuffer {
         self.put(&vec![0xffu8; bytes])
     }
-    fn get<T: bytemuck::Pod>(&self, buffer: &CardBuffer) -> Vec<T> {
+    pub fn get<T: bytemuck::Pod>(&self, buffer: &CardBuffer) -> Vec<T> {
         let mut values = vec![T::zeroed(); buffer.bytes() / size_of::<T>()];
         buffer.read(&mut values).unwrap();
         values
     }
-    fn launch(&self, kernel: &'static str, grid: impl Into<Grid>, arguments: &[Arg]) {
+    pub fn launch(&self, kernel: &'static str, grid: impl Into<Grid>, arguments: &[Arg]) {
         self.0.launch(DType::Bf16, kernel, grid, arguments).unwrap();
     }
     /// A kernel that makes codes and scales of rows: `before`, then the two, then `after`.
