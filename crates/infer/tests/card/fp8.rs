@@ -4,7 +4,7 @@ use crate::fake_card;
 use crate::models::{Shape, changed_folder, folder};
 use crate::tiny::prompt;
 use half::bf16;
-use herd_infer::{ActivationType, Generator, Sampling, Settings, WeightType};
+use herd_infer::{ActivationType, Error, Generator, Sampling, Settings, WeightType};
 use herd_tensor::cuda::Card;
 use std::path::Path;
 
@@ -172,13 +172,22 @@ fn weights_in_fp8_take_the_memory_that_they_should() {
         (live(WeightType::Auto) + workspace) as i64 - live(WeightType::Fp8) as i64 - saved as i64;
     // Six more buffers, whose sizes are rounded up.
     assert!(difference.abs() <= 6 * 512, "{difference}");
+    // And what is planned with, told where a cache does not fit.
+    let planned = |weights| {
+        let settings = Settings { cache_tokens: 100 << 20, ..settings(weights, 64) };
+        match Generator::open_on_card(&fake_card::open(), folder.path(), settings).err().unwrap() {
+            Error::CardMemory { weights, .. } => weights,
+            other => panic!("{other}"),
+        }
+    };
+    assert_eq!(planned(WeightType::Auto) - planned(WeightType::Fp8), saved);
 }
 
 #[test]
 fn what_is_against_fp8_is_said_with_a_remedy() {
     let folder = folder(&SHAPE);
     let fp8 = settings(WeightType::Fp8, 64);
-    let says = |error: herd_infer::Error, parts: &[&str]| {
+    let says = |error: Error, parts: &[&str]| {
         let text = error.to_string();
         assert!(text.contains("weights") && parts.iter().all(|part| text.contains(part)), "{text}");
     };
