@@ -10,7 +10,7 @@ use half::bf16;
 /// The capability from which on cards have products in e4m3, as in `sm_89`.
 const LEAST_CAPABILITY: u32 = 89;
 /// A small product: `m`, `n`, `k`.
-const SIZES: (usize, usize, usize) = (16, 32, 64);
+const SIZES: (usize, usize, usize) = (64, 128, 256);
 
 /// How a card's library multiplies rows in e4m3.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
