@@ -6,6 +6,8 @@ One JSON object on standard output. The model has random weights in bf16, of the
 with its static cache, which compiles the step and captures it in a CUDA graph, and, beside it, eagerly. A decoding step is
 the difference between answers of many tokens and of one, divided; a prompt's time is that of an answer of one token.
 
+Herd is also measured with `--weights fp8`: feed-forward weights of all layers but the first and last in e4m3.
+
 The share of the bandwidth counts the bytes that a step must read, all weights once (the embedding's only where it is the
 output's matrix too) and the cache of all answers at their mean length, over 4.3 TB/s, what an H200 was measured to copy.
 """
@@ -23,7 +25,7 @@ import time
 
 BANDWIDTH = 4.3e12
 SHAPES = {
-    "tiny": dict(hidden_size=256, intermediate_size=512, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+    "tiny": dict(hidden_size=256, intermediate_size=512, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2,
                  head_dim=64, vocab_size=5000, tie_word_embeddings=True),
     "1B": dict(hidden_size=2048, intermediate_size=8192, num_hidden_layers=16, num_attention_heads=32, num_key_value_heads=8,
                head_dim=64, vocab_size=128256, tie_word_embeddings=True),
@@ -43,16 +45,17 @@ def config(shape):
                        bos_token_id=0, eos_token_id=None, dtype="bfloat16")
 
 
-def bytes_of_step(shape, context, answers):
+def bytes_of_step(shape, context, answers, fp8):
     s = SHAPES[shape]
     heads = s["num_attention_heads"] + s["num_key_value_heads"]
     layer = s["hidden_size"] * (2 * heads * s["head_dim"] + 3 * s["intermediate_size"])
     weights = s["num_hidden_layers"] * layer + s["vocab_size"] * s["hidden_size"]
     cache = 2 * s["num_hidden_layers"] * s["num_key_value_heads"] * s["head_dim"] * context * answers
-    return 2 * (weights + cache)
+    in_fp8 = 3 * s["hidden_size"] * s["intermediate_size"] * (s["num_hidden_layers"] - 2) if fp8 else 0
+    return 2 * (weights + cache) - in_fp8
 
 
-def compare_logits(herd, folder, model, device, work):
+def compare_logits(herd, folder, model, device, work, with_fp8):
     """How far Herd's and Transformers' logits in bf16 are from those in f32, as shares of their root mean square."""
     import torch
     from safetensors.torch import load_file
@@ -60,23 +63,28 @@ def compare_logits(herd, folder, model, device, work):
     tokens = [(i * 7919 + 13) % 4999 for i in range(700)]
     (work / "tokens.json").write_text(json.dumps(tokens))
     out = work / "logits.safetensors"
-    command = [herd, "logits", folder, "--tokens", work / "tokens.json", "--out", out, "--device", "cuda", "--activations", "auto"]
-    subprocess.run([str(c) for c in command], check=True, stdout=subprocess.DEVNULL)
+
+    def ours(*options):
+        command = [herd, "logits", folder, "--tokens", work / "tokens.json", "--out", out, "--device", "cuda", "--activations", "auto"]
+        subprocess.run([str(c) for c in [*command, *options]], check=True, stdout=subprocess.DEVNULL)
+        return load_file(out)["logits"].to(device)
+
     ids = torch.tensor([tokens], device=device)
     with torch.inference_mode():
         theirs = model(ids).logits[0].float()
         exact = model.float()(ids).logits[0]
         model.bfloat16()
-    ours = load_file(out)["logits"].to(device)
+    bf16, fp8 = ours(), ours("--weights", "fp8") if with_fp8 else None
     off = lambda x: ((x - exact).square().mean() / exact.square().mean()).sqrt().item()
     same = lambda x: (x.argmax(-1) == exact.argmax(-1)).float().mean().item()
-    return {"error": off(ours), "error_of_transformers": off(theirs), "same_likeliest": same(ours),
-            "same_likeliest_of_transformers": same(theirs)}
+    result = {"error": off(bf16), "error_of_transformers": off(theirs), "same_likeliest": same(bf16),
+              "same_likeliest_of_transformers": same(theirs)}
+    return result | ({"error_in_fp8": off(fp8), "same_likeliest_in_fp8": same(fp8)} if with_fp8 else {})
 
 
-def ours(herd, folder, prompt, answer, answers, env=None):
+def ours(herd, folder, prompt, answer, answers, weights="auto", env=None):
     command = [herd, "bench", "infer", folder, "--device", "cuda", "--prompt-tokens", prompt, "--new-tokens", answer]
-    command += ["--requests", answers, "--rounds", 1, "--json"]
+    command += ["--requests", answers, "--rounds", 1, "--json", "--weights", weights]
     done = subprocess.run([str(c) for c in command], check=True, capture_output=True, text=True, env=os.environ | (env or {}))
     row = json.loads(done.stdout)
     return {"prompt_tokens_per_s": row["prefill_tokens_per_s"], "answer_tokens_per_s": row["decode_tokens_per_s"],
@@ -120,6 +128,7 @@ def main():
     parser.add_argument("--shape", choices=SHAPES, default="1B")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--no-peer", action="store_true")
+    parser.add_argument("--no-fp8", action="store_true", help="for a card or a cuBLASLt without it")
     parser.add_argument("--peer-device", default="cuda", help="cpu where Herd's card is one made of the processor")
     args = parser.parse_args()
     import torch
@@ -134,19 +143,20 @@ def main():
         model.save_pretrained(folder)
         shutil.copy(args.tokenizer, folder / "tokenizer.json")
         model.to(args.peer_device)
-        result["logits"] = compare_logits(args.herd, folder, model, args.peer_device, work)
+        result["logits"] = compare_logits(args.herd, folder, model, args.peer_device, work, not args.no_fp8)
         # As exact as bf16 is: no further from f32 than twice what Transformers is.
         result["agrees"] = result["logits"]["error"] <= 2 * result["logits"]["error_of_transformers"] + 1e-3
         peers = {} if args.no_peer else {"transformers": Peer(model, args.peer_device, False)}
         if peers and args.peer_device == "cuda":
             peers["transformers, static cache"] = Peer(model, args.peer_device, True)
+        herds = {"herd": ("auto",)} | ({} if args.no_fp8 else {"herd fp8": ("fp8",)})
         for prompt, answer, answers in RUNS.get(args.shape, RUNS[None]):
             # One answer at a time also with kernels that begin one after the other.
-            variants = {"herd": {}} | ({"herd without overlap": {"HERD_CUDA_PDL": "0"}} if answers == 1 else {})
+            variants = herds | ({"herd without overlap": ("auto", {"HERD_CUDA_PDL": "0"})} if answers == 1 else {})
             rows = {name: [] for name in [*variants, *peers]}
             for _ in range(args.rounds):
-                for name, env in variants.items():
-                    rows[name].append(ours(args.herd, folder, prompt, answer, answers, env))
+                for name, how in variants.items():
+                    rows[name].append(ours(args.herd, folder, prompt, answer, answers, *how))
                 for name, peer in list(peers.items()):
                     try:
                         rows[name].append(peer.measure(prompt, answer, answers))
@@ -157,7 +167,8 @@ def main():
             for name, of in rows.items():
                 row[name] = {key: statistics.median(r[key] for r in of) for key in of[0]}
                 steps = row[name]["answer_tokens_per_s"] / answers
-                row[name]["share_of_bandwidth"] = bytes_of_step(args.shape, prompt + answer / 2, answers) * steps / BANDWIDTH
+                needed = bytes_of_step(args.shape, prompt + answer / 2, answers, name == "herd fp8")
+                row[name]["share_of_bandwidth"] = needed * steps / BANDWIDTH
             result["runs"].append(row)
     print(json.dumps(result, indent=1))
 

@@ -37,7 +37,7 @@ fn every_library_has_a_version_or_a_remedy() {
 /// On the card made of the processor, whose cuDNN is right; and turned off.
 #[test]
 #[cfg(target_os = "linux")]
-fn what_attention_is_computed_by() {
+fn what_attention_and_fp8_are_computed_by() {
     let cache = tempfile::tempdir().unwrap();
     let doctor = |setting: &str| {
         let output = Command::new(env!("CARGO_BIN_EXE_herd"))
@@ -51,6 +51,7 @@ fn what_attention_is_computed_by() {
     };
     let text = doctor("1");
     assert!(text.contains("attention       by cuDNN 9.28.1 in 10 of 10 cases, at most "), "{text}");
+    assert!(text.contains("fp8             by cuBLASLt, rows and columns scaled by it"), "{text}");
     let text = doctor("0");
     assert!(text.contains("attention       by Herd's kernels: no cuDNN, turned off by HERD_CUDNN"), "{text}");
 }

@@ -1,6 +1,7 @@
 //! A model ready to answer.
 
 use crate::cache::{PAGE, PageTable};
+use crate::card::e4m3_products;
 use crate::constraint::{Compiler, Constraint, Grammar};
 use crate::engine::Engine;
 use crate::forward::Span;
@@ -108,6 +109,7 @@ impl Generator {
     }
 
     fn open_with(path: &Path, settings: Settings, card: Option<Card>) -> Result<Self, Error> {
+        e4m3_products(card.as_ref(), &settings)?;
         if gguf::is_gguf(path) || path.extension().is_some_and(|e| e == "gguf") {
             let (config, weights, tokenizer) = gguf::open(path)?;
             return Self::of(config, weights, tokenizer, settings, card);

@@ -78,6 +78,18 @@ pub enum ActivationType {
     F32,
 }
 
+/// What the weights of the feed-forward layers are kept as on a card.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WeightType {
+    /// As all others are.
+    #[default]
+    Auto,
+    /// e4m3 with a scale for each row, but for those of the first and last layer. Activations that they are multiplied with are
+    /// rounded to it too, where there are more than 8 rows.
+    Fp8,
+}
+
 /// How much runs at once and how much memory the cache may take.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -93,6 +105,8 @@ pub struct Settings {
     pub cache_type: CacheType,
     /// What weights in bf16 are multiplied with.
     pub activations: ActivationType,
+    /// What the weights of the feed-forward layers are kept as on a card.
+    pub weights: WeightType,
     /// Answers that are computed at once at most.
     pub max_sequences: usize,
     /// Rows of one batch: running answers take one each, waiting prompts the rest. 0 leaves it to the device: 256 on the
@@ -112,6 +126,7 @@ impl Default for Settings {
             cache_tokens: 0,
             cache_type: CacheType::Auto,
             activations: ActivationType::Auto,
+            weights: WeightType::Auto,
             max_sequences: 64,
             batch_tokens: 0,
             lookup_tokens: 7,

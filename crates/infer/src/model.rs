@@ -2,7 +2,7 @@
 //! card's forward pass.
 
 use crate::cache::{KvCache, PAGE, Pages};
-use crate::card::CardModel;
+use crate::card::{CardModel, e4m3_products};
 use crate::forward::{self, Span};
 use crate::sampling::{Row, Sampling};
 use crate::team::Team;
@@ -35,6 +35,7 @@ impl Model {
             let (model, settings) = CardModel::new(card, &weights, settings)?;
             return Ok((Model::Card(Arc::new(model)), settings));
         }
+        e4m3_products(None, &settings)?;
         for (value, usual) in
             [(&mut settings.cache_tokens, CACHE_TOKENS), (&mut settings.batch_tokens, BATCH_TOKENS)]
         {

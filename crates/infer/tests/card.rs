@@ -4,6 +4,8 @@
 
 #[path = "../../tensor/tests/fake_card/mod.rs"]
 mod fake_card;
+#[path = "card/fp8.rs"]
+mod fp8;
 #[path = "card/models.rs"]
 mod models;
 #[path = "card/overlap.rs"]

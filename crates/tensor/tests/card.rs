@@ -7,7 +7,11 @@ mod attention;
 #[path = "check/cases.rs"]
 mod cases;
 mod check;
+#[path = "check/e4m3.rs"]
+mod e4m3;
 mod fake_card;
+#[path = "check/feed_forward.rs"]
+mod feed_forward;
 
 use herd_tensor::cuda::{Card, CardBuffer, CardError, CudnnUse, DType};
 use herd_tensor::{CounterRng, Grads, Init, ParamSpec, Params, Segments, Tape, Tensor};

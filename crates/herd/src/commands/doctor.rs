@@ -1,10 +1,10 @@
 //! `herd doctor`: what this machine has to compute with, and what is missing.
 
-use herd_tensor::cuda::{Card, CudnnReport, Driver, Kind, Library, Missing, search_folders};
+use herd_tensor::cuda::{Card, CudnnReport, Driver, E4m3Products, Kind, Library, Missing, search_folders};
 use herd_tensor::isa;
 
 /// Prints the processor, the driver, the CUDA libraries, the cards, and what attention on the first card is computed by, which
-/// takes seconds the first time: small problems are computed there. Measures nothing, and a machine without a card is no
+/// takes seconds the first time: small problems are computed there; and one in fp8. Measures nothing, and a machine without a card is no
 /// error.
 pub fn run() {
     println!("processor");
@@ -45,7 +45,10 @@ pub fn run() {
     }
     if any_card {
         match Card::open(0) {
-            Ok(card) => print_attention(&card.cudnn_report()),
+            Ok(card) => {
+                print_attention(&card.cudnn_report());
+                print_fp8(&card);
+            }
             Err(error) => println!("  attention       card 0 cannot be used: {error}"),
         }
     }
@@ -79,6 +82,20 @@ fn print_attention(report: &CudnnReport) {
             println!("                  by Herd's kernels: {class} ({reason})");
         }
     }
+}
+
+/// Whether `--weights fp8` is possible on card 0, and what scales the rows.
+fn print_fp8(card: &Card) {
+    let text = match card.e4m3_products() {
+        Ok(Ok(E4m3Products::ScaledAndAdded)) => "by cuBLASLt, rows and columns scaled by it".into(),
+        Ok(Ok(E4m3Products::Scaled)) => {
+            "by cuBLASLt, rows and columns scaled by it, added by Herd's kernels".into()
+        }
+        Ok(Ok(E4m3Products::Unscaled)) => "by cuBLASLt, rows and columns scaled by Herd's kernels".into(),
+        Ok(Err(reason)) => format!("no: {reason}"),
+        Err(error) => format!("no: {error}"),
+    };
+    println!("  fp8             {text}");
 }
 
 fn print_library(kind: Kind, library: Result<&Library, &Missing>) {

@@ -1,10 +1,10 @@
 //! `herd perplexity` and `herd logits`: numbers to compare a model by.
 
-use super::model::{Computing, activation_type, device, open, text_of};
+use super::model::{Computing, activation_type, device, open, text_of, weight_type};
 use crate::folder::model_folder;
 use anyhow::Context as _;
 use herd_convert::logits::{read_tokens, write_logits};
-use herd_infer::{ActivationType, Device, Generator, Settings};
+use herd_infer::{ActivationType, Device, Generator, Settings, WeightType};
 use herd_run::Context;
 use serde_json::json;
 use std::path::PathBuf;
@@ -38,9 +38,12 @@ pub struct LogitsArgs {
     /// Where to write `logits` [tokens, vocabulary].
     #[arg(long, value_name = "FILE.safetensors")]
     out: PathBuf,
-    /// What weights in bf16 are multiplied with; auto is bf16, as for the other commands.
-    #[arg(long, default_value = "f32", value_parser = activation_type, value_name = "f32|auto")]
-    activations: ActivationType,
+    /// What weights in bf16 are multiplied with; auto is bf16, as for the other commands. f32 if not given, with fp8 auto.
+    #[arg(long, value_parser = activation_type, value_name = "f32|auto")]
+    activations: Option<ActivationType>,
+    /// What a card keeps the weights of feed-forward layers as, as for the other commands.
+    #[arg(long, default_value = "auto", value_parser = weight_type, value_name = "auto|fp8")]
+    weights: WeightType,
     /// Where to compute: the processor, or the first NVIDIA card.
     #[arg(long, default_value = "cpu", value_parser = device, value_name = "cpu|cuda")]
     device: Device,
@@ -70,9 +73,13 @@ pub fn perplexity(args: &PerplexityArgs, ctx: &Context) -> anyhow::Result<()> {
 /// Writes logits.
 pub fn logits(args: &LogitsArgs) -> anyhow::Result<()> {
     let tokens = read_tokens(&args.tokens)?;
-    let LogitsArgs { activations, device, .. } = *args;
+    let LogitsArgs { activations, weights, device, .. } = *args;
+    let activations = activations.unwrap_or(match weights {
+        WeightType::Auto => ActivationType::F32,
+        WeightType::Fp8 => ActivationType::Auto,
+    });
     // No answers: a cache for the tokens alone.
-    let settings = Settings { activations, device, max_sequences: 1, ..Settings::default() };
+    let settings = Settings { activations, weights, device, max_sequences: 1, ..Settings::default() };
     let generator = Generator::open(&model_folder(&args.model)?, settings)?;
     write_logits(&generator, &tokens, &args.out)?;
     println!("{}: logits [{}, {}]", args.out.display(), tokens.len(), generator.config().vocab_size);

@@ -1,7 +1,7 @@
 //! What the commands that open a model share.
 
 use crate::folder::model_folder;
-use herd_infer::{ActivationType, CacheType, Device, Generator, Settings};
+use herd_infer::{ActivationType, CacheType, Device, Generator, Settings, WeightType};
 use std::io::Read;
 use std::path::Path;
 
@@ -19,13 +19,17 @@ pub struct Computing {
     /// they are bf16 too, and everything is f32 with f32.)
     #[arg(long, default_value = "auto", value_parser = activation_type, value_name = "auto|f32")]
     activations: ActivationType,
+    /// What a card keeps the weights of feed-forward layers as; auto is as all others. (With fp8 those of all layers but the first
+    /// and last are e4m3 with a scale for each row, and more than 8 rows of activations too; Ada, Hopper and later.)
+    #[arg(long, default_value = "auto", value_parser = weight_type, value_name = "auto|fp8")]
+    weights: WeightType,
 }
 
 impl Computing {
     /// Settings with this device and these types.
     pub fn settings(self) -> Settings {
-        let Self { device, cache_type, activations } = self;
-        Settings { device, cache_type, activations, ..Settings::default() }
+        let Self { device, cache_type, activations, weights } = self;
+        Settings { device, cache_type, activations, weights, ..Settings::default() }
     }
 }
 
@@ -54,6 +58,15 @@ pub fn activation_type(name: &str) -> Result<ActivationType, String> {
         "auto" => Ok(ActivationType::Auto),
         "f32" => Ok(ActivationType::F32),
         _ => Err("there are auto and f32".into()),
+    }
+}
+
+/// `auto` or `fp8`.
+pub fn weight_type(name: &str) -> Result<WeightType, String> {
+    match name {
+        "auto" => Ok(WeightType::Auto),
+        "fp8" => Ok(WeightType::Fp8),
+        _ => Err("there are auto and fp8".into()),
     }
 }
 

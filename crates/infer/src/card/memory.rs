@@ -1,10 +1,11 @@
 //! What a model takes of a card's memory, and what is left for the cache.
 
 use super::LOGIT_ROWS;
+use super::feed_forward::layers_in_e4m3;
 use super::pass::scratch_bytes;
 use crate::cache::PAGE;
 use crate::weights::{Sizes, Weights};
-use crate::{CacheType, Error, Settings};
+use crate::{CacheType, Error, Settings, WeightType};
 use herd_run::SettingError;
 use herd_tensor::cuda::{Card, DType};
 
@@ -22,12 +23,15 @@ pub(super) fn page_bytes(s: &Sizes, dtype: DType) -> usize {
     2 * s.layers * s.kv_heads * PAGE * s.head_dim * dtype.size()
 }
 
-/// Bytes of all weights.
-pub(super) fn weight_bytes(s: &Sizes, dtype: DType, own_head: bool) -> usize {
+/// Bytes of all weights, of which some may be in e4m3.
+pub(super) fn weight_bytes(s: &Sizes, dtype: DType, own_head: bool, e4m3: bool) -> usize {
     let (q, kv) = (s.heads * s.head_dim, s.kv_heads * s.head_dim);
     let layer = s.hidden * (2 * q + 2 * kv + 3 * s.ffn);
     let tables = s.vocab * s.hidden * (1 + usize::from(own_head));
-    (s.layers * layer + tables) * dtype.size() + (2 * s.layers + 1) * s.hidden * DType::F32.size()
+    let all = (s.layers * layer + tables) * dtype.size() + (2 * s.layers + 1) * s.hidden * DType::F32.size();
+    let shorter = if e4m3 { layers_in_e4m3(s.layers).len() } else { 0 };
+    let (saved, scales) = (3 * s.ffn * s.hidden * (dtype.size() - 1), 2 * s.ffn + s.hidden);
+    all - shorter * saved + shorter * scales * DType::F32.size()
 }
 
 /// The settings with what they leave to the device, if weights, buffers and cache fit into the card's memory.
@@ -51,7 +55,7 @@ pub(super) fn plan(
     }
     let (s, free) = (&weights.sizes, card.free_memory()?);
     let rows = settings.batch_tokens.max(settings.max_sequences);
-    let model = weight_bytes(s, dtype, weights.has_own_head());
+    let model = weight_bytes(s, dtype, weights.has_own_head(), settings.weights == WeightType::Fp8);
     let fixed = model + scratch_bytes(s, dtype, rows, LOGIT_ROWS) + RESERVE + free / 100 * RESERVE_PERCENT;
     let page = page_bytes(s, dtype);
     let left = free.saturating_sub(fixed) / page;

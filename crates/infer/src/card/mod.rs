@@ -1,7 +1,7 @@
 //! A model on an NVIDIA card: its weights, the forward pass and the pool of pages. Scheduling, the bookkeeping of the cache and
 //! the drawing of tokens are the host's, the same code as without a card.
 //!
-//! Numbers: weights, keys, values and what products read in bf16 (f32 for a model in f32, or where
+//! Numbers: weights (but for those in FP8, `feed_forward`), keys, values and what products read in bf16 (f32 for a model in f32, or where
 //! [`ActivationType::F32`](crate::ActivationType) asks for it); the residual stream, sums and logits in f32. The kernels are
 //! in `tensor/src/cuda/kernels`: `few_rows.cu` for products of up to 8 rows, `paged*.cu` for everything that has to do with
 //! pages; products of more rows are cuBLASLt's.
@@ -14,10 +14,13 @@
 
 mod batch;
 mod decode;
+mod feed_forward;
 mod logits;
 mod memory;
 mod pass;
 mod upload;
+
+pub(crate) use feed_forward::e4m3_products;
 
 use crate::cache::PageId;
 use crate::forward::Span;
@@ -25,8 +28,8 @@ use crate::weights::{Sizes, Weights};
 use crate::{Error, Settings};
 use batch::Batch;
 use herd_tensor::RopeTable;
-use herd_tensor::cuda::{Card, CardBuffer, CardError, CardUsage, DType};
-use pass::Scratch;
+use herd_tensor::cuda::{Arg, Card, CardBuffer, CardError, CardUsage, DType, E4m3Products};
+use pass::{Scratch, Weight};
 use std::sync::{Mutex, PoisonError};
 
 /// Rows whose logits are computed and brought to the host at once.
@@ -43,9 +46,27 @@ struct CardLayer {
     output_bias: Option<CardBuffer>,
     ffn_norm: CardBuffer,
     /// [2 ffn, hidden]: gate, then up.
-    gate_up: CardBuffer,
+    gate_up: FfnMatrix,
     /// [hidden, ffn]
-    down: CardBuffer,
+    down: FfnMatrix,
+}
+
+/// A matrix of the feed-forward part: in the model's type, or in e4m3 with a scale for each row, f32 [rows].
+struct FfnMatrix {
+    values: CardBuffer,
+    scales: Option<CardBuffer>,
+}
+
+impl FfnMatrix {
+    /// As one in the model's type.
+    fn weight(&self, rows: usize, columns: usize) -> Weight<'_> {
+        Weight { values: &self.values, rows, columns }
+    }
+
+    /// For kernels: the values, and the scales if there are any.
+    fn arguments(&self) -> Vec<Arg> {
+        std::iter::once(&self.values).chain(&self.scales).map(Arg::from).collect()
+    }
 }
 
 /// A model in a card's memory.
@@ -62,6 +83,8 @@ pub(crate) struct CardModel {
     /// [vocab, hidden]; `None` if it is `embed`.
     head: Option<CardBuffer>,
     rope: RopeTable,
+    /// How rows in e4m3 are multiplied, if there are any.
+    e4m3: Option<E4m3Products>,
     /// What the weights were, where they are kept in fewer bits or more than in the file.
     converted: Option<&'static str>,
     /// One pass at a time: its buffers stay where they are from one to the next.
@@ -74,9 +97,13 @@ impl CardModel {
     /// # Errors
     /// A model, or a cache, that the card has no memory for; a type of the cache that a card does not have.
     pub(crate) fn new(card: Card, weights: &Weights, settings: Settings) -> Result<(Self, Settings), Error> {
-        let dtype = upload::dtype(weights);
+        let e4m3 = e4m3_products(Some(&card), &settings)?;
+        if e4m3.is_some() {
+            feed_forward::check_sizes(&weights.sizes)?;
+        }
+        let dtype = upload::dtype(weights, e4m3.is_some());
         let settings = memory::plan(&card, weights, dtype, settings)?;
-        Ok((upload::model(card, weights, dtype)?, settings))
+        Ok((upload::model(card, weights, dtype, e4m3)?, settings))
     }
 
     /// Bytes of one page of the cache.
@@ -102,10 +129,16 @@ impl CardModel {
 
     /// The card, the type of numbers and the size of the weights, as text.
     pub(crate) fn describe(&self) -> String {
-        let bytes = memory::weight_bytes(&self.sizes, self.dtype, self.head.is_some());
+        let bytes = memory::weight_bytes(&self.sizes, self.dtype, self.head.is_some(), self.e4m3.is_some());
         let dtype = if self.dtype == DType::F32 { "f32" } else { "bf16" };
         let converted = self.converted.map_or(String::new(), |from| format!(" (from {from})"));
-        format!("{}: weights in {dtype}{converted}, {:.1} GB", self.card.name(), bytes as f64 / 1e9)
+        let short = feed_forward::layers_in_e4m3(self.sizes.layers);
+        let short = match self.e4m3 {
+            Some(_) if short.is_empty() => ", none in fp8 (not of the first and last layer)".into(),
+            Some(_) => format!(", of feed-forward layers {} to {} in fp8", short.start + 1, short.end),
+            None => String::new(),
+        };
+        format!("{}: weights in {dtype}{converted}{short}, {:.1} GB", self.card.name(), bytes as f64 / 1e9)
     }
 
     /// As [`crate::forward::hidden`]; the final norm is the host's.

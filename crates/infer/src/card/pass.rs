@@ -9,7 +9,7 @@ use herd_tensor::cuda::{Arg, CardBuffer, CardError, DType, Grid, Mat, Product, T
 
 /// Rows that `kernels/few_rows.cu` takes, and rows of the matrix that a block has.
 const FEW: usize = 8;
-const FEW_ROWS: usize = 16;
+pub(super) const FEW_ROWS: usize = 16;
 /// Rows up to which those kernels normalise what they read: each of their blocks reads more for it.
 const NORMALISED: usize = 2;
 /// Rows that there is room for at least.
@@ -34,7 +34,7 @@ pub(super) struct Scratch {
     /// Sums of its squares, f32 [hidden / 16, 8], where rows are normalised by the products.
     squares: CardBuffer,
     /// What products read, [n, hidden].
-    normed: CardBuffer,
+    pub normed: CardBuffer,
     /// f32 [n, (heads + 2 kv_heads) head_dim]
     qkv: CardBuffer,
     /// [n, heads head_dim]
@@ -42,9 +42,11 @@ pub(super) struct Scratch {
     /// [n, heads head_dim]
     mixed: CardBuffer,
     /// [n, 2 ffn]
-    gate_up: CardBuffer,
+    pub gate_up: CardBuffer,
     /// [n, ffn]
-    gated: CardBuffer,
+    pub gated: CardBuffer,
+    /// Of rows in e4m3, f32 [n].
+    pub scales: CardBuffer,
     /// f32 [logit_rows, vocab]
     pub logits: CardBuffer,
     pub short: ShortScratch,
@@ -55,11 +57,11 @@ pub(super) struct Scratch {
     counters: CardBuffer,
 }
 
-/// Bytes for each row of a batch, in the order of [`Scratch`] from `x` to `gated`.
-fn row_bytes(s: &Sizes, dtype: DType) -> [usize; 7] {
+/// Bytes for each row of a batch, in the order of [`Scratch`] from `x` to `scales`.
+fn row_bytes(s: &Sizes, dtype: DType) -> [usize; 8] {
     let (q, kv) = (s.heads * s.head_dim, s.kv_heads * s.head_dim);
     let act = dtype.size();
-    [4 * s.hidden, act * s.hidden, 4 * (q + 2 * kv), act * q, act * q, act * 2 * s.ffn, act * s.ffn]
+    [4 * s.hidden, act * s.hidden, 4 * (q + 2 * kv), act * q, act * q, act * 2 * s.ffn, act * s.ffn, 4]
 }
 
 /// Rows that are made room for where so many are needed; at least what [`padded`] says.
@@ -88,7 +90,7 @@ impl Scratch {
         let logit_rows = logits_before.max(rows_for(logit_rows));
         let words = words.max((4 * batch.words.len()).next_power_of_two());
         let parts = 2 * card.processors();
-        let [x, normed, qkv, q, mixed, gate_up, gated] =
+        let [x, normed, qkv, q, mixed, gate_up, gated, scales] =
             row_bytes(s, model.dtype).map(|bytes| CardBuffer::stale(card, rows * bytes));
         Ok(Self {
             rows,
@@ -103,6 +105,7 @@ impl Scratch {
             mixed: mixed?,
             gate_up: gate_up?,
             gated: gated?,
+            scales: scales?,
             logits: CardBuffer::stale(card, 4 * logit_rows * s.vocab)?,
             short: ShortScratch::new(model, logit_rows)?,
             steps: Steps::default(),
@@ -130,11 +133,11 @@ pub(super) fn int(size: usize) -> Arg {
     (size as i32).into()
 }
 
-/// A matrix [rows, columns] of weights.
-struct Weight<'a> {
-    values: &'a CardBuffer,
-    rows: usize,
-    columns: usize,
+/// A matrix [rows, columns] of weights in the model's type.
+pub(super) struct Weight<'a> {
+    pub values: &'a CardBuffer,
+    pub rows: usize,
+    pub columns: usize,
 }
 
 impl CardModel {
@@ -148,17 +151,22 @@ impl CardModel {
     }
 
     /// A thread for each of `count` values.
-    fn each(&self, kernel: &'static str, count: usize, arguments: &[Arg]) -> Result<(), CardError> {
+    pub(super) fn each(
+        &self,
+        kernel: &'static str,
+        count: usize,
+        arguments: &[Arg],
+    ) -> Result<(), CardError> {
         self.launch(kernel, (count.div_ceil(THREADS), 1), arguments)
     }
 
     /// Whether rows are few enough for the kernels of `few_rows.cu`, which load 16 bytes at a time.
-    fn are_few(&self, n: usize, columns: usize) -> bool {
+    pub(super) fn are_few(&self, n: usize, columns: usize) -> bool {
         n <= FEW && (columns * self.dtype.size()).is_multiple_of(16)
     }
 
     /// `out [n, rows] = x [n, columns] w^T`, or added to it.
-    fn product(
+    pub(super) fn product(
         &self,
         n: usize,
         x: &CardBuffer,
@@ -173,6 +181,7 @@ impl CardModel {
             b: Mat::rows(w.values.address(), self.dtype, w.columns).t(),
             out,
             add: add.then_some(out.address),
+            scales: None,
         })
     }
 
@@ -194,9 +203,7 @@ impl CardModel {
             self.attend(scratch, pool, batch, index)?;
             let output = Weight { values: &layer.output, rows: s.hidden, columns: s.heads * s.head_dim };
             self.add_product(scratch, n, &scratch.mixed, &output, layer.output_bias.as_ref())?;
-            self.gate(scratch, n, layer)?;
-            let down = Weight { values: &layer.down, rows: s.hidden, columns: s.ffn };
-            self.add_product(scratch, n, &scratch.gated, &down, None)?;
+            self.feed_forward(scratch, n, layer)?;
         }
         Ok(())
     }
@@ -221,7 +228,13 @@ impl CardModel {
     }
 
     /// A kernel of `few_rows.cu`, with room in shared memory for the rows of the stream that it normalises.
-    fn few(&self, kernel: &'static str, blocks: usize, n: usize, arguments: &[Arg]) -> Result<(), CardError> {
+    pub(super) fn few(
+        &self,
+        kernel: &'static str,
+        blocks: usize,
+        n: usize,
+        arguments: &[Arg],
+    ) -> Result<(), CardError> {
         let shared = if self.is_normalised(n) { n * self.sizes.hidden * self.dtype.size() } else { 0 };
         self.launch(kernel, Grid { blocks: (blocks, 1), threads: THREADS, shared }, arguments)
     }
@@ -237,13 +250,13 @@ impl CardModel {
     }
 
     /// Where the sums of the stream's squares go, if anybody wants them.
-    fn squares(&self, scratch: &Scratch, n: usize) -> Arg {
+    pub(super) fn squares(&self, scratch: &Scratch, n: usize) -> Arg {
         if self.is_normalised(n) { (&scratch.squares).into() } else { 0u64.into() }
     }
 
     /// What the kernels of `few_rows.cu` are given for `rms_norm(x)` of all rows or of the given ones: the stream, or `normed`,
     /// which is computed first and is there for other products too.
-    fn normed(
+    pub(super) fn normed(
         &self,
         scratch: &Scratch,
         n: usize,
@@ -262,7 +275,7 @@ impl CardModel {
     }
 
     /// `x += from w^T + bias`.
-    fn add_product(
+    pub(super) fn add_product(
         &self,
         scratch: &Scratch,
         n: usize,
@@ -281,22 +294,6 @@ impl CardModel {
         let Some(bias) = bias else { return Ok(()) };
         let values = n * w.rows;
         self.each("add_bias", values, &[(&scratch.x).into(), bias.into(), values.into(), int(w.rows)])
-    }
-
-    /// `gated = silu(gate) up` of the normalised stream.
-    fn gate(&self, scratch: &Scratch, n: usize, layer: &CardLayer) -> Result<(), CardError> {
-        let s = &self.sizes;
-        let input = self.normed(scratch, n, None, &layer.ffn_norm)?;
-        if self.are_few(n, s.hidden) && s.ffn.is_multiple_of(FEW_ROWS / 2) {
-            let last = [(&scratch.gated).into(), int(n), int(s.hidden), int(s.ffn)];
-            let arguments = [&[(&layer.gate_up).into()][..], &input, &last].concat();
-            return self.few("few_gated", s.ffn / (FEW_ROWS / 2), n, &arguments);
-        }
-        let w = Weight { values: &layer.gate_up, rows: 2 * s.ffn, columns: s.hidden };
-        self.product(n, &scratch.normed, &w, (&scratch.gate_up, self.dtype), false)?;
-        let pairs = n * s.ffn;
-        let arguments = [(&scratch.gate_up).into(), (&scratch.gated).into(), pairs.into(), int(s.ffn)];
-        self.each("swiglu", pairs, &arguments)
     }
 
     /// Where a layer begins in a page, and numbers from one page to the next.

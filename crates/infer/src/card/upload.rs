@@ -1,27 +1,39 @@
 //! Weights from files to a card.
 
-use super::{CardLayer, CardModel};
+use super::feed_forward::layers_in_e4m3;
+use super::pass::int;
+use super::{CardLayer, CardModel, FfnMatrix};
 use crate::weights::{Matrix, Weights};
 use half::bf16;
-use herd_tensor::cuda::{Card, CardBuffer, CardError, DType};
+use herd_tensor::cuda::{Card, CardBuffer, CardError, DType, E4m3Products};
 use rayon::prelude::*;
 use std::sync::Mutex;
 
 /// Numbers that are converted at a time.
 const PIECE: usize = 4 << 20;
 
-/// What a model is computed in: f32 if its weights or the settings say so, else bf16.
-pub(super) fn dtype(weights: &Weights) -> DType {
-    let short = weights.layers.iter().any(|layer| !layer.qkv.is_f32());
+/// What a model is computed in: f32 if its weights or the settings say so, else bf16; which also goes with weights in e4m3.
+pub(super) fn dtype(weights: &Weights, e4m3: bool) -> DType {
+    let short = e4m3 || weights.layers.iter().any(|layer| !layer.qkv.is_f32());
     if short && !weights.exact { DType::Bf16 } else { DType::F32 }
 }
 
 /// The whole model. There is memory for it.
-pub(super) fn model(card: Card, weights: &Weights, dtype: DType) -> Result<CardModel, CardError> {
+pub(super) fn model(
+    card: Card,
+    weights: &Weights,
+    dtype: DType,
+    e4m3: Option<E4m3Products>,
+) -> Result<CardModel, CardError> {
     let matrix = |matrix: &Matrix| matrix_on(&card, matrix, dtype);
     let vector = |values: &[f32]| CardBuffer::from_host(&card, values);
     let bias = |values: &[f32]| (!values.is_empty()).then(|| vector(values)).transpose();
-    let layer = |layer: &crate::weights::Layer| {
+    let short = if e4m3.is_some() { layers_in_e4m3(weights.sizes.layers) } else { 0..0 };
+    let layer = |(index, layer): (usize, &crate::weights::Layer)| {
+        let ffn = |of: &Matrix| match short.contains(&index) {
+            true => quantised(&card, of),
+            false => Ok(FfnMatrix { values: matrix(of)?, scales: None }),
+        };
         Ok(CardLayer {
             attn_norm: vector(&layer.attn_norm)?,
             qkv: matrix(&layer.qkv)?,
@@ -29,19 +41,20 @@ pub(super) fn model(card: Card, weights: &Weights, dtype: DType) -> Result<CardM
             output: matrix(&layer.output)?,
             output_bias: bias(&layer.output_bias)?,
             ffn_norm: vector(&layer.ffn_norm)?,
-            gate_up: matrix(&layer.gate_up)?,
-            down: matrix(&layer.down)?,
+            gate_up: ffn(&layer.gate_up)?,
+            down: ffn(&layer.down)?,
         })
     };
     Ok(CardModel {
         dtype,
         sizes: weights.sizes,
         embed: matrix(&weights.embed)?,
-        layers: weights.layers.iter().map(layer).collect::<Result<_, CardError>>()?,
+        layers: weights.layers.iter().enumerate().map(layer).collect::<Result<_, CardError>>()?,
         norm: vector(&weights.norm)?,
         host_norm: weights.norm.clone(),
         head: weights.has_own_head().then(|| matrix(&weights.head)).transpose()?,
         rope: weights.rope.clone(),
+        e4m3,
         converted: converted(weights, dtype),
         scratch: Mutex::default(),
         card,
@@ -87,8 +100,7 @@ fn convert(buffer: &CardBuffer, at: usize, part: &Matrix, dtype: DType) -> Resul
     let at_once = (PIECE / columns).max(1);
     for first in (0..rows).step_by(at_once) {
         let count = at_once.min(rows - first);
-        let mut floats = vec![0f32; count * columns];
-        floats.par_chunks_mut(columns).enumerate().for_each(|(i, row)| part.copy_row(first + i, row));
+        let floats = floats(part, first, count);
         let at = at + first * columns * dtype.size();
         match dtype {
             DType::F32 => buffer.overwrite_at(at, &floats)?,
@@ -99,4 +111,48 @@ fn convert(buffer: &CardBuffer, at: usize, part: &Matrix, dtype: DType) -> Resul
         }
     }
     Ok(())
+}
+
+/// Rows of `part`.
+fn floats(part: &Matrix, first: usize, count: usize) -> Vec<f32> {
+    let mut floats = vec![0f32; count * part.columns()];
+    let rows = floats.par_chunks_mut(part.columns()).enumerate();
+    rows.for_each(|(i, row)| part.copy_row(first + i, row));
+    floats
+}
+
+/// A matrix in e4m3, each row with a scale without bound; rounded by the card, once, from what the file holds.
+fn quantised(card: &Card, matrix: &Matrix) -> Result<FfnMatrix, CardError> {
+    let (rows, columns) = (matrix.rows(), matrix.columns());
+    let [values, scales] = [rows * columns, 4 * rows].map(|bytes| CardBuffer::stale(card, bytes));
+    let (values, scales) = (values?, scales?);
+    let at_once = (PIECE / columns).max(1);
+    let piece = CardBuffer::stale(card, 4 * at_once.min(rows) * columns)?;
+    let mut at = 0;
+    for part in matrix.parts() {
+        for first in (0..part.rows()).step_by(at_once) {
+            let count = at_once.min(part.rows() - first);
+            let numbers = first * columns..(first + count) * columns;
+            let kernel = match part {
+                Matrix::Halves { source, brain: true, .. } => {
+                    piece.overwrite_at(0, &source.halves()[numbers])?;
+                    "quantise_rows"
+                }
+                Matrix::F32 { source, range, .. } => {
+                    piece.overwrite_at(0, &source.floats()[range.clone()][numbers])?;
+                    "quantise_rows_f32"
+                }
+                _ => {
+                    piece.overwrite_at(0, &floats(part, first, count))?;
+                    "quantise_rows_f32"
+                }
+            };
+            let to = [values.address() + (at * columns) as u64, scales.address() + 4 * at as u64];
+            let [codes, of_rows] = to.map(Into::into);
+            let arguments = [(&piece).into(), codes, of_rows, int(columns), f32::INFINITY.into()];
+            card.launch(DType::Bf16, kernel, (count, 1), &arguments)?;
+            at += count;
+        }
+    }
+    Ok(FfnMatrix { values, scales: Some(scales) })
 }

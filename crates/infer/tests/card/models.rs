@@ -3,9 +3,10 @@
 use crate::tiny;
 use herd_infer::{Generator, Settings};
 use herd_model::{Llama, LlamaConfig, RopeScaling, TorchDtype, weights};
+use herd_tensor::Params;
 use herd_tensor::cuda::Card;
 
-/// A Llama of two blocks.
+/// A Llama.
 #[derive(Default)]
 pub struct Shape {
     pub heads: usize,
@@ -18,10 +19,17 @@ pub struct Shape {
     pub float: bool,
     /// Tokens of the model; those of the tokenizer if 0.
     pub vocab: usize,
+    /// Blocks; two if 0.
+    pub layers: usize,
 }
 
-/// The same folder opened on the processor and on a card.
-pub fn open_both(card: &Card, shape: &Shape, settings: &Settings) -> [Generator; 2] {
+/// A random model of this shape as a folder.
+pub fn folder(shape: &Shape) -> tempfile::TempDir {
+    changed_folder(shape, |_, _| {})
+}
+
+/// The same with weights that are changed before they are written.
+pub fn changed_folder(shape: &Shape, change: impl FnOnce(&Llama, &mut Params)) -> tempfile::TempDir {
     let tokenizer = tiny::tokenizer();
     let scaling = RopeScaling {
         factor: 8.0,
@@ -33,7 +41,7 @@ pub fn open_both(card: &Card, shape: &Shape, settings: &Settings) -> [Generator;
         vocab_size: tokenizer.vocab_size().max(shape.vocab),
         hidden_size: 96,
         intermediate_size: 144,
-        num_hidden_layers: 2,
+        num_hidden_layers: if shape.layers == 0 { 2 } else { shape.layers },
         num_attention_heads: shape.heads,
         num_key_value_heads: shape.kv_heads,
         head_dim: shape.head_dim,
@@ -51,9 +59,16 @@ pub fn open_both(card: &Card, shape: &Shape, settings: &Settings) -> [Generator;
     });
     let mut params = llama.params();
     params.initialize(11);
+    change(&llama, &mut params);
     let folder = tempfile::tempdir().unwrap();
     weights::save(folder.path(), &llama, &params).unwrap();
     tokenizer.save(folder.path()).unwrap();
+    folder
+}
+
+/// The same folder opened on the processor and on a card.
+pub fn open_both(card: &Card, shape: &Shape, settings: &Settings) -> [Generator; 2] {
+    let folder = folder(shape);
     [
         Generator::open(folder.path(), settings.clone()).unwrap(),
         Generator::open_on_card(card, folder.path(), settings.clone()).unwrap(),

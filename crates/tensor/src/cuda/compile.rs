@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::ptr;
 
 /// All kernels and what they share, in one module.
-const SOURCES: [(&str, &str); 16] = [
+const SOURCES: [(&str, &str); 17] = [
     ("common.cuh", include_str!("kernels/common.cuh")),
     ("adamw.cu", include_str!("kernels/adamw.cu")),
     ("attention.cu", include_str!("kernels/attention.cu")),
@@ -19,6 +19,7 @@ const SOURCES: [(&str, &str); 16] = [
     ("embedding.cu", include_str!("kernels/embedding.cu")),
     ("paged.cu", include_str!("kernels/paged.cu")),
     ("few_rows.cu", include_str!("kernels/few_rows.cu")),
+    ("e4m3.cu", include_str!("kernels/e4m3.cu")),
     ("paged_decode.cu", include_str!("kernels/paged_decode.cu")),
     ("paged_mma.cu", include_str!("kernels/paged_mma.cu")),
     ("rms_norm.cu", include_str!("kernels/rms_norm.cu")),

@@ -3,7 +3,7 @@
 //! without a card still runs.
 //!
 //! [`Card`] is a context with one stream, its memory (`arena`, [`CardBuffer`]), its kernels (`kernels/`, compiled by
-//! `compile`, asked for by `launch`) matrix products by cuBLASLt (`products`) and attention by
+//! `compile`, asked for by `launch`) matrix products by cuBLASLt (`products`; in 8 bits `e4m3`) and attention by
 //! cuDNN (`cudnn`). What the stream was asked for can be
 //! kept as a [`Graph`] and asked for again as a whole. `ops/` holds the card's body of each operator, one file
 //! beside the CPU's name. Who needs other work of a card, as generation does, puts its kernels beside those of the
@@ -22,6 +22,7 @@ mod compile;
 pub(crate) mod cudnn;
 mod device;
 mod driver;
+mod e4m3;
 mod error;
 mod feed;
 mod graph;
@@ -43,13 +44,14 @@ pub use card::Card;
 pub use cudnn::{Compiled, CudnnReport, CudnnUse, compile_without_card};
 pub use device::{Device, DeviceError};
 pub use driver::{CardInfo, Driver};
+pub use e4m3::{E4m3Products, decode_e4m3};
 pub use error::CardError;
 pub use graph::Graph;
 pub use launch::{Arg, Grid, THREADS};
 pub use library::{Kind, Library, Missing, search_folders};
 pub use params::CardParams;
 pub use pass::{Pass, PassUsage};
-pub use products::{Mat, Product};
+pub use products::{Element, Mat, Product, Scales};
 pub use staging::CardDownload;
 pub use stream::DEPENDENT;
 

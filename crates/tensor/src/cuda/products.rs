@@ -19,8 +19,16 @@ const COMPUTE_32F: i32 = 68;
 const COMPUTE_TF32: i32 = 77;
 const R_32F: i32 = 0;
 const R_16BF: i32 = 14;
+const R_8F_E4M3: i32 = 28;
 const DESC_TRANSA: i32 = 3;
 const DESC_TRANSB: i32 = 4;
+const DESC_A_SCALE_POINTER: i32 = 17;
+const DESC_B_SCALE_POINTER: i32 = 18;
+const DESC_FAST_ACCUM: i32 = 25;
+const DESC_A_SCALE_MODE: i32 = 31;
+const DESC_B_SCALE_MODE: i32 = 32;
+/// cublasLtMatmulMatrixScale_t: a factor for each row of the first operand and each column of the second, f32.
+const SCALE_OUTER_VEC_32F: i32 = 3;
 const PREFERENCE_WORKSPACE: i32 = 1;
 const PREFERENCE_REDUCTION: i32 = 3;
 const CONFIG_REDUCTION: i32 = 3;
@@ -34,13 +42,33 @@ const OP_T: i32 = 1;
 const CANDIDATES: usize = 8;
 const RUNS: usize = 3;
 
+/// What the values of a matrix are stored as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Element {
+    /// 32-bit floats.
+    F32,
+    /// The upper halves of 32-bit floats.
+    Bf16,
+    /// 8 bits (`e4m3`): operands only, and only where a card has products of them.
+    E4m3,
+}
+
+impl From<DType> for Element {
+    fn from(dtype: DType) -> Self {
+        match dtype {
+            DType::F32 => Element::F32,
+            DType::Bf16 => Element::Bf16,
+        }
+    }
+}
+
 /// A matrix in row-major order, or its transpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mat {
     /// Of its first value.
     pub address: u64,
     /// What its values are stored as.
-    pub dtype: DType,
+    pub element: Element,
     /// Values from one stored row to the next.
     pub stride: usize,
     /// Whether the product sees the transpose of what is stored.
@@ -49,8 +77,8 @@ pub struct Mat {
 
 impl Mat {
     /// As it is stored.
-    pub fn rows(address: u64, dtype: DType, stride: usize) -> Self {
-        Self { address, dtype, stride, transposed: false }
+    pub fn rows(address: u64, element: impl Into<Element>, stride: usize) -> Self {
+        Self { address, element: element.into(), stride, transposed: false }
     }
 
     /// Its transpose.
@@ -59,7 +87,19 @@ impl Mat {
     }
 }
 
-/// `out [m, n] = a [m, k] b [k, n] + add [m, n]`, summed in f32.
+/// Factors of a product's rows and columns, f32 in the card's memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scales {
+    /// Address of `[m]`, for the rows.
+    pub rows: u64,
+    /// Address of `[n]`, for the columns.
+    pub columns: u64,
+}
+
+/// `out [m, n] = scales a [m, k] b [k, n] + add [m, n]`, summed in f32.
+///
+/// Operands in e4m3 are rows of both (`b` is a transpose), `n` and `k` multiples of 16, as cuBLASLt wants them; they are summed by
+/// tensor cores alone ("fast accumulation"), as FBGEMM's kernels of rows with scales do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Product {
     /// `m`, `n`, `k`.
@@ -68,17 +108,20 @@ pub struct Product {
     pub a: Mat,
     /// `[k, n]`, of the same type.
     pub b: Mat,
-    /// `[m, n]`, of the same type or f32.
+    /// `[m, n]`, of the same type or f32; bf16 or f32 of operands in e4m3.
     pub out: Mat,
     /// Address of what is added, laid out as `out`: `out` itself, another matrix, or none.
     pub add: Option<u64>,
+    /// For operands in e4m3, if the card's library multiplies with them ([`E4m3Products`](super::E4m3Products)).
+    pub scales: Option<Scales>,
 }
 
 impl Product {
     fn key(&self, tf32: bool) -> Key {
-        let of = |mat: &Mat| (mat.dtype, mat.stride, mat.transposed);
-        let tf32 = tf32 && self.a.dtype == DType::F32;
-        Key { sizes: self.sizes, operands: [of(&self.a), of(&self.b), of(&self.out)], tf32 }
+        let of = |mat: &Mat| (mat.element, mat.stride, mat.transposed);
+        let tf32 = tf32 && self.a.element == Element::F32;
+        let operands = [of(&self.a), of(&self.b), of(&self.out)];
+        Key { sizes: self.sizes, operands, tf32, scaled: self.scales.is_some() }
     }
 }
 
@@ -86,19 +129,21 @@ impl Product {
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct Key {
     sizes: (usize, usize, usize),
-    operands: [(DType, usize, bool); 3],
+    operands: [(Element, usize, bool); 3],
     /// Whether f32 is rounded to TF32 first.
     tf32: bool,
+    scaled: bool,
 }
 
 impl std::fmt::Display for Key {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (m, n, k) = self.sizes;
         write!(f, "{m} {n} {k}")?;
-        for (dtype, stride, transposed) in self.operands {
-            write!(f, " {dtype:?}/{stride}{}", if transposed { "t" } else { "" })?;
+        for (element, stride, transposed) in self.operands {
+            write!(f, " {element:?}/{stride}{}", if transposed { "t" } else { "" })?;
         }
-        f.write_str(if self.tf32 { " tf32" } else { "" })
+        f.write_str(if self.tf32 { " tf32" } else { "" })?;
+        f.write_str(if self.scaled { " scaled" } else { "" })
     }
 }
 
@@ -133,11 +178,21 @@ pub(super) struct Products {
     pub tf32: bool,
 }
 
-impl DType {
+impl Element {
     fn cuda(self) -> i32 {
         match self {
-            DType::F32 => R_32F,
-            DType::Bf16 => R_16BF,
+            Element::F32 => R_32F,
+            Element::Bf16 => R_16BF,
+            Element::E4m3 => R_8F_E4M3,
+        }
+    }
+
+    /// Bytes of one value.
+    fn size(self) -> usize {
+        match self {
+            Element::F32 => 4,
+            Element::Bf16 => 2,
+            Element::E4m3 => 1,
         }
     }
 }
@@ -240,7 +295,7 @@ impl Products {
         }
         let (calls, turn) = (&card.0.calls, card.0.stream.turn());
         let stream = *turn;
-        let bytes = product.sizes.0 * product.out.stride * product.out.dtype.size();
+        let bytes = product.sizes.0 * product.out.stride * product.out.element.size();
         // Not of the arena, which would keep it.
         let mut scratch = 0;
         if driver!(calls, alloc(&mut scratch, bytes)).is_err() {
@@ -299,6 +354,9 @@ impl Products {
         let algorithm = ptr::from_ref(algorithm).cast::<c_void>();
         let Product { a, b, out: o, .. } = call;
         let added = call.add.unwrap_or(o.address);
+        if let Some(scales) = call.scales {
+            self.set_scales(plan.desc, scales)?;
+        }
         cublas!(
             self.calls,
             matmul(
@@ -322,6 +380,17 @@ impl Products {
         )
     }
 
+    /// Where the scales are is part of the description, not of the call. cuBLAS's first operand is `b`.
+    fn set_scales(&self, desc: Handle, scales: Scales) -> Result<(), CardError> {
+        for (attribute, address) in
+            [(DESC_A_SCALE_POINTER, scales.columns), (DESC_B_SCALE_POINTER, scales.rows)]
+        {
+            let address = ptr::from_ref(&address).cast();
+            cublas!(self.calls, desc_set(desc, attribute, address, size_of::<u64>()))?;
+        }
+        Ok(())
+    }
+
     /// A plan with the algorithm that the heuristic puts first, and all that it names.
     fn make_plan(&self, call: &Product, tf32: bool) -> Result<(Plan, Vec<Heuristic>), CardError> {
         let (m, n, k) = call.sizes;
@@ -333,6 +402,17 @@ impl Products {
             let operation = ptr::from_ref(&operation).cast();
             cublas!(self.calls, desc_set(desc, attribute, operation, size_of::<i32>()))?;
         }
+        if call.a.element == Element::E4m3 {
+            let fast = ptr::from_ref(&1i8).cast();
+            cublas!(self.calls, desc_set(desc, DESC_FAST_ACCUM, fast, size_of::<i8>()))?;
+        }
+        if let Some(scales) = call.scales {
+            for attribute in [DESC_A_SCALE_MODE, DESC_B_SCALE_MODE] {
+                let mode = ptr::from_ref(&SCALE_OUTER_VEC_32F).cast();
+                cublas!(self.calls, desc_set(desc, attribute, mode, size_of::<i32>()))?;
+            }
+            self.set_scales(desc, scales)?;
+        }
         // Sizes as stored, which are those of the transpose in the order of columns.
         let layout = |mat: &Mat, rows: usize, columns: usize| {
             let (rows, columns) = if mat.transposed { (columns, rows) } else { (rows, columns) };
@@ -340,7 +420,7 @@ impl Products {
             let stride = mat.stride as i64;
             cublas!(
                 self.calls,
-                layout_create(&mut layout, mat.dtype.cuda(), columns as u64, rows as u64, stride)
+                layout_create(&mut layout, mat.element.cuda(), columns as u64, rows as u64, stride)
             )?;
             Ok::<_, CardError>(layout)
         };

@@ -28,7 +28,8 @@
     K(sum_values), K(swiglu), K(swiglu_backward), K(to_f32)
 #define TENSOR_CORES \
     K(attention_64), K(attention_128), K(attention_dq_64), K(attention_dq_128), K(attention_dkv_64), K(attention_dkv_128), \
-    K(paged_decode_64), K(paged_decode_128), K(paged_mma_64), K(paged_mma_128)
+    K(paged_decode_64), K(paged_decode_128), K(paged_mma_64), K(paged_mma_128), K(quantise_rows), K(quantise_rows_f32), \
+    K(norm_rows_e4m3), K(swiglu_e4m3), K(add_rows), K(few_add_e4m3), K(few_gated_e4m3)
 
 struct Kernel {
     const char* name;
@@ -108,6 +109,11 @@ static size_t taken;
 // What each thread takes the card for, at first an sm_90 under a driver of CUDA 13.0.
 static thread_local int capability = 90, driver_version = 13000;
 
+// The version of its cuBLASLt.
+static thread_local size_t cublas_version = 130400;
+// Whether it refuses factors of rows and columns where sums are to be in f32.
+static thread_local bool scales_bf16_only = false;
+
 static bool inside(uint64_t address, size_t bytes) {
     auto after = memory.upper_bound(address);
     if (after == memory.begin()) return false;
@@ -118,6 +124,10 @@ using streams::ask;
 using streams::unsafe_call;
 
 extern "C" {
+// For tests: what this thread sees from now on.
+void fake_card_is(int of_capability, size_t of_cublas, bool bf16_only) {
+    capability = of_capability, cublas_version = of_cublas, scales_bf16_only = bf16_only;
+}
 int cuInit(unsigned) { return 0; }
 int cuDriverGetVersion(int* version) { return *version = driver_version, 0; }
 int cuDeviceGetCount(int* count) { return *count = 1, 0; }

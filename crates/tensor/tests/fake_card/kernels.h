@@ -9,6 +9,7 @@
 #include "embedding.cu"
 #include "paged.cu"
 #include "few_rows.cu"
+#include "e4m3.cu"
 #include "paged_decode.cu"
 #include "paged_mma.cu"
 #include "rms_norm.cu"

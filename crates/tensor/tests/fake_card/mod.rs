@@ -63,3 +63,13 @@ pub fn begun_early(kernel: &str) -> u32 {
         begun(kernel.as_ptr())
     }
 }
+
+/// Makes the fake card that this thread sees another one: its capability (90 is 9.0), the version of its cuBLASLt, and whether that
+/// refuses sums in f32 where it scales rows and columns.
+pub fn be(capability: i32, cublas: usize, bf16_only: bool) {
+    // SAFETY: it is of that type.
+    unsafe {
+        let be: unsafe extern "C" fn(i32, usize, bool) = std::mem::transmute(symbol(c"fake_card_is"));
+        be(capability, cublas, bf16_only);
+    }
+}

@@ -1,12 +1,14 @@
 // cuBLASLt of the card made of the processor: column-major, D = alpha op(A) op(B) + beta C. Included by card.cpp.
 //
-// There are several algorithms, of which one is refused when it is to run, and one adds in no fixed order.
+// There are several algorithms, of which one is refused when it is to run, and one adds in no fixed order. Operands in e4m3
+// are taken as the real one's documentation says: from sm_89 on, the first transposed, the second not, all sizes and strides
+// multiples of 16 bytes; factors of rows and columns on sm_90 alone, from 12.9 on.
 #pragma once
 
-struct Desc { int compute, scale, operation[2]; };
+struct Desc { int compute, scale, operation[2], scale_mode[2]; const float* scales[2]; int fast; };
 struct Layout { int type; uint64_t rows, columns; int64_t stride; };
 struct Result { uint64_t algorithm[8]; size_t workspace; int state; float waves; int reserved[4]; };
-enum { F32 = 0, BF16 = 14, COMPUTE_F32 = 68, COMPUTE_TF32 = 77 };
+enum { F32 = 0, BF16 = 14, E4M3 = 28, OUTER_VEC = 3, COMPUTE_F32 = 68, COMPUTE_TF32 = 77 };
 // What the heuristic names, in its order: how many ticks of the card's clock each takes, and its reduction scheme.
 struct FakeAlgorithm { uint64_t id; unsigned ticks, scheme; bool refused, in_f32; };
 static const FakeAlgorithm ALGORITHMS[] = {
@@ -21,17 +23,25 @@ static const FakeAlgorithm* algorithm_of(const void* words) {
 static unsigned schemes = 7;  // that the last preference allows
 
 extern "C" {
-size_t cublasLtGetVersion() { return 0; }
+size_t cublasLtGetVersion() { return cublas_version; }
 int cublasLtCreate(void** handle) { return *handle = (void*)5, 0; }
 int cublasLtMatmulDescCreate(void** desc, int compute, int scale) {
-    return *desc = new Desc{compute, scale, {0, 0}}, 0;
+    return *desc = new Desc{compute, scale, {}, {}, {}, 0}, 0;
 }
 int cublasLtMatmulDescSetAttribute(void* desc, int attribute, const void* value, size_t size) {
-    if ((attribute != 3 && attribute != 4) || size != 4) return 7;
-    return ((Desc*)desc)->operation[attribute - 3] = *(const int*)value, 0;
+    Desc& of = *(Desc*)desc;
+    switch (attribute) {
+        case 3: case 4: return size == 4 ? of.operation[attribute - 3] = *(const int*)value, 0 : 7;
+        case 17: case 18: return size == 8 ? of.scales[attribute - 17] = *(const float* const*)value, 0 : 7;
+        case 25: return size == 1 ? of.fast = *(const signed char*)value, 0 : 7;
+        case 31: case 32:
+            if (size != 4 || cublas_version < 120900) return 7;
+            return of.scale_mode[attribute - 31] = *(const int*)value, 0;
+        default: return 7;
+    }
 }
 int cublasLtMatrixLayoutCreate(void** layout, int type, uint64_t rows, uint64_t columns, int64_t stride) {
-    if ((type != F32 && type != BF16) || stride < (int64_t)rows) return 7;
+    if ((type != F32 && type != BF16 && type != E4M3) || stride < (int64_t)rows) return 7;
     return *layout = new Layout{type, rows, columns, stride}, 0;
 }
 int cublasLtMatmulPreferenceCreate(void** preference) { return *preference = (void*)6, 0; }
@@ -42,8 +52,18 @@ int cublasLtMatmulPreferenceSetAttribute(void*, int attribute, const void* value
 static bool fits(const Desc& desc, const Layout& a, const Layout& b, const Layout& d) {
     auto rows = [&](const Layout& l, int side) { return desc.operation[side] ? l.columns : l.rows; };
     auto columns = [&](const Layout& l, int side) { return desc.operation[side] ? l.rows : l.columns; };
-    return (desc.compute == COMPUTE_F32 || desc.compute == COMPUTE_TF32) && desc.scale == F32 && a.type == b.type && (d.type == F32 || d.type == a.type) &&
-           rows(a, 0) == d.rows && columns(b, 1) == d.columns && columns(a, 0) == rows(b, 1);
+    if (desc.scale != F32 || a.type != b.type || rows(a, 0) != d.rows || columns(b, 1) != d.columns || columns(a, 0) != rows(b, 1))
+        return false;
+    if (a.type != E4M3)
+        return (desc.compute == COMPUTE_F32 || desc.compute == COMPUTE_TF32) && (d.type == F32 || d.type == a.type) &&
+               !desc.scale_mode[0] && !desc.scale_mode[1] && !desc.scales[0] && !desc.scales[1] && !desc.fast;
+    auto whole = [](const Layout& l) { return l.rows % 16 == 0 && l.columns % 16 == 0 && l.stride % 16 == 0; };
+    if (capability < 89 || cublas_version < 120000 || desc.compute != COMPUTE_F32 || !desc.operation[0] || desc.operation[1] || !whole(a) || !whole(b) ||
+        !whole(d) || (d.type != BF16 && d.type != F32))
+        return false;
+    if (!desc.scale_mode[0] && !desc.scale_mode[1]) return !desc.scales[0] && !desc.scales[1];
+    return capability == 90 && !(scales_bf16_only && d.type == F32) && desc.scale_mode[0] == OUTER_VEC &&
+           desc.scale_mode[1] == OUTER_VEC && desc.scales[0] && desc.scales[1];
 }
 int cublasLtMatmulAlgoGetHeuristic(void*, void* desc, void* a, void* b, void* c, void* d, void*, int most, void* results,
                                    int* count) {
@@ -65,8 +85,16 @@ int cublasLtMatmulAlgoCheck(void*, void* desc, void* a, void* b, void* c, void* 
     if (!fits(*(Desc*)desc, *(Layout*)a, *(Layout*)b, *(Layout*)d) || c != d || !algorithm_of(algorithm)) return 15;
     return *(Result*)result = {}, 0;
 }
+// By the definition of the format.
+static float from_e4m3(unsigned char code) {
+    const int exponent = code >> 3 & 15, mantissa = code & 7;
+    float x = exponent ? std::ldexp(1 + mantissa / 8.f, exponent - 7) : std::ldexp(mantissa / 8.f, -6);
+    if (exponent == 15 && mantissa == 7) x = NAN;
+    return code & 0x80 ? -x : x;
+}
 static float number(const void* base, const Layout& l, size_t row, size_t column) {
     const size_t at = column * l.stride + row;
+    if (l.type == E4M3) return from_e4m3(((const unsigned char*)base)[at]);
     return l.type == F32 ? ((const float*)base)[at] : of_bf16::load(((const unsigned short*)base)[at]);
 }
 // As tensor cores take f32: 10 bits behind the leading one.
@@ -97,6 +125,7 @@ static void multiply(const FakeAlgorithm& algorithm, const Desc& desc, float alp
             sum += rounded;
             const size_t at = j * ld.stride + i;
             sum *= alpha;
+            if (desc.scales[0]) sum *= (double)desc.scales[0][i] * desc.scales[1][j];
             // As the real one: what beta 0 stands before is not read.
             if (beta != 0) sum += beta * number(c, ld, i, j);
             if (ld.type == F32) ((float*)d)[at] = (float)sum;
@@ -110,8 +139,12 @@ int cublasLtMatmul(void*, void* desc_, const float* alpha, const void* a, void* 
     const Desc& desc = *(Desc*)desc_;
     const Layout &la = *(Layout*)a_, &lb = *(Layout*)b_, &ld = *(Layout*)d_;
     auto whole = [](const void* base, const Layout& l) {
-        return inside((uintptr_t)base, ((l.columns - 1) * l.stride + l.rows) * (l.type == F32 ? 4 : 2));
+        return inside((uintptr_t)base, ((l.columns - 1) * l.stride + l.rows) * (l.type == F32 ? 4 : l.type == E4M3 ? 1 : 2));
     };
+    for (int side = 0; side < 2; side++) {
+        if (desc.scales[side] && !inside((uintptr_t)desc.scales[side], 4 * (side ? ld.columns : ld.rows))) return 7;
+        if (la.type == E4M3 && (uintptr_t)(side ? a : b) % 16) return 7;
+    }
     auto* it = algorithm_of(algorithm);
     if (!it || !whole(c, ld) || !whole(a, la) || !whole(b, lb) || !whole(d, ld)) return 7;
     if (!inside((uintptr_t)workspace, workspace_size)) return 7;

@@ -143,10 +143,17 @@ __device__ inline void few_sums(float* c, const act* w0, const act* w1, const Fe
 }
 #endif
 
+#ifndef ACT_F32
+// The same with weights in 8 bits: e4m3.cu.
+struct e4m3;
+template <bool STREAM>
+__device__ void few_sums(float* c, const e4m3* w0, const e4m3* w1, const FewInput& in, act* staged, float (*squares)[FEW]);
+#endif
+
 // Calls end(g, b, first, second) with the sums of rows g and g + 8 of the block's 16 and row b of x. What it answers for the 8
 // values of g is added to squares[b], if there are any.
-template <typename End>
-__device__ inline void few_rows(const act* w0, const act* w1, const FewInput& in, float* squares, const End& end) {
+template <typename W, typename End>
+__device__ inline void few_rows(const W* w0, const W* w1, const FewInput& in, float* squares, const End& end) {
     __shared__ float sums[FEW_WARPS][32][4], of_stream[FEW_WARPS][FEW];
     DYNAMIC_SHARED(staged);
     launch_dependents();
@@ -180,7 +187,8 @@ __device__ inline void few_rows(const act* w0, const act* w1, const FewInput& in
 }
 
 // Row `index` of a matrix of m rows, or null.
-__device__ inline const act* few_row(const act* w, int index, int m, int k) {
+template <typename W>
+__device__ inline const W* few_row(const W* w, int index, int m, int k) {
     return index < m ? w + (size_t)index * k : nullptr;
 }
 

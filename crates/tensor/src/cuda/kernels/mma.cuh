@@ -40,7 +40,17 @@ __device__ inline unsigned pack(float low, float high) {
     asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(high), "f"(low));
     return both;
 }
+// A pair of bf16 times 2^120, of numbers that are not too large for that; those below the smallest normal one count.
+__device__ inline unsigned raise_by_120(unsigned pair) {
+    unsigned raised;
+    asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(raised) : "r"(pair), "r"(0x7b807b80u), "r"(0x80008000u));
+    return raised;
+}
 #else
+inline unsigned raise_by_120(unsigned pair) {
+    auto raised = [](unsigned bits) { return (unsigned)to_bf16(__uint_as_float(bits << 16) * 0x1p120f); };
+    return raised(pair & 0xffffu) | raised(pair >> 16) << 16;
+}
 inline float power_of_2(float x) { return exp2f(x); }
 inline unsigned pack(float low, float high) { return (unsigned)to_bf16(low) | (unsigned)to_bf16(high) << 16; }
 #endif

@@ -33,6 +33,7 @@ impl Tape<'_> {
             b: Mat::rows(self.params().act_address(w), on.activations(), inputs).t(),
             out: mat(&out),
             add: residual.map(|residual| residual.value().place().0.address()),
+            scales: None,
         }));
         let x_slot = self.slot(x);
         let residual = residual.map_or(Slot::NONE, |r| self.slot(r));
@@ -55,13 +56,21 @@ impl Backward for Linear {
                 b: mat(&x),
                 out: Mat::rows(dw, DType::F32, inputs),
                 add: Some(dw),
+                scales: None,
             }));
         }
         let w = Mat::rows(params.act_address(self.w), dtype, inputs);
         flow.accumulate_on_card(self.x, dtype, &[n, inputs], |dx, add| {
             let out = mat(dx);
             let add = add.then_some(out.address);
-            expect(card.product(&Product { sizes: (n, inputs, outputs), a: dy, b: w, out, add }));
+            expect(card.product(&Product {
+                sizes: (n, inputs, outputs),
+                a: dy,
+                b: w,
+                out,
+                add,
+                scales: None,
+            }));
         });
         flow.give(self.residual, grad);
     }

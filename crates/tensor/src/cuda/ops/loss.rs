@@ -45,7 +45,14 @@ impl Loss<'_> {
             let at = |address: u64, size: usize| address + (start * size) as u64;
             let x = Mat { address: at(mat(self.x).address, d * act), ..mat(self.x) };
             let sizes = (count, vocabulary, d);
-            expect(self.card.product(&Product { sizes, a: x, b: w.t(), out: mat(&logits), add: None }));
+            expect(self.card.product(&Product {
+                sizes,
+                a: x,
+                b: w.t(),
+                out: mat(&logits),
+                add: None,
+                scales: None,
+            }));
             let [targets, weights, nll] =
                 [&self.targets, weights, nll].map(|b| Arg::from(at(b.address(), 4)));
             let arguments = [logits.arg(), targets, weights, dz.arg(), nll, int(vocabulary)];
@@ -53,9 +60,23 @@ impl Loss<'_> {
             if let Some((dx, dw)) = gradients {
                 let out = Mat { address: at(mat(dx).address, d * act), ..mat(dx) };
                 let sizes = (count, d, vocabulary);
-                expect(self.card.product(&Product { sizes, a: mat(&dz), b: w, out, add: None }));
+                expect(self.card.product(&Product {
+                    sizes,
+                    a: mat(&dz),
+                    b: w,
+                    out,
+                    add: None,
+                    scales: None,
+                }));
                 let (sizes, out) = ((vocabulary, d, count), Mat::rows(dw, DType::F32, d));
-                expect(self.card.product(&Product { sizes, a: mat(&dz).t(), b: x, out, add: Some(dw) }));
+                expect(self.card.product(&Product {
+                    sizes,
+                    a: mat(&dz).t(),
+                    b: x,
+                    out,
+                    add: Some(dw),
+                    scales: None,
+                }));
             }
         }
     }

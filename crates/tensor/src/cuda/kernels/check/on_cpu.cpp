@@ -380,6 +380,69 @@ static void check_stream() {
     compare("stream: squares after", y_, 1e-4);
 }
 
+// Rows in e4m3: the stream normalised, gates and ups, weights; few rows with weights in it; and sums of rows. Codes are compared as
+// the numbers they stand for, which are off by a sixteenth at most.
+static double value(e4m3 x) {
+    const int exponent = x.bits >> 3 & 15, mantissa = x.bits & 7;
+    const double a = exponent ? std::ldexp(1 + mantissa / 8.0, exponent - 7) : std::ldexp(mantissa / 8.0, -6);
+    return x.bits & 0x80 ? -a : a;
+}
+static void check_e4m3() {
+    const int n = 3, d = 1104, f = 2064;
+    auto x = uniform(n * d), norm = uniform(d), scales = poisoned<float>(n), rows = uniform(n), columns = uniform(2 * f);
+    auto gate_up = halves(n * 2 * f);
+    std::vector<unsigned> codes(4096);
+    auto compare = [&](const char* name, const std::vector<double>& want, int width) {
+        std::vector<float> found;
+        for (int i = 0; i < n * width; i++) found.push_back(value(((const e4m3*)codes.data())[i]) * scales[i / width]);
+        same(name, found, want, 1 / 16.0);
+    };
+    launch(n, [&] { norm_rows_e4m3(x.data(), norm.data(), codes.data(), scales.data(), d, 1e-5f); });
+    std::vector<double> normed(n * d), gated(n * f), weights;
+    for (int i = 0; i < n * d; i++) {
+        double sum = 0;
+        for (int j = 0; j < d; j++) sum += x[i / d * d + j] * x[i / d * d + j];
+        normed[i] = x[i] / std::sqrt(sum / d + 1e-5) * norm[i % d];
+    }
+    compare("e4m3: normalised", normed, d);
+    launch(n, [&] { swiglu_e4m3(gate_up.data(), rows.data(), columns.data(), codes.data(), scales.data(), f); });
+    for (int i = 0; i < n * f; i++) {
+        const int row = i / f, j = i % f;
+        const double gate = value(gate_up[row * 2 * f + j]) * rows[row] * columns[j];
+        gated[i] = gate / (1 + std::exp(-gate)) * value(gate_up[row * 2 * f + f + j]) * rows[row] * columns[f + j];
+    }
+    compare("e4m3: gated", gated, f);
+    launch(n, [&] { quantise_rows(gate_up.data(), codes.data(), scales.data(), f, INFINITY); });
+    for (int i = 0; i < n * f; i++) weights.push_back(value(gate_up[i]));
+    compare("e4m3: weights", weights, f);
+    auto y = uniform(n * d);
+    std::vector<double> y_;
+    for (int i = 0; i < n * d; i++) y_.push_back(y[i] + value(gate_up[i]) * rows[i / d] * columns[i % d]);
+    launch(blocks(n * d), [&] { add_rows(gate_up.data(), rows.data(), columns.data(), y.data(), n * d, d); });
+    same("e4m3: rows added", y, y_, F32);
+
+    // Few rows: 16 of a matrix, gates and ups 8 each.
+    const int k = 592, m = 16;
+    auto w = halves(m * k), few = halves(n * k), out = poisoned<bf16>(n * m / 2);
+    auto of_w = poisoned<float>(m), sums = uniform(n * m);
+    launch(m, [&] { quantise_rows(w.data(), codes.data(), of_w.data(), k, INFINITY); });
+    const e4m3* as = (const e4m3*)codes.data();
+    std::vector<double> product(n * m), sums_, out_;
+    for (int i = 0; i < n * m; i++)
+        for (int j = 0; j < k; j++) product[i] += value(few[i / m * k + j]) * value(as[i % m * k + j]) * of_w[i % m];
+    for (int i = 0; i < n * m; i++) sums_.push_back(sums[i] + product[i]);
+    for (int i = 0; i < n * 8; i++) {
+        const double gate = product[i / 8 * m + i % 8];
+        out_.push_back(gate / (1 + std::exp(-gate)) * product[i / 8 * m + 8 + i % 8]);
+    }
+    launch(1, [&] { few_add_e4m3(as, of_w.data(), few.data(), sums.data(), nullptr, n, k, m); });
+    same("e4m3: few rows, added", sums, sums_, F32);
+    launch(1, 1, [&] {
+        few_gated_e4m3(as, of_w.data(), few.data(), nullptr, nullptr, nullptr, 0, out.data(), n, k, 8);
+    });
+    same("e4m3: few rows, gated", out, out_, BF16);
+}
+
 // The largest of two segments of a row, and then of what they give.
 static void check_shortlist() {
     const int count = 1500, per = 1000, most = 40;
@@ -480,6 +543,7 @@ int main() {
     check_adamw();
     check_few_rows();
     check_stream();
+    check_e4m3();
     check_shortlist();
     check_pages();
     check_attention(false, attention, attention_dq, attention_dkv);
