@@ -21,9 +21,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
 /// Kernels all of whose threads wait for the kernel before.
-pub const DEPENDENT: [&str; 9] = [
+pub const DEPENDENT: [&str; 11] = [
     "few_add",
+    "few_add_e4m3",
     "few_gated",
+    "few_gated_e4m3",
     "few_qkv",
     "few_store",
     "norm_rows",

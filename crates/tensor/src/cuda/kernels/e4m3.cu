@@ -128,7 +128,7 @@ __device__ inline void few_sums(float* c, const e4m3* w0, const e4m3* w1, const 
     const int UNROLL = 4, STEP = 64 * FEW_WARPS, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4, k = in.k;
     const Words zero = {};
     const act* row = (STREAM ? staged : in.x) + (size_t)g * k;
-    bool ready = !STREAM;
+    bool ready = false;
     int base = threadIdx.x / 32 * 64;
     do {
         Words a[2][UNROLL], b[UNROLL][2];
@@ -138,7 +138,7 @@ __device__ inline void few_sums(float* c, const e4m3* w0, const e4m3* w1, const 
             a[0][u] = at < k && w0 ? load_once(w0 + at) : zero;
             a[1][u] = at < k && w1 ? load_once(w1 + at) : zero;
         }
-        if (!ready) few_stage(staged, squares, in), ready = true;
+        if (!ready) few_begin<STREAM>(staged, squares, in), ready = true;
         auto words = [&](int u) {
             const int at = base + u * STEP + 16 * t;
             for (int half = 0; half < 2; half++)

@@ -56,7 +56,8 @@ template <bool STREAM> __device__ inline void few_begin(act* staged, float (*squ
 }
 
 // Sums c of 16 rows of the matrix: this lane's are w0 and w1, null beyond the matrix. The weights of a turn are asked for before
-// anything is waited for, those of the first before the kernel in front has ended. `staged` and `squares` are room in shared memory for what few_stage makes.
+// anything is waited for, those of the first before the kernel in front has ended. `staged` and `squares` are room in shared
+// memory for what few_stage makes.
 #ifdef ACT_F32
 template <bool STREAM>
 __device__ inline void few_sums(float* c, const act* w0, const act* w1, const FewInput& in, act* staged,
