@@ -1,7 +1,7 @@
 //! A text as one vector, from the hidden states after the final norm.
 
 use crate::cache::{PAGE, PageTable};
-use crate::forward::Span;
+use crate::forward::{Input, Span};
 use crate::team::Team;
 use crate::{Error, Generator};
 
@@ -45,13 +45,17 @@ impl Generator {
             if !cache.grow(&mut table, start + chunk.len()) {
                 return Err(Error::DoesNotFit { needed: tokens.len(), cache: pages * PAGE });
             }
-            let span = Span { rows: 0..chunk.len(), start, pages: &table.pages };
+            let spans = [Span { rows: 0..chunk.len(), start, pages: &table.pages }];
             let end = start + chunk.len() == tokens.len();
             let wanted: Vec<usize> = match pooling {
                 Pooling::Mean => (0..chunk.len()).collect(),
                 Pooling::Last => end.then(|| chunk.len() - 1).into_iter().collect(),
             };
-            let states = self.model.hidden(&team, &mut cache, chunk, &[span], &wanted)?;
+            let states = self.model.hidden(
+                &team,
+                &mut cache,
+                Input { tokens: chunk, spans: &spans, wanted: &wanted },
+            )?;
             for row in states.chunks_exact(sizes.hidden) {
                 sum.iter_mut().zip(row).for_each(|(s, &x)| *s += f64::from(x));
             }

@@ -5,7 +5,7 @@ mod schedule;
 mod sequence;
 
 use crate::cache::{KvCache, PAGE};
-use crate::forward::Span;
+use crate::forward::{Input, Span};
 use crate::model::Model;
 use crate::request::{Event, Load, Request};
 use crate::sampling::Row;
@@ -158,8 +158,8 @@ impl Engine {
         if tokens.is_empty() {
             return Ok(Vec::new());
         }
-        let drawn_from =
-            self.model.rows(&self.team, &mut self.cache, &tokens, &spans, &wanted, &samplings)?;
+        let input = Input { tokens: &tokens, spans: &spans, wanted: &wanted };
+        let drawn_from = self.model.rows(&self.team, &mut self.cache, input, &samplings)?;
         for (sequence, &rows) in self.running.iter_mut().zip(&rows) {
             let length = sequence.table.length + rows - sequence.guess.len();
             self.cache.advance(&mut sequence.table, &sequence.tokens[..length]);

@@ -25,18 +25,22 @@ pub(crate) struct Span<'a> {
     pub pages: &'a [PageId],
 }
 
+/// What one pass computes.
+#[derive(Clone, Copy)]
+pub(crate) struct Input<'a> {
+    /// The token of each row.
+    pub tokens: &'a [u32],
+    /// Whose rows they are; every row is in one.
+    pub spans: &'a [Span<'a>],
+    /// Rows whose logits or hidden states are asked for.
+    pub wanted: &'a [usize],
+}
+
 /// Computes the rows, puts their keys and values into the cache, and returns the logits [wanted, vocab] of the
 /// wanted rows.
-pub(crate) fn forward(
-    weights: &Weights,
-    team: &Team,
-    cache: &mut HostPages,
-    tokens: &[u32],
-    spans: &[Span<'_>],
-    wanted: &[usize],
-) -> Vec<f32> {
-    let last = hidden(weights, team, cache, tokens, spans, wanted);
-    let mut logits = vec![0.0; wanted.len() * weights.sizes.vocab];
+pub(crate) fn forward(weights: &Weights, team: &Team, cache: &mut HostPages, input: Input<'_>) -> Vec<f32> {
+    let last = hidden(weights, team, cache, input);
+    let mut logits = vec![0.0; input.wanted.len() * weights.sizes.vocab];
     weights.head.multiply_finely(weights.isa, team, &last, &mut Activations::new(weights.exact), &mut logits);
     logits
 }
@@ -46,9 +50,7 @@ pub(crate) fn hidden(
     weights: &Weights,
     team: &Team,
     cache: &mut HostPages,
-    tokens: &[u32],
-    spans: &[Span<'_>],
-    wanted: &[usize],
+    Input { tokens, spans, wanted }: Input<'_>,
 ) -> Vec<f32> {
     weights.before_pass(team);
     let (sizes, isa, n) = (weights.sizes, weights.isa, tokens.len());

@@ -4,7 +4,7 @@ use crate::cache::{PAGE, PageTable};
 use crate::card::e4m3_products;
 use crate::constraint::{Compiler, Constraint, Grammar};
 use crate::engine::Engine;
-use crate::forward::Span;
+use crate::forward::{Input, Span};
 use crate::model::Model;
 use crate::request::{Event, FinishReason, Request};
 use crate::sampling::{LogProbs, Sampling, TokenLogprob, log_sum_exp};
@@ -302,9 +302,13 @@ impl Generator {
             if !cache.grow(&mut table, start + chunk.len()) {
                 return Err(Error::DoesNotFit { needed: tokens.len(), cache: pages * PAGE });
             }
-            let span = Span { rows: 0..chunk.len(), start, pages: &table.pages };
+            let spans = [Span { rows: 0..chunk.len(), start, pages: &table.pages }];
             let wanted: Vec<usize> = (0..chunk.len()).collect();
-            let logits = self.model.forward(&team, &mut cache, chunk, &[span], &wanted)?;
+            let logits = self.model.forward(
+                &team,
+                &mut cache,
+                Input { tokens: chunk, spans: &spans, wanted: &wanted },
+            )?;
             for (i, logits) in logits.chunks_exact(sizes.vocab).enumerate() {
                 row(start + i, logits);
             }

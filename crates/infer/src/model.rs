@@ -3,7 +3,7 @@
 
 use crate::cache::{KvCache, PAGE, Pages};
 use crate::card::{CardModel, e4m3_products};
-use crate::forward::{self, Span};
+use crate::forward::{self, Input};
 use crate::sampling::{Row, Sampling};
 use crate::team::Team;
 use crate::weights::{Sizes, Weights};
@@ -85,15 +85,13 @@ impl Model {
         &self,
         team: &Team,
         cache: &mut KvCache,
-        tokens: &[u32],
-        spans: &[Span<'_>],
-        wanted: &[usize],
+        input: Input<'_>,
     ) -> Result<Vec<f32>, Error> {
         match (self, cache.store()) {
             (Model::Host(weights, _), Pages::Host(pages)) => {
-                Ok(forward::forward(weights, team, pages, tokens, spans, wanted))
+                Ok(forward::forward(weights, team, pages, input))
             }
-            (Model::Card(model), Pages::Card(pages)) => Ok(model.logits(pages, tokens, spans, wanted)?),
+            (Model::Card(model), Pages::Card(pages)) => Ok(model.logits(pages, input)?),
             _ => panic!("a cache is used with the model that made it"),
         }
     }
@@ -103,15 +101,13 @@ impl Model {
         &self,
         team: &Team,
         cache: &mut KvCache,
-        tokens: &[u32],
-        spans: &[Span<'_>],
-        wanted: &[usize],
+        input: Input<'_>,
         samplings: &[&Sampling],
     ) -> Result<Vec<Row>, Error> {
         if let (Model::Card(model), Pages::Card(pages)) = (self, cache.store()) {
-            return Ok(model.rows(pages, tokens, spans, wanted, samplings)?);
+            return Ok(model.rows(pages, input, samplings)?);
         }
-        let logits = self.forward(team, cache, tokens, spans, wanted)?;
+        let logits = self.forward(team, cache, input)?;
         Ok(logits.chunks_exact(self.sizes().vocab).map(|row| Row::Whole(row.to_vec())).collect())
     }
 
@@ -120,15 +116,11 @@ impl Model {
         &self,
         team: &Team,
         cache: &mut KvCache,
-        tokens: &[u32],
-        spans: &[Span<'_>],
-        wanted: &[usize],
+        input: Input<'_>,
     ) -> Result<Vec<f32>, Error> {
         match (self, cache.store()) {
-            (Model::Host(weights, _), Pages::Host(pages)) => {
-                Ok(forward::hidden(weights, team, pages, tokens, spans, wanted))
-            }
-            (Model::Card(model), Pages::Card(pages)) => Ok(model.hidden(pages, tokens, spans, wanted)?),
+            (Model::Host(weights, _), Pages::Host(pages)) => Ok(forward::hidden(weights, team, pages, input)),
+            (Model::Card(model), Pages::Card(pages)) => Ok(model.hidden(pages, input)?),
             _ => panic!("a cache is used with the model that made it"),
         }
     }

@@ -2,7 +2,7 @@
 
 use super::CardModel;
 use crate::cache::PAGE;
-use crate::forward::Span;
+use crate::forward::Input;
 use herd_tensor::cuda::DType;
 
 const _: () = assert!(PAGE == 16, "kernels/paged.cu has pages of 16 positions");
@@ -49,7 +49,8 @@ pub(super) enum Part {
 }
 
 impl Batch {
-    pub fn new(model: &CardModel, tokens: &[u32], spans: &[Span<'_>]) -> Self {
+    pub fn new(model: &CardModel, input: Input<'_>) -> Self {
+        let Input { tokens, spans, .. } = input;
         let (n, head_dim) = (tokens.len(), model.sizes.head_dim);
         let tiled = model.dtype == DType::Bf16 && matches!(head_dim, 64 | 128);
         let (mut positions, mut places, mut tables) = (vec![NOWHERE; n], vec![NOWHERE; n], vec![0; n]);

@@ -3,7 +3,7 @@
 use super::batch::{Batch, Part};
 use super::pass::{Scratch, int};
 use super::{CardModel, CardPages, LOGIT_ROWS};
-use crate::forward::Span;
+use crate::forward::Input;
 use crate::sampling::{Row, Sampling, Shortlist};
 use herd_tensor::cuda::{Arg, CardBuffer, CardError};
 
@@ -47,14 +47,8 @@ impl ShortScratch {
 
 impl CardModel {
     /// As [`crate::forward::forward`].
-    pub(crate) fn logits(
-        &self,
-        pages: &mut CardPages,
-        tokens: &[u32],
-        spans: &[Span<'_>],
-        wanted: &[usize],
-    ) -> Result<Vec<f32>, CardError> {
-        let batch = Batch::new(self, tokens, spans);
+    pub(crate) fn logits(&self, pages: &mut CardPages, input: Input<'_>) -> Result<Vec<f32>, CardError> {
+        let (batch, wanted) = (Batch::new(self, input), input.wanted);
         self.with_scratch(&batch, wanted.len().min(LOGIT_ROWS), |scratch| {
             self.blocks(scratch, pages, &batch)?;
             let mut logits = vec![0.0; wanted.len() * self.sizes.vocab];
@@ -71,12 +65,10 @@ impl CardModel {
     pub(crate) fn rows(
         &self,
         pages: &mut CardPages,
-        tokens: &[u32],
-        spans: &[Span<'_>],
-        wanted: &[usize],
+        input: Input<'_>,
         samplings: &[&Sampling],
     ) -> Result<Vec<Row>, CardError> {
-        let mut batch = Batch::new(self, tokens, spans);
+        let (mut batch, wanted) = (Batch::new(self, input), input.wanted);
         let is_step = self.is_step(&batch, wanted);
         if is_step {
             batch.temper(samplings.iter().map(|sampling| inverse(sampling)));

@@ -23,7 +23,7 @@ mod upload;
 pub(crate) use feed_forward::e4m3_products;
 
 use crate::cache::PageId;
-use crate::forward::Span;
+use crate::forward::Input;
 use crate::weights::{Sizes, Weights};
 use crate::{Error, Settings};
 use batch::Batch;
@@ -142,21 +142,15 @@ impl CardModel {
     }
 
     /// As [`crate::forward::hidden`]; the final norm is the host's.
-    pub(crate) fn hidden(
-        &self,
-        pages: &mut CardPages,
-        tokens: &[u32],
-        spans: &[Span<'_>],
-        wanted: &[usize],
-    ) -> Result<Vec<f32>, CardError> {
-        let (batch, d) = (Batch::new(self, tokens, spans), self.sizes.hidden);
-        let mut x = vec![0f32; tokens.len() * d];
+    pub(crate) fn hidden(&self, pages: &mut CardPages, input: Input<'_>) -> Result<Vec<f32>, CardError> {
+        let (batch, d) = (Batch::new(self, input), self.sizes.hidden);
+        let mut x = vec![0f32; input.tokens.len() * d];
         self.with_scratch(&batch, 0, |scratch| {
             self.blocks(scratch, pages, &batch)?;
             scratch.x.read_part(0, &mut x)
         })?;
-        let mut normed = Vec::with_capacity(wanted.len() * d);
-        for &row in wanted {
+        let mut normed = Vec::with_capacity(input.wanted.len() * d);
+        for &row in input.wanted {
             let row = &x[row * d..(row + 1) * d];
             let square = row.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / d as f64;
             let scale = (square + f64::from(self.sizes.eps)).sqrt().recip() as f32;
