@@ -129,16 +129,17 @@ fn answers_in_fp8() {
     let (card, folder) = (fake_card::open(), folder(&SHAPE));
     let prompts: Vec<Vec<u32>> = (0..11).map(|i| prompt(9 + 31 * i % 70, i as u32)).collect();
     let sampling = Sampling { ignore_end: true, ..Sampling::greedy(12) };
-    let answers = |weights, prompts: &[Vec<u32>]| {
-        let generator = open(&card, folder.path(), weights, 64);
+    let answers = |prompts: &[Vec<u32>]| {
+        let generator = open(&card, folder.path(), WeightType::Fp8, 64);
         let found = generator.generate(prompts, 1, &sampling).unwrap();
         assert!(generator.graphs() > 0, "steps are captured");
         (generator, found.into_iter().map(|mut samples| samples.remove(0).tokens).collect::<Vec<_>>())
     };
     for prompts in [&prompts[..], &prompts[..2]] {
-        let (generator, found) = answers(WeightType::Fp8, prompts);
-        assert_eq!(found, answers(WeightType::Fp8, prompts).1);
-        assert_ne!(found, answers(WeightType::Auto, prompts).1);
+        let (generator, found) = answers(prompts);
+        assert_eq!(found, answers(prompts).1);
+        let text = generator.device().unwrap();
+        assert!(text.contains("in fp8") && !text.contains("none in fp8"), "{text}");
         let (mut likeliest, mut all) = (0, 0);
         for (prompt, answer) in prompts.iter().zip(&found) {
             let tokens = [&prompt[..], answer].concat();
