@@ -117,12 +117,14 @@ static void multiply(const FakeAlgorithm& algorithm, const Desc& desc, float alp
         for (size_t i = 0; i < ld.rows; i++) {
             double sum = 0;  // sums over a vocabulary are long
             const float *p = &x[i * depth], *q = &y[j * depth];
-            float rounded = 0;
-            if (algorithm.in_f32)
-                for (size_t k = 0; k < depth; k++) rounded += p[k] * q[k];
+            if (algorithm.in_f32)  // by the tile, as on a card
+                for (size_t tile = 0; tile < depth; tile += 64) {
+                    float rounded = 0;
+                    for (size_t k = tile; k < depth && k < tile + 64; k++) rounded += p[k] * q[k];
+                    sum += rounded;
+                }
             else
                 for (size_t k = 0; k < depth; k++) sum += (double)p[k] * q[k];
-            sum += rounded;
             const size_t at = j * ld.stride + i;
             sum *= alpha;
             if (desc.scales[0]) sum *= (double)desc.scales[0][i] * desc.scales[1][j];
