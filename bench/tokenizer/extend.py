@@ -39,6 +39,9 @@ def main():
     parser.add_argument("--english", type=Path, action="append", default=[], help="not learned from, only counted")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
+    for file in [args.base, *args.files, *args.english]:
+        if not file.is_file():
+            sys.exit(f"{file} is no file; see --help for what is needed")
     ranks = args.base.read_bytes()
     if hashlib.sha256(ranks).hexdigest() != SHA256:
         sys.exit(f"{args.base} is not cl100k_base: its SHA-256 is another")
@@ -56,7 +59,8 @@ def main():
         herd("extend", args.base, folder / "extended", *learned, "--vocab-size", BASE + ADDED + SPECIAL)
         kept = json.loads((folder / "extended/tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
         before, after = (herd("bench", path, *held) for path in (args.base, folder / "extended"))
-    assert len(kept) == BASE + ADDED, len(kept)
+    if len(kept) != BASE + ADDED:
+        sys.exit(f"the files teach {len(kept) - BASE} tokens, not {ADDED}: give more text")
     letters = {letter: byte for byte, letter in byte_letters().items()}
     text_of = {id: bytes(letters[letter] for letter in token) for token, id in kept.items()}
     for line in ranks.splitlines():

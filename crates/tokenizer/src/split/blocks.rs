@@ -131,7 +131,7 @@ fn add_high(tables: &Tables, window: &[u8; READ], bytes: __m512i, high: u64, all
     let after = |bytes: usize| unsafe { _mm512_loadu_si512(window[bytes..].as_ptr().cast()) };
     let is = |bytes, byte: u8| _mm512_cmpeq_epi8_mask(bytes, _mm512_set1_epi8(byte as i8));
     let first = high & _mm512_cmpge_epu8_mask(bytes, _mm512_set1_epi8(0xc0_u8 as i8));
-    // What the tables say of the characters that begin in each byte; the byte at the end of their names is asked.
+    // What the tables say of the character that begins with each byte; meaningless for bytes inside characters.
     let mut kinds = _mm512_permutexvar_epi8(bytes, table(&tables.first));
     let asks = |kinds, of: u64| _mm512_mask_test_epi8_mask(of, kinds, _mm512_set1_epi8(ASK as i8));
     let mut ask = asks(kinds, first);
