@@ -1,7 +1,7 @@
 //! Pages saved as files: what `herd data extract` and the benchmark read.
 
 use crate::extract::{Page, extract};
-use crate::response::{Http, decode, is_binary, unpack};
+use crate::response::{Body, Http, decode, is_binary, unpack};
 use herd_run::atomic::FileError;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -41,8 +41,8 @@ pub struct PageFile {
 pub fn extract_file(path: &Path, url: &str) -> Result<PageFile, PageFileError> {
     let bytes = std::fs::read(path).map_err(FileError::at("read", path))?;
     let no_page = |problem: String| PageFileError::NoPage { path: path.to_path_buf(), problem };
-    let (body, missing) =
-        unpack(&bytes, MAX_BYTES).map_err(|error| no_page(format!("damaged gzip ({error})")))?;
+    let Body { bytes: body, missing } =
+        unpack(&bytes, MAX_BYTES).map_err(|problem| no_page(format!("damaged: {problem}")))?;
     if is_binary(&body) {
         return Err(no_page("not a page of text".into()));
     }

@@ -64,75 +64,138 @@ impl<'a> Http<'a> {
         Some(value[at + 8..].split([';', ',']).next()?.trim_matches(['"', '\'', ' ']))
     }
 
-    /// The body without its transfer and content encodings, cut at `limit` bytes (a bomb ends there).
+    /// The body without its transfer and content encodings, cut at `limit` bytes (a bomb ends there). Damage within an
+    /// encoding leaves what comes before it.
     ///
     /// Many crawlers decode a body and keep the header, so an encoding whose signature is missing is taken as undone.
-    pub fn decoded_body(&self, limit: usize) -> Result<Cow<'a, [u8]>, String> {
-        let mut body = Cow::Borrowed(self.body);
+    ///
+    /// # Errors
+    /// Damage with less than [`LEAST_BEFORE_DAMAGE`] bytes before it.
+    pub fn decoded_body(&self, limit: usize) -> Result<Body<'a>, String> {
+        let mut body = Body { bytes: Cow::Borrowed(self.body), missing: None };
         let chunked =
             self.header("Transfer-Encoding").is_some_and(|v| v.to_ascii_lowercase().contains("chunked"));
-        if chunked && starts_with_chunk_size(&body) {
-            body = Cow::Owned(drain(ChunkedReader::new(Cursor::new(body.into_owned())), limit)?);
+        if chunked && starts_with_chunk_size(&body.bytes) {
+            body.undo(limit, "chunked encoding", |sent, _| ChunkedReader::new(sent))?;
         }
         let encodings = self.header("Content-Encoding").unwrap_or("").to_ascii_lowercase();
         for encoding in encodings.split(',').map(str::trim).rev() {
-            let source = |body: Cow<[u8]>| Cursor::new(body.into_owned());
-            body = match encoding {
-                "gzip" | "x-gzip" if body.starts_with(b"\x1f\x8b") => {
-                    Cow::Owned(drain(GzipReader::new(source(body)), limit)?)
+            let bytes = &body.bytes;
+            match encoding {
+                "gzip" | "x-gzip" if bytes.starts_with(b"\x1f\x8b") => body.undo_gzip(limit)?,
+                "deflate" if bytes.first().is_some_and(|b| b & 0x0F == 8) => {
+                    body.undo(limit, "deflate", |sent, capacity| {
+                        let options = GzipReaderOptions { window_bits: 15, capacity, ..Default::default() };
+                        GzipReader::with_options(sent, options)
+                    })?;
                 }
-                "deflate" if body.first().is_some_and(|b| b & 0x0F == 8) => {
-                    let options = GzipReaderOptions { window_bits: 15, ..Default::default() };
-                    Cow::Owned(drain(GzipReader::with_options(source(body), options), limit)?)
+                "zstd" if bytes.starts_with(b"\x28\xb5\x2f\xfd") => {
+                    body.undo(limit, "zstd", |sent, _| ZstdReader::new(sent))?;
                 }
-                "zstd" if body.starts_with(b"\x28\xb5\x2f\xfd") => {
-                    Cow::Owned(drain(ZstdReader::new(source(body)), limit)?)
+                "br" if !looks_like_text(bytes) => {
+                    body.undo(limit, "brotli", |sent, _| BrotliReader::new(sent))?
                 }
-                "br" if !looks_like_text(&body) => Cow::Owned(drain(BrotliReader::new(source(body)), limit)?),
-                _ => body,
-            };
+                _ => {}
+            }
+        }
+        if body.missing.as_ref().is_some_and(|_| body.bytes.len() < LEAST_BEFORE_DAMAGE) {
+            return Err(body.missing.unwrap_or_default());
         }
         Ok(body)
     }
 }
 
-/// A page as it is in a file, gzipped or not, cut at `limit` bytes, and what is missing of it: damaged gzip gives what comes
-/// before the damage.
-pub fn unpack(bytes: &[u8], limit: usize) -> Result<(Cow<'_, [u8]>, Option<String>), String> {
-    let too_long =
-        |length: usize| (length > limit).then(|| format!("longer than {limit} bytes, the rest is left out"));
-    if !bytes.starts_with(b"\x1f\x8b") {
-        return Ok((Cow::Borrowed(&bytes[..bytes.len().min(limit)]), too_long(bytes.len())));
-    }
-    let mut out = Vec::new();
-    // One byte more tells whether there are more.
-    let missing =
-        match GzipReader::new(Cursor::new(bytes.to_vec())).take(limit as u64 + 1).read_to_end(&mut out) {
-            Ok(length) => too_long(length).or_else(|| {
-                (!has_its_length(bytes, length))
-                    .then(|| format!("its gzip ends after {length} bytes of text"))
-            }),
-            Err(error) if out.is_empty() => return Err(error.to_string()),
-            Err(error) => Some(format!("its gzip breaks after {} bytes of text ({error})", out.len())),
+/// Less than this before damage within an encoding is no page, bytes.
+const LEAST_BEFORE_DAMAGE: usize = 1024;
+
+/// Bytes of gzip that are read at once; and where it is damaged.
+const READ_AT_ONCE: usize = 64 << 10;
+const READ_AT_ONCE_BEFORE_DAMAGE: usize = 64;
+
+/// What came out of encodings.
+pub struct Body<'a> {
+    /// The bytes of the page.
+    pub bytes: Cow<'a, [u8]>,
+    /// What is not there of it, if something is known not to be.
+    pub missing: Option<String>,
+}
+
+impl Body<'_> {
+    /// Takes an encoding away: at most `limit` bytes and what comes before damage. `reader` is given what was sent and how
+    /// much of it to take at once. Fails if there is nothing before the damage.
+    fn undo<R: Read>(
+        &mut self,
+        limit: usize,
+        encoding: &str,
+        reader: impl Fn(Cursor<Vec<u8>>, usize) -> R,
+    ) -> Result<(), String> {
+        // One byte more than is allowed tells whether there are more.
+        let read = |at_once| {
+            let mut out = Vec::new();
+            let mut reader = reader(Cursor::new(self.bytes.to_vec()), at_once).take(limit as u64 + 1);
+            let end = reader.read_to_end(&mut out);
+            (out, end)
         };
-    out.truncate(limit);
-    Ok((Cow::Owned(out), missing))
+        let (mut out, mut end) = read(READ_AT_ONCE);
+        if end.is_err() {
+            // A reader gives nothing of the block that holds the damage, so the blocks are made small.
+            (out, end) = read(READ_AT_ONCE_BEFORE_DAMAGE);
+        }
+        let missing = match end {
+            Ok(length) => too_long(length, limit),
+            Err(error) if out.is_empty() => return Err(format!("its {encoding} cannot be read ({error})")),
+            Err(error) => Some(format!("its {encoding} breaks after {} bytes of text ({error})", out.len())),
+        };
+        out.truncate(limit);
+        self.bytes = Cow::Owned(out);
+        self.missing = self.missing.take().or(missing);
+        Ok(())
+    }
+
+    /// As [`undo`](Self::undo) for gzip, whose reader takes an early end for the end.
+    fn undo_gzip(&mut self, limit: usize) -> Result<(), String> {
+        let end = GzipEnd::of(&self.bytes);
+        self.undo(limit, "gzip", GzipReader::with_capacity)?;
+        let length = self.bytes.len();
+        if self.missing.is_none() && !end.fits(length) {
+            self.missing = Some(format!("its gzip ends after {length} bytes of text"));
+        }
+        Ok(())
+    }
 }
 
-/// Whether gzip ends with the number of bytes that came out of it; the reader takes an early end for the end. Of several
-/// members, which a page hardly has, nothing is known.
-fn has_its_length(gzip: &[u8], length: usize) -> bool {
-    const MEMBER: [u8; 3] = [0x1f, 0x8b, 8];
-    gzip[1..].windows(3).any(|begin| begin == MEMBER)
-        || gzip.last_chunk().is_some_and(|&end| u32::from_le_bytes(end) == length as u32)
+fn too_long(length: usize, limit: usize) -> Option<String> {
+    (length > limit).then(|| format!("longer than {limit} bytes, the rest is left out"))
 }
 
-fn drain(reader: impl Read, limit: usize) -> Result<Vec<u8>, String> {
-    let mut out = Vec::new();
-    match reader.take(limit as u64).read_to_end(&mut out) {
-        Ok(_) => Ok(out),
-        Err(_) if out.len() > 1024 => Ok(out), // what came before the damage is a page with its end missing
-        Err(error) => Err(error.to_string()),
+/// A page as it is in a file, gzipped or not, cut at `limit` bytes: damaged gzip gives what comes before the damage.
+///
+/// # Errors
+/// Gzip with nothing before its damage.
+pub fn unpack(bytes: &[u8], limit: usize) -> Result<Body<'_>, String> {
+    if !bytes.starts_with(b"\x1f\x8b") {
+        let missing = too_long(bytes.len(), limit);
+        return Ok(Body { bytes: Cow::Borrowed(&bytes[..bytes.len().min(limit)]), missing });
+    }
+    let mut body = Body { bytes: Cow::Borrowed(bytes), missing: None };
+    body.undo_gzip(limit)?;
+    Ok(body)
+}
+
+/// The number of bytes that gzip says it holds, in its last four. Of several members, which a page hardly has, nothing is
+/// known.
+struct GzipEnd(Option<u32>);
+
+impl GzipEnd {
+    fn of(gzip: &[u8]) -> Self {
+        const MEMBER: [u8; 3] = [0x1f, 0x8b, 8];
+        let several = gzip.get(1..).is_some_and(|rest| memchr::memmem::find(rest, &MEMBER).is_some());
+        let last = gzip.last_chunk().map(|&end| u32::from_le_bytes(end));
+        Self(last.filter(|_| !several))
+    }
+
+    fn fits(&self, length: usize) -> bool {
+        self.0.is_none_or(|said| said == length as u32)
     }
 }
 
@@ -236,7 +299,8 @@ mod tests {
         block.extend_from_slice(body);
         let http = parse(&block).unwrap();
         let decoded = http.decoded_body(1 << 20).unwrap();
-        let (text, encoding) = decode(&decoded, &http);
+        assert_eq!(decoded.missing, None);
+        let (text, encoding) = decode(&decoded.bytes, &http);
         (text.into_owned(), encoding.name())
     }
 

@@ -164,3 +164,53 @@ fn a_page_of_fifty_megabytes_is_read() {
     let text = extract(&page, "").text;
     assert!(text.len() > 40_000_000, "{}", text.len());
 }
+
+/// A record whose body is gzip, as crawlers keep it.
+fn gzipped_response(url: &str, gzip: &[u8]) -> Vec<u8> {
+    let http = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Encoding: gzip\r\n\r\n";
+    let mut record = format!(
+        "WARC/1.0\r\nWARC-Type: response\r\nWARC-Target-URI: {url}\r\nWARC-Date: 2026-01-01T00:00:00Z\r\n\
+         Content-Type: application/http; msgtype=response\r\nContent-Length: {}\r\n\r\n",
+        http.len() + gzip.len()
+    )
+    .into_bytes();
+    record.extend_from_slice(http);
+    record.extend_from_slice(gzip);
+    record.extend_from_slice(b"\r\n\r\n");
+    record
+}
+
+/// Whole, cut off, with wrong sums at its end, and with wrong bytes so early that too little is left.
+#[test]
+fn damage_within_a_page_is_counted_with_its_place_and_what_comes_before_it_is_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let pages = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pages");
+    let gzip = std::fs::read(pages.join("article.html.gz")).unwrap();
+    let flipped = |at: usize| {
+        let mut bytes = gzip.clone();
+        bytes[at..at + 8].iter_mut().for_each(|byte| *byte ^= 0xa5);
+        bytes
+    };
+    let bodies = [gzip.clone(), gzip[..gzip.len() - 150].to_vec(), flipped(gzip.len() - 8), flipped(12)];
+    let (mut archive, mut offsets) = (Vec::new(), Vec::new());
+    for (number, body) in bodies.iter().enumerate() {
+        offsets.push(archive.len() as u64);
+        archive.extend(gzipped_response(&format!("https://example.org/{number}"), body));
+    }
+    let file = folder.path().join("crawl.warc");
+    std::fs::write(&file, &archive).unwrap();
+    let settings = settings(&file);
+    let done = run(&settings, &folder.path().join("out"), &Resources::default(), &Context::quiet());
+    let summary: herd_data::Summary =
+        serde_json::from_slice(&std::fs::read(folder.path().join("out/summary.json")).unwrap()).unwrap();
+    assert_eq!(done.unwrap(), summary);
+    assert_eq!(summary.responses, 4);
+    let places: Vec<u64> = summary.damage.iter().map(|damage| damage.offset).collect();
+    assert_eq!(places, offsets[1..], "{:?}", summary.damage);
+    for (number, damage) in summary.damage.iter().enumerate() {
+        assert_eq!(damage.file, "crawl.warc");
+        assert!(damage.problem.starts_with(&format!("the page https://example.org/{}", number + 1)));
+        assert!(damage.problem.contains("gzip"), "{}", damage.problem);
+    }
+    assert_eq!(summary.funnel.dropped_by("undecodable"), 1, "{:?}", summary.damage);
+}

@@ -307,6 +307,9 @@ impl<'a> Job<'a> {
     }
 }
 
+/// Damaged places that are told one by one; all are in the summary.
+const DAMAGE_TOLD: usize = 20;
+
 /// Curates a crawl: reads what `settings.input` names, writes `documents.parquet`, `rejects.parquet`, `funnel.json` and
 /// `summary.json` into `out`. The result depends neither on the number of threads nor on the memory.
 ///
@@ -317,9 +320,13 @@ impl<'a> Job<'a> {
 pub fn run(settings: &Settings, out: &Path, resources: &Resources, ctx: &Context) -> Result<Summary, Error> {
     let job = Job::open(settings, out, resources, true, ctx)?;
     let summary = job.finish(resources)?;
-    for place in &summary.damage {
+    for place in summary.damage.iter().take(DAMAGE_TOLD) {
         let Damage { file, offset, problem } = place;
         ctx.progress.line(format!("{file}: damaged at byte {offset}: {problem}; the rest was read"));
+    }
+    if let more @ 1.. = summary.damage.len().saturating_sub(DAMAGE_TOLD) {
+        ctx.progress
+            .line(format!("{more} more damaged places are in {}", job.out.path("summary.json").display()));
     }
     job.work.remove()?;
     Ok(summary)

@@ -11,6 +11,7 @@ use crate::filters::{Filter, LanguageFilter, Reason, judge};
 use crate::funnel::Funnel;
 use crate::input::{Kind, Local};
 use crate::rejects::Reject;
+use crate::response::Body;
 use crate::settings::Settings;
 use crate::table::Row;
 use crate::{address, response};
@@ -64,10 +65,17 @@ pub fn map(job: &Job, k: usize) -> Result<Account, Error> {
             }
             let tools = job.tools()?;
             let judged = batch.par_iter().map(|response| {
-                let mut funnel = Funnel::default();
-                (page(response, split.name(), job.settings, tools, &mut funnel), funnel)
+                let (mut funnel, mut missing) = (Funnel::default(), None);
+                let page = page(response, split.name(), job.settings, tools, &mut funnel, &mut missing);
+                (page, funnel, missing)
             });
-            for (result, funnel) in judged.collect::<Vec<_>>() {
+            for ((result, funnel, missing), response) in judged.collect::<Vec<_>>().into_iter().zip(&batch) {
+                let Response { url, offset, .. } = response;
+                account.damage.extend(missing.map(|missing| Damage {
+                    file: split.name().to_string(),
+                    offset: *offset,
+                    problem: format!("the page {url}: {missing}"),
+                }));
                 done(result, funnel)?;
             }
         }
@@ -168,13 +176,15 @@ fn next_batch(reader: &mut Archive) -> (Vec<Response>, Vec<Damage>) {
     (batch, damage)
 }
 
-/// One response: its page, or why there is none.
+/// One response: its page, or why there is none. What is not there of a page, damaged or longer than allowed, is said in
+/// `missing`.
 fn page(
     response: &Response,
     source: &str,
     settings: &Settings,
     tools: &Tools,
     funnel: &mut Funnel,
+    missing: &mut Option<String>,
 ) -> Result<Document, Reject> {
     let bytes = response.http.len();
     let mut reject = |step: &str, rule: &str, value: f32, threshold: f32, excerpt: &str| {
@@ -213,10 +223,18 @@ fn page(
     if !matches!(media.as_str(), "" | "text/html" | "application/xhtml+xml") {
         return Err(reject("fetch", "not HTML", 0.0, 0.0, &media));
     }
-    let body = match http.decoded_body(settings.max_page_bytes) {
+    let Body { bytes: body, missing: missing_in_body } = match http.decoded_body(settings.max_page_bytes) {
         Ok(body) => body,
-        Err(problem) => return Err(reject("decode", "undecodable", 0.0, 0.0, &problem)),
+        Err(problem) => {
+            let rejected = reject("decode", "undecodable", 0.0, 0.0, &problem);
+            *missing = Some(problem);
+            return Err(rejected);
+        }
     };
+    let cut = response.announced > bytes as u64;
+    *missing = missing_in_body.or_else(|| {
+        cut.then(|| format!("only {bytes} of {} bytes were read (max_page_bytes)", response.announced))
+    });
     if response::is_binary(&body) {
         return Err(reject(
             "decode",
