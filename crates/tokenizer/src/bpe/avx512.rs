@@ -1,7 +1,7 @@
 //! [`super::batch`] with AVX-512: a key is one masked load, its hash three rounds of AES, and a line of the cache is
 //! compared at once.
 
-use super::batch::{GROUP, Group, Hashed, Row};
+use super::batch::{GROUP, Group, Hashed, Row, told_apart};
 use super::cache::{
     COUNT_AT, Cache, HASHED_BYTES, HASHED_PAIRS, ID_BITS, INLINE, KEY_BYTES, Key, PAIRS, Pair, SPILL_READ,
     SPILLED, beside, fours, is_hashed, spilled,
@@ -29,12 +29,12 @@ fn round_keys() -> [__m128i; 2] {
     ]
 }
 
-/// See [`super::batch::Instructions::make_keys`].
+/// See [`super::batch::Instructions::make_keys`]; `CHANGE` is 0 or [`PART`](super::batch::PART).
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,aes,bmi1,bmi2")]
-pub(super) fn make_keys(row: Row, group: &mut Group, cache: &Cache) {
+pub(super) fn make_keys<const CHANGE: u64>(row: Row, group: &mut Group, cache: &Cache) {
     // What is known of long pieces is fetched in two steps: time passes between them.
     let count = hash_long(row, group, cache);
-    let Row { text, mut start, ends } = row;
+    let Row { text, mut start, ends, .. } = row;
     let Group { keys, places, hashed, .. } = group;
     let pairs = cache.pairs().as_ptr();
     let ones = _mm256_set1_epi8(-1);
@@ -44,7 +44,10 @@ pub(super) fn make_keys(row: Row, group: &mut Group, cache: &Cache) {
         assert!(end <= text.len());
         let bytes = if length <= KEY_BYTES { _bzhi_u32(u32::MAX, length as u32) } else { 0 };
         // SAFETY: only the bytes of the piece are read, and they are in the text.
-        let piece = unsafe { _mm256_mask_loadu_epi8(ones, bytes, text.as_ptr().add(start).cast()) };
+        let mut piece = unsafe { _mm256_mask_loadu_epi8(ones, bytes, text.as_ptr().add(start).cast()) };
+        if CHANGE != 0 && told_apart(length) {
+            piece = _mm256_xor_si256(piece, _mm256_set_epi64x(0, CHANGE as i64, 0, 0));
+        }
         // SAFETY: a key is as large and as aligned as the register.
         unsafe { _mm256_store_si256((&raw mut *key).cast(), piece) };
         let mut hash = _mm_aesenc_si128(_mm256_castsi256_si128(piece), _mm256_extracti128_si256::<1>(piece));

@@ -21,6 +21,17 @@ pub(super) struct Batch {
     pub(super) workspace: Workspace,
 }
 
+/// What the third number of the key of a part is changed by: its last byte becomes 0xfe, which no text has either. A token
+/// that its own merges do not make is one as a whole piece, and several as a part. Keys without room for that byte
+/// ([`told_apart`]) are of both.
+pub(super) const PART: u64 = 1 << 56;
+
+/// Whether the key of a piece of this length says if it is a part.
+#[inline(always)]
+pub(super) fn told_apart(length: usize) -> bool {
+    length < KEY_BYTES
+}
+
 /// Pieces that follow one another in a text, at most [`GROUP`].
 #[derive(Clone, Copy)]
 pub(super) struct Row<'t> {
@@ -28,6 +39,8 @@ pub(super) struct Row<'t> {
     /// Where the first begins.
     pub(super) start: usize,
     pub(super) ends: &'t [usize],
+    /// Pieces that the split rule gives; else parts of one, whose keys are others ([`PART`]).
+    pub(super) whole: bool,
 }
 
 impl<'t> Row<'t> {
@@ -101,7 +114,10 @@ impl Instructions {
             Self::Portable => make_keys(row, group),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: made only where the instructions are.
-            Self::Avx512 => unsafe { super::avx512::make_keys(row, group, cache) },
+            Self::Avx512 if row.whole => unsafe { super::avx512::make_keys::<0>(row, group, cache) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Self::Avx512 => unsafe { super::avx512::make_keys::<PART>(row, group, cache) },
         }
         let Group { long, long_count, long_hashes, .. } = group;
         let long_hashes = &mut long_hashes[..*long_count];
@@ -133,13 +149,16 @@ impl Instructions {
 }
 
 fn make_keys(row: Row, group: &mut Group) {
-    let Row { text, mut start, ends } = row;
+    let Row { text, mut start, ends, whole } = row;
     let Group { keys, places, long, long_count, .. } = group;
     *long_count = 0;
     for (number, ((&end, key), place)) in ends.iter().zip(keys).zip(places).enumerate() {
         long[*long_count] = number as u8;
         *long_count += usize::from(end - start > KEY_BYTES);
         *key = if end - start <= KEY_BYTES { key_of(text, start, end) } else { Key::NONE };
+        if !whole && told_apart(end - start) {
+            key.0[2] ^= PART;
+        }
         let [a, b, c, _] = key.0;
         let hash = mix(a ^ mix(b ^ c.rotate_left(29).wrapping_mul(0xa076_1d64_78bd_642f)));
         *place = (hash >> (u64::BITS - PAIRS.ilog2())) as u32;
@@ -250,7 +269,7 @@ mod tests {
                     ends[count] = at;
                     count += 1;
                 }
-                let row = Row { text: &text, start: from, ends: &ends[..count] };
+                let row = Row { text: &text, start: from, ends: &ends[..count], whole: true };
                 instructions.make_keys(row, group, &cache);
                 let piece = |i| row.piece(i);
                 let long = (0..count).filter(|&i| group.keys[i] == Key::NONE).map(|i| i as u8);
@@ -291,7 +310,7 @@ mod tests {
             let (mut cache, mut batch) = (Cache::default(), Batch::new());
             let group = &mut batch.group;
             let ends = [length];
-            let row = Row { text: &text, start: 0, ends: &ends };
+            let row = Row { text: &text, start: 0, ends: &ends, whole: true };
             instructions.make_keys(row, group, &cache);
             if group.keys[0] == Key::NONE {
                 continue;
@@ -318,7 +337,7 @@ mod tests {
             for length in (1..=KEY_BYTES).rev() {
                 let mut batch = Batch::new();
                 let group = &mut batch.group;
-                let row = Row { text: &text, start: 0, ends: &[length] };
+                let row = Row { text: &text, start: 0, ends: &[length], whole: true };
                 instructions.make_keys(row, group, &cache);
                 let mut out = Vec::new();
                 assert_eq!(instructions.copy_known(row, group, 0, &cache, &mut out), 0, "{length}");

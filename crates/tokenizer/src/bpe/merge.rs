@@ -1,3 +1,5 @@
+use super::filter::Filter;
+use super::long_pieces::fetch;
 use crate::hashing::mix;
 use crate::large_pages::LargePages;
 use bytemuck::Zeroable;
@@ -24,6 +26,7 @@ const SCAN_LIMIT: usize = 64;
 pub(crate) struct MergeTable {
     slots: LargePages<Slot>,
     shift: u32,
+    filter: Filter,
     /// Token that the merge of a rank makes.
     results: Vec<u32>,
     ordered: Vec<Merge>,
@@ -57,6 +60,7 @@ impl MergeTable {
         let mut table = Self {
             slots: LargePages::zeroed(size),
             shift: 64 - size.ilog2(),
+            filter: Filter::new(size),
             results: vec![NONE; highest],
             ordered: merges,
             byte_ids,
@@ -65,7 +69,9 @@ impl MergeTable {
         table.slots.fill(Slot { left: NONE, right: NONE, rank: NONE });
         for merge in &table.ordered {
             table.results[merge.rank as usize] = merge.result;
-            let mut at = (hash(merge.left, merge.right) >> table.shift) as usize;
+            let hash = hash(merge.left, merge.right);
+            table.filter.insert(hash);
+            let mut at = (hash >> table.shift) as usize;
             while table.slots[at].rank != NONE
                 && (table.slots[at].left, table.slots[at].right) != (merge.left, merge.right)
             {
@@ -85,17 +91,38 @@ impl MergeTable {
         &self.ordered
     }
 
-    /// Rank of a pair; [`NONE`] if it does not merge.
+    /// The hash of a pair if it may merge; its slot is on the way then.
     #[inline]
-    fn rank(&self, left: u32, right: u32) -> u32 {
-        let mut at = (hash(left, right) >> self.shift) as usize;
+    fn may_merge(&self, left: u32, right: u32) -> Option<u64> {
+        let hash = hash(left, right);
+        if !self.filter.may_have(hash) {
+            return None;
+        }
+        fetch(&raw const self.slots[(hash >> self.shift) as usize]);
+        Some(hash)
+    }
+
+    /// Rank of a pair whose hash [`may_merge`](Self::may_merge) gave; [`NONE`] if it does not merge.
+    #[inline]
+    fn rank_of(&self, left: u32, right: u32, hash: Option<u64>) -> u32 {
+        let Some(hash) = hash else { return NONE };
+        let mut at = (hash >> self.shift) as usize;
         loop {
             let slot = &self.slots[at & (self.slots.len() - 1)];
             if (slot.left == left && slot.right == right) || slot.rank == NONE {
+                if slot.rank != NONE {
+                    fetch(&raw const self.results[slot.rank as usize]);
+                }
                 return slot.rank;
             }
             at += 1;
         }
+    }
+
+    /// Rank of a pair; [`NONE`] if it does not merge.
+    #[inline]
+    fn rank(&self, left: u32, right: u32) -> u32 {
+        self.rank_of(left, right, self.may_merge(left, right))
     }
 
     /// Appends the tokens of a piece: merges the pair of lowest rank, leftmost first, until none is left.
@@ -135,11 +162,16 @@ impl MergeTable {
             ranks.copy_within(at + 1..count, at);
             count -= 1;
             ranks[count - 1] = NONE;
-            if at + 1 < count {
-                ranks[at] = self.rank(merged, ids[at + 1]);
+            // Both are asked for before one is waited for.
+            let after = (at + 1 < count).then(|| ids[at + 1]);
+            let before = (at > 0).then(|| ids[at - 1]);
+            let hash_after = after.and_then(|after| self.may_merge(merged, after));
+            let hash_before = before.and_then(|before| self.may_merge(before, merged));
+            if let Some(after) = after {
+                ranks[at] = self.rank_of(merged, after, hash_after);
             }
-            if at > 0 {
-                ranks[at - 1] = self.rank(ids[at - 1], merged);
+            if let Some(before) = before {
+                ranks[at - 1] = self.rank_of(before, merged, hash_before);
             }
         }
         out.extend_from_slice(&ids[..count]);

@@ -5,6 +5,7 @@ mod avx512;
 mod batch;
 mod borders;
 mod cache;
+mod filter;
 mod long_pieces;
 mod merge;
 mod vocabulary;
@@ -14,7 +15,7 @@ pub(crate) use merge::{Merge, MergeTable, NONE, Scratch};
 pub(crate) use vocabulary::Vocabulary;
 
 use crate::split::{CLASSES, Classes, Split, Workspace, llama3_piece_ends};
-use batch::{BATCH, Batch, GROUP, Group, Instructions, Row};
+use batch::{BATCH, Batch, GROUP, Group, Instructions, Row, told_apart};
 pub(crate) use borders::Borders;
 use cache::{KEY_BYTES, Key};
 use rayon::prelude::*;
@@ -199,7 +200,7 @@ impl Bpe {
         let Pieces { text, mut start, count, whole } = pieces;
         let Batch { ends, group, .. } = batch;
         for ends in ends[..count].chunks(GROUP) {
-            let row = Row { text, start, ends };
+            let row = Row { text, start, ends, whole };
             self.instructions.make_keys(row, group, cache);
             let (mut done, mut long) = (0, 0);
             let mut looked_ahead = false;
@@ -258,16 +259,17 @@ impl Bpe {
     /// As [`encode_piece`](Self::encode_piece), as one.
     #[inline(never)]
     fn encode_unknown(&self, piece: &[u8], whole: bool, cache: &mut Cache, out: &mut Vec<u32>) -> bool {
+        let apart = told_apart(piece.len());
         match self.vocabulary.id(piece) {
-            Some(id) if self.is_regular(id, &mut cache.scratch) => out.push(id),
-            // As a piece it is this token, as a part of one it is not: the cache cannot tell, so it is not asked.
+            // As a piece it is this token; as a part of one it may be others.
             Some(id) if whole && self.rules.whole_pieces => {
                 out.push(id);
-                return false;
+                return apart || self.is_regular(id, &mut cache.scratch);
             }
+            Some(id) if self.is_regular(id, &mut cache.scratch) => out.push(id),
             Some(_) => {
                 self.merge(piece, &mut cache.scratch, out);
-                return false;
+                return apart || !self.rules.whole_pieces;
             }
             None => self.merge(piece, &mut cache.scratch, out),
         }
@@ -372,6 +374,39 @@ mod tests {
             assert_eq!(a, b, "{text:?}");
             let bytes: Vec<u8> = a.iter().flat_map(|&id| best.vocabulary().bytes(id)).copied().collect();
             assert_eq!(bytes, text.as_bytes());
+        }
+    }
+
+    /// Tokens that no merges make, of all kinds of keys: as pieces they are tokens, as parts of one they are their bytes,
+    /// whichever of the two the cache has met first. Without the rule about whole pieces they are their bytes always.
+    #[test]
+    fn a_token_that_merges_do_not_make_is_one_only_as_a_piece() {
+        let lengths = [2, 3, KEY_BYTES - 1, KEY_BYTES, KEY_BYTES + 1, 100, 300];
+        let token = |length: usize| "xy".repeat(length)[..length].to_string();
+        let bytes = (0..=u8::MAX).map(|byte| Entry::text(vec![byte]));
+        let entries: Vec<Entry> =
+            bytes.chain(lengths.iter().map(|&length| Entry::text(token(length).into_bytes()))).collect();
+        for whole_pieces in [true, false] {
+            for instructions in [Instructions::Portable, Instructions::best()] {
+                let rules = Rules { whole_pieces, ..Rules::llama3() };
+                let mut bpe = Bpe::new(Vocabulary::new(&entries).unwrap(), Vec::new(), rules);
+                bpe.instructions = instructions;
+                let mut cache = Cache::default();
+                for round in 0..8 {
+                    for (number, &length) in lengths.iter().enumerate() {
+                        let token = token(length);
+                        let part = format!("{0}{token}{0}", "q".repeat(30));
+                        for text in if (round + number) % 2 == 0 { [&token, &part] } else { [&part, &token] }
+                        {
+                            let mut ids = Vec::new();
+                            bpe.encode(text, &mut cache, &mut ids);
+                            let bytes: Vec<u32> = text.bytes().map(u32::from).collect();
+                            let is_one = whole_pieces && text == &token;
+                            assert_eq!(ids, if is_one { vec![256 + number as u32] } else { bytes }, "{text}");
+                        }
+                    }
+                }
+            }
         }
     }
 }

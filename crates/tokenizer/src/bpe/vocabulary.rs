@@ -1,3 +1,4 @@
+use super::filter::Filter;
 use super::long_pieces::fetch;
 use crate::Error;
 use crate::hashing::{FastMap, mix};
@@ -62,7 +63,7 @@ impl Vocabulary {
     #[inline]
     pub(super) fn fetch(&self, bytes: &[u8]) {
         if (1..=KEY_BYTES).contains(&bytes.len()) {
-            fetch(&raw const self.short.slots[self.short.first(Key::new(bytes))]);
+            self.short.fetch(Key::new(bytes));
         }
     }
 
@@ -90,10 +91,18 @@ impl Key {
     /// The key of at least 1 and at most [`KEY_BYTES`] bytes.
     #[inline]
     fn new(token: &[u8]) -> Self {
-        let mut bytes = [0; 16];
-        bytes[..token.len()].copy_from_slice(token);
-        bytes[KEY_BYTES] = token.len() as u8;
-        Self(u128::from_le_bytes(bytes))
+        let length = token.len();
+        // The first and last bytes in loads of one size, which may overlap: to copy them one by one is slower.
+        let (low, high) = if let (Some(first), Some(last)) = (token.first_chunk(), token.last_chunk()) {
+            let rest = u64::from_le_bytes(*last).checked_shr(8 * (16 - length as u32)).unwrap_or(0);
+            (u64::from_le_bytes(*first), rest)
+        } else if let (Some(first), Some(last)) = (token.first_chunk(), token.last_chunk()) {
+            let rest = u64::from(u32::from_le_bytes(*last)) >> (8 * (8 - length));
+            (u64::from(u32::from_le_bytes(*first)) | rest << 32, 0)
+        } else {
+            (token.iter().rev().fold(0, |low, &byte| low << 8 | u64::from(byte)), 0)
+        };
+        Self(u128::from(low) | u128::from(high | (length as u64) << 56) << 64)
     }
 
     #[inline]
@@ -107,25 +116,29 @@ impl Key {
 struct ShortTokens {
     slots: LargePages<(Key, u32)>,
     shift: u32,
+    filter: Filter,
 }
 
 impl ShortTokens {
     fn new(tokens: usize) -> Self {
         let size = (tokens * 3 / 2).next_power_of_two().max(512);
-        Self { slots: LargePages::zeroed(size), shift: 64 - size.ilog2() }
+        Self { slots: LargePages::zeroed(size), shift: 64 - size.ilog2(), filter: Filter::new(size) }
     }
 
-    /// Where a key is looked for first.
+    /// Begins to bring near where a key is looked for.
     #[inline]
-    fn first(&self, key: Key) -> usize {
-        (key.hash() >> self.shift) as usize
+    fn fetch(&self, key: Key) {
+        let hash = key.hash();
+        if self.filter.may_have(hash) {
+            fetch(&raw const self.slots[(hash >> self.shift) as usize]);
+        }
     }
 
     /// The slot of a key, or the empty one where it belongs.
     #[inline]
-    fn find(&self, key: Key) -> usize {
+    fn find(&self, key: Key, hash: u64) -> usize {
         let mask = self.slots.len() - 1;
-        let mut at = self.first(key);
+        let mut at = (hash >> self.shift) as usize;
         while self.slots[at & mask].0 != key && self.slots[at & mask].0 != Key::default() {
             at += 1;
         }
@@ -133,13 +146,19 @@ impl ShortTokens {
     }
 
     fn insert(&mut self, key: Key, id: u32) {
-        let at = self.find(key);
+        let hash = key.hash();
+        self.filter.insert(hash);
+        let at = self.find(key, hash);
         self.slots[at] = (key, id);
     }
 
     #[inline]
     fn get(&self, key: Key) -> Option<u32> {
-        let (found, id) = self.slots[self.find(key)];
+        let hash = key.hash();
+        if !self.filter.may_have(hash) {
+            return None;
+        }
+        let (found, id) = self.slots[self.find(key, hash)];
         (found == key).then_some(id)
     }
 }
