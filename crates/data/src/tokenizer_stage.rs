@@ -72,12 +72,6 @@ pub fn run(
         distinct_pieces,
         characters_per_token: characters as f64 / tokens.max(1) as f64,
     };
-    if tokenizer.vocab_size() < settings.vocab_size {
-        ctx.progress.line(format!(
-            "tokenizer: the text has merges for {} tokens only, not {}",
-            summary.vocab_size, settings.vocab_size
-        ));
-    }
     atomic::create_folder(out, |folder| {
         tokenizer.save(folder)?;
         atomic::write_json(&folder.join("summary.json"), &summary)?;

@@ -9,6 +9,8 @@ use bytemuck::Zeroable;
 /// The byte strings of all tokens by id, and from the byte strings of those that are text to the id.
 pub(crate) struct Vocabulary {
     strings: Strings,
+    /// Whether a token is text, by id.
+    is_text: Box<[bool]>,
     short: ShortTokens,
     /// Tokens that are too long for a key.
     long: FastMap<Box<[u8]>, u32>,
@@ -22,7 +24,8 @@ impl Vocabulary {
     pub(crate) fn new(entries: &[Entry]) -> Result<Self, Error> {
         let strings = Strings::new(entries.iter().map(|e| e.bytes.as_slice()));
         let short = ShortTokens::new(entries.len());
-        let mut vocabulary = Self { strings, short, long: FastMap::default() };
+        let is_text = entries.iter().map(|entry| entry.kind == EntryKind::Text).collect();
+        let mut vocabulary = Self { strings, is_text, short, long: FastMap::default() };
         for (id, Entry { bytes, .. }) in
             entries.iter().enumerate().filter(|(_, entry)| entry.kind == EntryKind::Text)
         {
@@ -49,8 +52,8 @@ impl Vocabulary {
 
     /// The tokens of text.
     pub(crate) fn texts(&self) -> impl Iterator<Item = (u32, &[u8])> + Clone {
-        let all = (0..self.len() as u32).map(|id| (id, self.bytes(id)));
-        all.filter(|&(id, bytes)| self.id(bytes) == Some(id))
+        let texts = self.is_text.iter().enumerate().filter(|(_, is_text)| **is_text);
+        texts.map(|(id, _)| (id as u32, self.bytes(id as u32)))
     }
 
     /// What a token decodes to; empty if there is no such token.

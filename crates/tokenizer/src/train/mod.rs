@@ -126,7 +126,7 @@ impl Trainer {
     }
 
     /// Learns the merges. The vocabulary is smaller than asked for if the text has no more pairs that occur
-    /// `min_frequency` times.
+    /// `min_frequency` times; a line of progress says so.
     ///
     /// # Errors
     /// [`Error::Interrupted`] if the user asked to stop; [`Error::Setting`] if the distinct pieces do not fit into the
@@ -146,8 +146,7 @@ impl Trainer {
         let mut tokens: Vec<Vec<u8>> = bytes.drain(..).map(|byte| vec![byte]).collect();
         let mut merges = Vec::with_capacity(pairs.len());
         append(pairs, &mut tokens, &mut merges);
-        let template = self.settings.chat_template.text().to_string();
-        Tokenizer::llama3(tokens, |_| merges, special_names(), Some(template))
+        made(tokens, merges, &self.settings, ctx)
     }
 }
 
@@ -179,9 +178,26 @@ impl Trainer {
         let first = tokens.len() as u32;
         let pairs = learn::learn(words, first, wanted, self.settings.min_frequency, ctx)?;
         append(pairs, &mut tokens, &mut merges);
-        let template = self.settings.chat_template.text().to_string();
-        Tokenizer::llama3(tokens, |_| merges, special_names(), Some(template))
+        made(tokens, merges, &self.settings, ctx)
     }
+}
+
+/// The tokenizer of some tokens and merges, which tells if the text had too few of them.
+fn made(
+    tokens: Vec<Vec<u8>>,
+    merges: Vec<Merge>,
+    settings: &Settings,
+    ctx: &Context,
+) -> Result<Tokenizer, Error> {
+    let there = tokens.len() + SPECIAL_COUNT;
+    if there < settings.vocab_size {
+        ctx.progress.line(format!(
+            "tokenizer: {there} tokens instead of {}: the text has too few pairs that occur {} times; give more text",
+            settings.vocab_size, settings.min_frequency
+        ));
+    }
+    let template = settings.chat_template.text().to_string();
+    Tokenizer::llama3(tokens, |_| merges, special_names(), Some(template))
 }
 
 /// Appends what learned pairs make, after all tokens and merges that are there. A merge may make the text of a token
