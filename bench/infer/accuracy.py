@@ -1,6 +1,9 @@
 """Herd beside llama.cpp on the same GGUF file: perplexity of a text, and where greedy answers part.
 
-    python accuracy.py MODEL.gguf TEXT [--bytes 65536]
+    python accuracy.py MODEL.gguf TEXT [--bytes 65536] [--prompts 100]
+
+Three answers are held against llama.cpp's, which reads a prompt in one batch and then writes token after token: Herd's,
+that of Herd with the weights made floats, and llama.cpp's own if it reads prompt and answer in one batch.
 
 Needs llama-cpp-python and numpy, and `cargo build --release -p herd-infer --example accuracy`.
 """
@@ -52,6 +55,21 @@ class Peer:
         row = lambda i: np.ctypeslib.as_array(L.llama_get_logits_ith(self.ctx, i), shape=(self.size,)).copy()
         return [row(i) for i in wanted]
 
+    def answer(self, prompt, count):
+        """The likeliest `count` tokens one after the other, and by how much each is before the second."""
+        logits = self.logits(prompt, every=False)[0]
+        tokens, margins = [], []
+        for at in range(len(prompt), len(prompt) + count):
+            second, best = np.partition(logits, -2)[-2:]
+            tokens.append(int(logits.argmax()))
+            margins.append(float(best - second))
+            logits = self.logits(tokens[-1:], start=at, every=False)[0]
+        return tokens, margins
+
+    def answer_in_one_batch(self, prompt, answer):
+        """What it would write after each part of the answer, if it reads all at once."""
+        return [int(row.argmax()) for row in self.logits(prompt + answer[:-1])[len(prompt) - 1 :]]
+
 
 def nll(logits, token):
     logits = logits.astype(np.float64)
@@ -59,12 +77,20 @@ def nll(logits, token):
     return top + math.log(np.exp(logits - top).sum()) - logits[token]
 
 
+def parting(answer, peer):
+    """Where an answer leaves llama.cpp's, and by how much its best token was before its second there."""
+    for at, (ours, theirs, margin) in enumerate(zip(answer, *peer)):
+        if ours != theirs:
+            return {"token": at, "margin": margin}
+    return None
+
+
 def main():
     p = argparse.ArgumentParser()
     p.add_argument("model")
     p.add_argument("text")
     p.add_argument("--bytes", type=int, default=65536)
-    p.add_argument("--prompts", type=int, default=20)
+    p.add_argument("--prompts", type=int, default=100)
     p.add_argument("--new-tokens", type=int, default=64)
     a = p.parse_args()
     peer = Peer(a.model)
@@ -87,16 +113,15 @@ def main():
         "herd_float_weights": math.exp(floats["nll"] / count),
         "llama_cpp": math.exp(total / count),
     }
-    parted = []
-    for prompt, answer in zip(prompts, ours["answers"]):
-        logits = peer.logits(prompt, every=False)[0]
-        for at, token in enumerate(answer):
-            best = int(logits.argmax())
-            if best != token:
-                second = np.partition(logits, -2)[-2]
-                parted.append({"token": at, "margin": float(logits[best] - second)})
-                break
-            logits = peer.logits([token], start=len(prompt) + at, every=False)[0]
+    paths = [peer.answer(prompt, a.new_tokens) for prompt in prompts]
+    answers = {
+        "herd": ours["answers"],
+        "herd_float_weights": floats["answers"],
+        "llama_cpp_in_one_batch": [peer.answer_in_one_batch(*of) for of in zip(prompts, (path[0] for path in paths))],
+    }
+    parted = {
+        name: [where for where in map(parting, of, paths) if where is not None] for name, of in answers.items()
+    }
     result = {
         "model": pathlib.Path(a.model).name,
         "date": datetime.date.today().isoformat(),
@@ -105,7 +130,12 @@ def main():
         "perplexity": perplexity,
         "against_float_weights_percent": 100 * (perplexity["herd"] / perplexity["herd_float_weights"] - 1),
         "against_llama_cpp_percent": 100 * (perplexity["herd"] / perplexity["llama_cpp"] - 1),
+        "llama_cpp_against_float_weights_percent": 100
+        * (perplexity["llama_cpp"] / perplexity["herd_float_weights"] - 1),
         "prompts": len(prompts),
+        "answers_that_part_by_0.1": {
+            name: sum(where["margin"] >= 0.1 for where in of) for name, of in parted.items()
+        },
         "answers_that_part": parted,
     }
     name = f"accuracy-{result['model']}-{result['date']}.json"

@@ -109,7 +109,8 @@ impl Isa {
     }
 }
 
-/// Runs a generic body under the features of an [`Isa`].
+/// Runs a generic body under the features of an [`Isa`]. The portable one is a function of its own as well: it is long, and
+/// would be compiled with every closure that a call stands in.
 macro_rules! dispatch {
     ($isa:expr, $module:ident :: $body:ident $(::<_, $kind:ty>)? ( $($arg:ident : $ty:ty),* )) => {{
         #[cfg(target_arch = "x86_64")]
@@ -122,11 +123,15 @@ macro_rules! dispatch {
         unsafe fn avx2($($arg: $ty),*) {
             unsafe { $module::$body::<$crate::kernels::x86::Avx2 $(, $kind)?>($($arg),*) }
         }
+        #[inline(never)]
+        unsafe fn portable($($arg: $ty),*) {
+            unsafe { $module::$body::<$crate::kernels::lanes::Portable $(, $kind)?>($($arg),*) }
+        }
         // SAFETY: an `Isa` other than `Portable` comes only from `available`, which checked the features; the
         // shapes were checked by the caller of this macro.
         unsafe {
             match $isa {
-                Isa::Portable => $module::$body::<$crate::kernels::lanes::Portable $(, $kind)?>($($arg),*),
+                Isa::Portable => portable($($arg),*),
                 #[cfg(target_arch = "x86_64")]
                 Isa::Avx2 => avx2($($arg),*),
                 #[cfg(target_arch = "x86_64")]
