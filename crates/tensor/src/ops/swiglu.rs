@@ -5,7 +5,8 @@
 //! needs it any more.
 
 use crate::kernels::{rows::swiglu_backward, swiglu};
-use crate::tape::{Again, Backward, Flow, Slot};
+use crate::tape::{Again, Backward, Slot};
+use crate::walk::Flow;
 use crate::{Params, Tape, Tensor, Var, profile};
 use std::sync::Arc;
 

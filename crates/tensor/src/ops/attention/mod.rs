@@ -16,7 +16,8 @@ mod panels;
 
 use crate::kernels::rows::rotate;
 use crate::pool::Buffer;
-use crate::tape::{Backward, Flow, Slot};
+use crate::tape::{Backward, Slot};
+use crate::walk::Flow;
 use crate::{Rope, Segment, Segments, Tape, Tensor, Var, profile};
 use std::ops::Range;
 use std::sync::Arc;
