@@ -2,8 +2,8 @@
 
 use crate::cuda::{CardBuffer, expect};
 use crate::flat::Flat;
-use crate::params::LayoutTable;
 use crate::kernels::matmul::Into;
+use crate::params::LayoutTable;
 use crate::{ParamId, Params, Tensor};
 use rayon::prelude::*;
 use std::ops::Range;

@@ -101,7 +101,13 @@ pub struct Tape<'p> {
 
 impl<'p> Tape<'p> {
     fn with(params: &'p Params, recording: bool) -> Self {
-        Self { params, nodes: Vec::new(), read: Vec::new(), recording, id: TAPES.fetch_add(1, Ordering::Relaxed) }
+        Self {
+            params,
+            nodes: Vec::new(),
+            read: Vec::new(),
+            recording,
+            id: TAPES.fetch_add(1, Ordering::Relaxed),
+        }
     }
 
     /// A tape that records for a backward pass.

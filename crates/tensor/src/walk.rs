@@ -176,12 +176,7 @@ impl Walk {
     ///
     /// Every parameter is updated from its own gradient alone, so the order, which is about that of the walk, is no
     /// matter of the outcome. `params` must be those that the tape was made with; panics if they are on a card.
-    pub fn run_updating(
-        self,
-        params: &mut Params,
-        grads: &mut Grads,
-        update: &mut dyn FnMut(Complete<'_>),
-    ) {
+    pub fn run_updating(self, params: &mut Params, grads: &mut Grads, update: &mut dyn FnMut(Complete<'_>)) {
         assert!(params.on_card().is_none(), "backward: parameters on a card are updated after the walk");
         let ids = params.ids();
         let readers = vec![0; params.specs().len()];
@@ -194,7 +189,10 @@ impl Walk {
             }
         }
         self.walk(&mut weights, grads);
-        assert!(grads.is_clear(), "backward: an operator added to the gradient of a parameter that it had not read");
+        assert!(
+            grads.is_clear(),
+            "backward: an operator added to the gradient of a parameter that it had not read"
+        );
     }
 
     /// Returns the gradients of the leaves, by node.
