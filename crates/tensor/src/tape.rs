@@ -30,7 +30,8 @@ impl Slot {
     pub const NONE: Self = Slot(None);
 }
 
-/// A value on the tape. Cheap to clone.
+/// A value on the tape. Cheap to clone. Operators that take `impl Borrow<Var>` may be given a variable for good: then its
+/// value is free at the end of the operator, unless the backward pass needs it.
 #[derive(Clone)]
 pub struct Var {
     value: Tensor,

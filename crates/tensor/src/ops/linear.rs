@@ -5,6 +5,7 @@ use crate::kernels::matmul::{Into, Strided, product};
 use crate::tape::{Backward, Saved, Slot};
 use crate::walk::Flow;
 use crate::{ParamId, Tape, Tensor, Var, profile};
+use std::borrow::Borrow;
 
 struct Linear {
     x: Slot,
@@ -15,13 +16,13 @@ struct Linear {
 
 impl<'p> Tape<'p> {
     /// `x w^T` for `x [n, in]` and `w [out, in]`: `[n, out]`.
-    pub fn linear(&mut self, x: &Var, w: ParamId) -> Var {
-        self.linear_into(x, w, None)
+    pub fn linear(&mut self, x: impl Borrow<Var>, w: ParamId) -> Var {
+        self.linear_into(x.borrow(), w, None)
     }
 
     /// `residual + x w^T`, in one pass.
-    pub fn linear_add(&mut self, x: &Var, w: ParamId, residual: &Var) -> Var {
-        self.linear_into(x, w, Some(residual))
+    pub fn linear_add(&mut self, x: impl Borrow<Var>, w: ParamId, residual: &Var) -> Var {
+        self.linear_into(x.borrow(), w, Some(residual))
     }
 
     fn linear_into(&mut self, x: &Var, w: ParamId, residual: Option<&Var>) -> Var {
