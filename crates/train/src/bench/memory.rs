@@ -51,7 +51,7 @@ impl Plan {
         let inside = n * (d + 2 + qkv + mixed + heads + 2 * f);
         let layers = config.num_hidden_layers;
         let (kept, once) = match workload.recompute {
-            true => (layers * n * d, inside + n * d),
+            true => (layers * n * d, inside),
             false => (layers * (inside + n * d), 0),
         };
         // The last state and its norm, whose place its gradient takes.
@@ -59,9 +59,8 @@ impl Plan {
         let rows = Tape::loss_rows(n, vocabulary);
         let loss = rows * (vocabulary + d);
         let loss_packed = if rows > FEW_ROWS { PACKED } else { 0 };
-        // Walking back through the feed-forward network: its activation computed again, the gradient of that and of
-        // the layer's output.
-        let walk = once + n * (2 * f + 2 * d);
+        // At the feed-forward network: its activation or the gradient of that, the layer's output and the gradient of that.
+        let walk = once + n * (f + 2 * d);
         // Used up inside the backward pass: that of the output matrix, and of a layer the largest at a time.
         let head = vocabulary * d;
         let largest = (2 * f * d).max(d * qkv);
