@@ -29,6 +29,9 @@ pub struct Plan {
 /// Operands of a matrix product in the order in which its kernels read them.
 const PACKED: u64 = 14 << 20;
 
+/// The right-hand side of them alone, where the left-hand side is short.
+const PACKED_RIGHT: u64 = 8 << 20;
+
 /// Products of at most this many rows pack a panel at a time.
 const FEW_ROWS: usize = 288;
 
@@ -56,9 +59,9 @@ impl Plan {
         };
         // The last state and its norm, whose place its gradient takes.
         let end = n * (2 * d + 1);
-        let rows = Tape::loss_rows(n, vocabulary);
+        let rows = Tape::loss_rows(n, vocabulary).min(n);
         let loss = rows * (vocabulary + d);
-        let loss_packed = if rows > FEW_ROWS { PACKED } else { 0 };
+        let loss_packed = if rows > FEW_ROWS { PACKED_RIGHT } else { 0 };
         // At the feed-forward network: its activation or the gradient of that, the layer's output and the gradient of that.
         let walk = once + n * (f + 2 * d);
         // Used up inside the backward pass: that of the output matrix, and of a layer the largest at a time.
