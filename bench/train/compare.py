@@ -2,7 +2,8 @@
 
     python3 bench/train/compare.py [W1 W2 W3 W4 W5 W1-avx2] [--rounds 7] [--warm-up 1]
 
-`W5:3` asks for three rounds of W5 only.
+`W5:3` asks for three rounds of W5 only. `W3-unclipped` is W3 without clipping, with Herd's AdamW inside the backward pass,
+and `W3-hooks` the same with PyTorch's AdamW inside its backward pass too.
 
 Builds Herd, makes a virtual environment with PyTorch outside the repository (--venv), and runs each workload: every
 program lives in a process of its own and waits for its turn; in a round each makes one step. All must report the same
@@ -33,6 +34,8 @@ PAUSE = 0.3  # seconds between turns: threads of OpenMP spin for a while after t
 AGREE = 1e-3  # relative difference of losses
 LARGE = ["W3", "W4"]
 HALVED = "moments in bf16"
+# Without clipping: Herd updates inside the backward pass; PyTorch after it, or inside it too.
+UNCLIPPED = {"unclipped": ["--no-clip"], "hooks": ["--optimizer-in-backward"]}
 
 # PyTorch's time is measured with huge pages, with which it is 5% faster, its memory without, with which it needs less.
 TORCH_ENV = {"THP_MEM_ALLOC_ENABLE": "1"}
@@ -115,14 +118,19 @@ def setup(venv):
 
 
 def players(case, args, python):
-    workload, _, isa = case.partition(":")[0].partition("-")
-    env = AVX2 if isa == "avx2" else {}
+    workload, _, variant = case.partition(":")[0].partition("-")
+    env = AVX2 if variant == "avx2" else {}
     threads = ["--threads", args.threads]
     ours = [args.herd, "bench", "train", workload, "--json", "--interactive", *threads]
-    yield "herd", ours, env
-    if workload in LARGE:  # where the state of the optimizer is most of the memory
+    if variant in UNCLIPPED:
+        yield "herd", [*ours, "--optimizer-in-backward"], env
+        if variant == "unclipped":
+            yield "herd, after the backward pass", [*ours, "--no-clip"], env
+    else:
+        yield "herd", ours, env
+    if workload in LARGE and variant not in UNCLIPPED:  # where the state of the optimizer is most of the memory
         yield f"herd, {HALVED}", [*ours, "--moments", "bf16"], env
-    peer = [python, HERE / "peer.py", workload, "--interactive", *threads]
+    peer = [python, HERE / "peer.py", workload, "--interactive", *threads, *UNCLIPPED.get(variant, [])]
     for mode in args.modes.split(","):
         # FlexAttention has no backward pass on a CPU. That leaves a dense mask, and one call for each document, which
         # wins clearly when compiled.

@@ -129,6 +129,9 @@ def main():
     parser.add_argument("--attention", choices=["causal", "gqa", "mask", "documents", "flex"])
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--precision", choices=["bf16", "f32"], default="bf16", help="of products on a card")
+    parser.add_argument("--no-clip", action="store_true", help="do not clip the gradient at norm 1")
+    parser.add_argument("--optimizer-in-backward", action="store_true", help="one fused AdamW a parameter, called by "
+                        "register_post_accumulate_grad_hook, which drops the gradient; nothing is clipped")
     parser.add_argument("--compiler-mode", help="of torch.compile, such as max-autotune")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -143,7 +146,18 @@ def main():
     matrices = [p for p in model.parameters() if p.dim() > 1]
     norms = [p for p in model.parameters() if p.dim() == 1]
     groups = [{"params": matrices, "weight_decay": 0.1}, {"params": norms, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=LEARNING_RATE, betas=(0.9, 0.95), eps=1e-5, fused=True)  # moments at its first step
+    adamw = lambda groups: torch.optim.AdamW(groups, lr=LEARNING_RATE, betas=(0.9, 0.95), eps=1e-5, fused=True)
+    if args.optimizer_in_backward:  # as PyTorch's tutorial on it and torchtune's optimizer_in_bwd do
+        optimizers = {p: adamw([group | {"params": [p]}]) for group in groups for p in group["params"]}
+
+        def update(p):
+            optimizers[p].step()
+            optimizers[p].zero_grad(set_to_none=True)
+
+        for p in optimizers:
+            p.register_post_accumulate_grad_hook(update)
+    else:
+        optimizer = adamw(groups)  # moments at its first step
     rows = (w.tokens // w.sequence, w.sequence) if w.sequence else (1, w.tokens)
     tokens, targets = (torch.from_numpy(x).view(rows).to(args.device) for x in w.batch())
     positions = torch.arange(w.sequence) if w.sequence else torch.cat([torch.arange(n) for n in lengths])
@@ -157,8 +171,11 @@ def main():
         with torch.autocast("cuda", torch.bfloat16, enabled=on_card and args.precision == "bf16"):
             loss = forward(tokens, targets, cos, sin, attend)
         loss.backward()
+        if args.optimizer_in_backward:
+            return loss.item()
         if w.optimizer:
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            if not args.no_clip:
+                torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         return loss.item()

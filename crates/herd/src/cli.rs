@@ -314,6 +314,12 @@ pub struct BenchTrainArgs {
     /// What the optimizer's moments are stored as, as `moments` in a recipe.
     #[arg(long, default_value = "f32", value_parser = moments, value_name = "f32|bf16")]
     pub moments: MomentType,
+    /// Do not clip the gradient; it is clipped at norm 1 otherwise.
+    #[arg(long)]
+    pub no_clip: bool,
+    /// Update each parameter inside the backward pass, as `in_backward` in a recipe; nothing is clipped then.
+    #[arg(long)]
+    pub optimizer_in_backward: bool,
     /// Where steps are made, as `device` in a recipe.
     #[arg(long, default_value = "cpu", value_parser = device, value_name = "cpu|cuda")]
     pub device: Device,

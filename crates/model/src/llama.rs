@@ -171,16 +171,17 @@ impl Llama {
         }
     }
 
-    /// One layer: `x + attention(norm(x))`, then `x + ffn(norm(x))`.
+    /// One layer: `x + attention(norm(x))`, then `x + ffn(norm(x))`. Values are given away with their last use, so that what
+    /// comes next can have their place.
     fn block(&self, tape: &mut Tape, layer: &Layer, x: &Var, attention: &Attention) -> Var {
         let eps = self.config.rms_norm_eps as f32;
         let normed = tape.rms_norm(x, layer.attn_norm, eps);
-        let qkv = tape.linear(&normed, layer.wqkv);
-        let mixed = tape.attention(&qkv, attention);
-        let x = tape.linear_add(&mixed, layer.wo, x);
+        let qkv = tape.linear(normed, layer.wqkv);
+        let mixed = tape.attention(qkv, attention);
+        let x = tape.linear_add(mixed, layer.wo, x);
         let normed = tape.rms_norm(&x, layer.ffn_norm, eps);
-        let gate_up = tape.linear(&normed, layer.w_gate_up);
-        let active = tape.swiglu(&gate_up);
-        tape.linear_add(&active, layer.w_down, &x)
+        let gate_up = tape.linear(normed, layer.w_gate_up);
+        let active = tape.swiglu(gate_up);
+        tape.linear_add(active, layer.w_down, &x)
     }
 }

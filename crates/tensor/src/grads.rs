@@ -2,8 +2,9 @@
 
 use crate::cuda::{CardBuffer, expect};
 use crate::flat::Flat;
+use crate::kernels::matmul::Into;
 use crate::params::LayoutTable;
-use crate::{ParamId, Params};
+use crate::{ParamId, Params, Tensor};
 use rayon::prelude::*;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
@@ -28,6 +29,11 @@ impl Rows {
     /// Whether every row is in the set.
     pub fn is_all(&self) -> bool {
         self.all
+    }
+
+    /// Whether no row is in the set.
+    pub fn is_none(&self) -> bool {
+        !self.all && self.bits.iter().all(|bits| *bits == 0)
     }
 
     /// Whether row `row` is in the set.
@@ -78,10 +84,15 @@ impl Rows {
 /// for these rows only, and [`Grads::rows`] says which they are.
 ///
 /// Those of parameters on a card are there too, all of them; what the host reads is a copy.
+///
+/// [`Grads::transient`] has no flat buffer for what was written as a whole, but a buffer of the pool for each parameter, from
+/// the first that is added to it until it is cleared.
 pub struct Grads {
     layout: Arc<LayoutTable>,
     flat: Flat,
     rows: Vec<Rows>,
+    /// See [`Grads::transient`]: for each parameter its gradient, if all rows have one.
+    transient: Option<Vec<Option<Tensor>>>,
     card: Option<CardBuffer>,
     /// What the card has, if the host asked for it since it last changed.
     copy: OnceLock<Vec<f32>>,
@@ -95,7 +106,16 @@ impl Grads {
         let rows = layout.specs.iter().map(|spec| Rows::none(spec.shape[0])).collect();
         let bytes = params.count() * size_of::<f32>();
         let card = params.on_card().map(|on| expect(CardBuffer::zeroed(on.card(), bytes)));
-        Self { layout, flat, rows, card, copy: OnceLock::new() }
+        Self { layout, flat, rows, transient: None, card, copy: OnceLock::new() }
+    }
+
+    /// Zero gradients for `params`, for a walk that takes each as soon as it is complete ([`crate::Walk::run_updating`]):
+    /// each parameter's gradient has memory only as long as there is one. They are read one by one
+    /// ([`Grads::of`]). Panics if the parameters are on a card.
+    pub fn transient(params: &Params) -> Self {
+        assert!(params.on_card().is_none(), "grads: those on a card are one buffer");
+        let none = params.specs().iter().map(|_| None).collect();
+        Self { transient: Some(none), ..Self::new(params) }
     }
 
     /// The gradients on a card, to be added to.
@@ -108,26 +128,55 @@ impl Grads {
         assert!(self.card.is_none(), "grads: those on a card cannot be written by the host");
     }
 
+    fn flat_only(&self) {
+        self.host_only();
+        assert!(self.transient.is_none(), "grads: transient ones are not in one buffer");
+    }
+
     /// Sets all gradients to zero.
     pub fn zero(&mut self) {
         if let Some(card) = self.card_mut() {
             return expect(card.clear());
         }
-        for (index, spec) in self.layout.specs.iter().enumerate() {
-            let values = &mut self.flat[self.layout.range(ParamId::new(index))];
-            let (count, rows) = (spec.shape[0], &mut self.rows[index]);
+        (0..self.rows.len()).for_each(|index| self.clear(ParamId::new(index)));
+    }
+
+    /// Sets one parameter's gradient to zero.
+    fn clear(&mut self, id: ParamId) {
+        let (count, rows) = (self.layout.specs[id.index()].shape[0], &mut self.rows[id.index()]);
+        let held = self.transient.as_mut().and_then(|tensors| tensors[id.index()].take());
+        if held.is_none() {
+            let values = &mut self.flat[self.layout.range(id)];
             let width = values.len() / count.max(1);
             for (stretch, _) in rows.stretches(0..count).filter(|(_, inside)| *inside) {
                 let values = &mut values[stretch.start * width..stretch.end * width];
                 values.par_chunks_mut(TASK_VALUES).for_each(|chunk| chunk.fill(0.0));
             }
-            rows.clear();
         }
+        rows.clear();
+    }
+
+    /// Whether there is no gradient of any parameter.
+    pub(crate) fn is_clear(&self) -> bool {
+        self.rows.iter().all(Rows::is_none)
+    }
+
+    /// Lets `update` have a parameter with its gradient, and clears that.
+    pub(crate) fn complete(
+        &mut self,
+        id: ParamId,
+        params: &mut Params,
+        update: &mut dyn FnMut(Complete<'_>),
+    ) {
+        let rows = &self.rows[id.index()];
+        update(Complete { id, weights: params.value_mut(id), gradient: self.of(id), rows });
+        self.clear(id);
     }
 
     /// All gradients, for someone who clears them while reading, and the record of rows, which is for them to clear.
+    /// Panics if they are transient or on a card.
     pub fn parts_mut(&mut self) -> (&mut [f32], &mut [Rows]) {
-        self.host_only();
+        self.flat_only();
         (&mut self.flat, &mut self.rows)
     }
 
@@ -143,18 +192,55 @@ impl Grads {
 
     /// Gradient of one parameter.
     pub fn of(&self, id: ParamId) -> &[f32] {
-        &self.flat()[self.layout.range(id)]
+        match self.tensor(id) {
+            Some(tensor) => tensor.as_slice(),
+            None => &self.buffer()[self.layout.range(id)],
+        }
+    }
+
+    fn tensor(&self, id: ParamId) -> Option<&Tensor> {
+        self.transient.as_ref()?[id.index()].as_ref()
     }
 
     /// Writable gradient of one parameter.
     pub fn of_mut(&mut self, id: ParamId) -> &mut [f32] {
-        self.host_only();
-        let range = self.layout.range(id);
-        if !self.rows[id.index()].is_all() {
-            self.rows[id.index()].insert_all();
-            self.flat.expect_writes(range.clone());
+        let (values, into) = self.target(id);
+        if into == Into::Overwrite {
+            values.fill(0.0);
         }
-        &mut self.flat[range]
+        values
+    }
+
+    /// Gradient of one parameter for someone who writes to all of it, and whether they must overwrite what is there (it
+    /// has no meaning) or add to it.
+    pub(crate) fn target(&mut self, id: ParamId) -> (&mut [f32], Into) {
+        self.host_only();
+        let (range, rows) = (self.layout.range(id), &mut self.rows[id.index()]);
+        let Some(tensors) = &mut self.transient else {
+            if !rows.is_all() {
+                rows.insert_all();
+                self.flat.expect_writes(range.clone());
+            }
+            return (&mut self.flat[range], Into::Add);
+        };
+        let into = match &tensors[id.index()] {
+            Some(_) => Into::Add,
+            None => {
+                // Rows that came first move here.
+                let first = (!rows.is_none()).then(|| self.flat[range].to_vec());
+                self.clear(id);
+                let shape = &self.layout.specs[id.index()].shape;
+                let tensor = match &first {
+                    Some(values) => Tensor::from_slice(values, shape),
+                    None => Tensor::stale(shape),
+                };
+                self.transient.as_mut().expect("seen above")[id.index()] = Some(tensor);
+                self.rows[id.index()].insert_all();
+                if first.is_some() { Into::Add } else { Into::Overwrite }
+            }
+        };
+        let tensor = self.transient.as_mut().and_then(|tensors| tensors[id.index()].as_mut());
+        (tensor.expect("just made").make_mut(), into)
     }
 
     /// Gradient of one parameter of which only the given rows will be written.
@@ -162,11 +248,19 @@ impl Grads {
         self.host_only();
         let known = &mut self.rows[id.index()];
         rows.for_each(|row| known.insert(row));
-        &mut self.flat[self.layout.range(id)]
+        match self.transient.as_mut().and_then(|tensors| tensors[id.index()].as_mut()) {
+            Some(tensor) => tensor.make_mut(),
+            None => &mut self.flat[self.layout.range(id)],
+        }
     }
 
-    /// All gradients in layout order.
+    /// All gradients in layout order. Panics if they are transient.
     pub fn flat(&self) -> &[f32] {
+        assert!(self.transient.is_none(), "grads: transient ones are not in one buffer");
+        self.buffer()
+    }
+
+    fn buffer(&self) -> &[f32] {
         let Some(card) = &self.card else { return &self.flat };
         self.copy.get_or_init(|| {
             let mut copy = vec![0.0; self.layout.total()];
@@ -175,18 +269,30 @@ impl Grads {
         })
     }
 
-    /// All gradients, writable. Panics, as everything that writes does, if they are on a card.
+    /// All gradients, writable. Panics if they are transient or, as everything that writes does, on a card.
     pub fn flat_mut(&mut self) -> &mut [f32] {
-        self.host_only();
+        self.flat_only();
         self.rows.iter_mut().for_each(Rows::insert_all);
         &mut self.flat
     }
+}
+
+/// A parameter whose gradient is complete, for who updates it.
+pub struct Complete<'a> {
+    /// Which.
+    pub id: ParamId,
+    /// Its values.
+    pub weights: &'a mut [f32],
+    /// Its gradient.
+    pub gradient: &'a [f32],
+    /// The rows of which the gradient may be something other than zero.
+    pub rows: &'a Rows,
 }
 
 impl Clone for Grads {
     fn clone(&self) -> Self {
         let card = self.card.as_ref().map(|card| expect(card.copied()));
         let (layout, flat, rows) = (Arc::clone(&self.layout), self.flat.clone(), self.rows.clone());
-        Self { layout, flat, rows, card, copy: OnceLock::new() }
+        Self { layout, flat, rows, transient: self.transient.clone(), card, copy: OnceLock::new() }
     }
 }

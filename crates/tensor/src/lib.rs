@@ -47,9 +47,10 @@ mod rope;
 mod segments;
 mod tape;
 mod tensor;
+mod walk;
 
 pub use flat::Flat;
-pub use grads::{Grads, Rows};
+pub use grads::{Complete, Grads, Rows};
 pub use ops::{Attention, AttentionShape};
 pub use params::{Init, ParamId, ParamSpec, Params};
 pub use random::CounterRng;
@@ -57,3 +58,4 @@ pub use rope::{Llama3Scaling, Rope, RopeTable};
 pub use segments::{Segment, Segments};
 pub use tape::{Tape, Var};
 pub use tensor::Tensor;
+pub use walk::Walk;

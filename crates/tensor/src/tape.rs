@@ -1,9 +1,7 @@
-//! The tape: operators append themselves in the forward pass, and `backward` walks from the end, freeing as it goes.
+//! The tape: operators append themselves in the forward pass; the walk back (`walk.rs`) takes them from the end.
 
-use crate::cuda::DType;
-use crate::kernels::matmul::Into;
-use crate::kernels::rows;
-use crate::{Grads, Params, Tensor, profile};
+use crate::walk::{Block, Flow, Node, Step, Unfolded, Walk};
+use crate::{Grads, ParamId, Params, Tensor, profile};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -26,13 +24,14 @@ pub(crate) trait Again: Send + Sync {
 
 /// Where a gradient goes: a node of the tape, or nowhere for constants.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Slot(Option<usize>);
+pub(crate) struct Slot(pub Option<usize>);
 
 impl Slot {
     pub const NONE: Self = Slot(None);
 }
 
-/// A value on the tape. Cheap to clone.
+/// A value on the tape. Cheap to clone. Operators that take `impl Borrow<Var>` may be given a variable for good: then its
+/// value is free at the end of the operator, unless the backward pass needs it.
 #[derive(Clone)]
 pub struct Var {
     value: Tensor,
@@ -44,6 +43,11 @@ impl Var {
     /// The computed value.
     pub fn value(&self) -> &Tensor {
         &self.value
+    }
+
+    /// The value, without the hold on it that operators need for recomputation.
+    pub(crate) fn into_value(self) -> Tensor {
+        self.value
     }
 
     /// Shape of the value.
@@ -84,89 +88,27 @@ impl Saved {
     }
 }
 
-/// State of a backward walk.
-pub(crate) struct Flow<'a> {
-    pub params: &'a Params,
-    pub grads: &'a mut Grads,
-    adjoints: Vec<Option<Tensor>>,
-}
-
-impl Flow<'_> {
-    /// Whether a gradient for this slot is of any use.
-    pub fn wants(&self, slot: Slot) -> bool {
-        slot.0.is_some()
-    }
-
-    /// Adds a finished gradient.
-    pub fn give(&mut self, slot: Slot, grad: Tensor) {
-        let Some(index) = slot.0 else { return };
-        match &mut self.adjoints[index] {
-            empty @ None => *empty = Some(grad),
-            Some(sum) if sum.card().is_some() => sum.add_on_card(&grad),
-            Some(sum) => match sum.get_mut() {
-                Some(sum) => rows::add_assign(sum, grad.as_slice()),
-                None => {
-                    let mut fresh = Tensor::stale(sum.shape());
-                    rows::add(fresh.make_mut(), sum.as_slice(), grad.as_slice());
-                    *sum = fresh;
-                }
-            },
-        }
-    }
-
-    /// Lets `write` add its contribution straight into the gradient of a slot, or overwrite it if it is the first.
-    pub fn accumulate(&mut self, slot: Slot, shape: &[usize], write: impl FnOnce(&mut [f32], Into)) {
-        let Some(index) = slot.0 else { return };
-        match &mut self.adjoints[index] {
-            empty @ None => {
-                let mut fresh = Tensor::stale(shape);
-                write(fresh.make_mut(), Into::Overwrite);
-                *empty = Some(fresh);
-            }
-            Some(sum) => write(sum.make_mut(), Into::Add),
-        }
-    }
-}
-
-/// On a card.
-impl Flow<'_> {
-    /// As [`Flow::accumulate`]: `write` is told the gradient and whether to add to it.
-    pub fn accumulate_on_card(
-        &mut self,
-        slot: Slot,
-        dtype: DType,
-        shape: &[usize],
-        write: impl FnOnce(&Tensor, bool),
-    ) {
-        let Some(index) = slot.0 else { return };
-        match &mut self.adjoints[index] {
-            empty @ None => {
-                let on = self.params.on_card().expect("the parameters are on a card");
-                let fresh = Tensor::stale_on(on.card(), dtype, shape);
-                write(&fresh, false);
-                *empty = Some(fresh);
-            }
-            Some(sum) => {
-                sum.make_unique();
-                write(sum, true);
-            }
-        }
-    }
-}
-
 static TAPES: AtomicU64 = AtomicU64::new(0);
 
 /// Records operators on the parameters it was made with. One tape serves one forward pass; walking back consumes it.
 pub struct Tape<'p> {
     params: &'p Params,
-    nodes: Vec<Option<Box<dyn Backward + 'p>>>,
+    nodes: Vec<Node>,
+    /// Parameters read since the last node, which are that operator's.
+    read: Vec<ParamId>,
     recording: bool,
     id: u64,
 }
 
 impl<'p> Tape<'p> {
     fn with(params: &'p Params, recording: bool) -> Self {
-        Self { params, nodes: Vec::new(), recording, id: TAPES.fetch_add(1, Ordering::Relaxed) }
+        Self {
+            params,
+            nodes: Vec::new(),
+            read: Vec::new(),
+            recording,
+            id: TAPES.fetch_add(1, Ordering::Relaxed),
+        }
     }
 
     /// A tape that records for a backward pass.
@@ -189,6 +131,14 @@ impl<'p> Tape<'p> {
         self.params
     }
 
+    /// The value of a parameter, for the operator that is about to be appended: as long as that stands on the tape, the
+    /// parameter's gradient is not complete, and its value must not change. Everything that reads parameters in the
+    /// host's memory asks here.
+    pub(crate) fn weight(&mut self, id: ParamId) -> &'p [f32] {
+        self.read.push(id);
+        self.params.value(id)
+    }
+
     /// The computed value of a variable.
     pub fn value<'v>(&self, var: &'v Var) -> &'v Tensor {
         &var.value
@@ -205,7 +155,7 @@ impl<'p> Tape<'p> {
 
     /// An input whose gradient the caller wants back from the walk.
     pub(crate) fn leaf(&mut self, value: Tensor) -> Var {
-        self.nodes.push(None);
+        self.append(Step::Leaf);
         Var { value, node: Some((self.id, self.nodes.len() - 1)), again: None }
     }
 
@@ -217,17 +167,25 @@ impl<'p> Tape<'p> {
         }))
     }
 
+    fn append(&mut self, step: Step) {
+        self.nodes.push(Node { step, params: std::mem::take(&mut self.read) });
+    }
+
     /// Appends an operator; `save` runs only when recording.
-    pub(crate) fn push<B: Backward + 'p>(&mut self, value: Tensor, save: impl FnOnce() -> B) -> Var {
+    pub(crate) fn push<B: Backward + 'static>(&mut self, value: Tensor, save: impl FnOnce() -> B) -> Var {
+        self.push_step(value, || Step::Operator(Box::new(save())))
+    }
+
+    fn push_step(&mut self, value: Tensor, step: impl FnOnce() -> Step) -> Var {
         if !self.recording {
             return self.constant(value);
         }
-        self.nodes.push(Some(Box::new(save())));
+        self.append(step());
         Var { value, node: Some((self.id, self.nodes.len() - 1)), again: None }
     }
 
     /// Like [`Tape::push`], for outputs that consumers should compute again instead of saving.
-    pub(crate) fn push_again<B: Backward + 'p>(
+    pub(crate) fn push_again<B: Backward + 'static>(
         &mut self,
         value: Tensor,
         again: Arc<dyn Again>,
@@ -250,42 +208,37 @@ impl<'p> Tape<'p> {
     /// Walks back from given gradients of some variables, adding to `grads`: for losses that are computed outside the
     /// tape. A variable may occur several times.
     pub fn backward_from(self, seeds: impl IntoIterator<Item = (Var, Tensor)>, grads: &mut Grads) {
-        self.walk(seeds, grads);
+        let params = self.params;
+        self.walk_from(seeds).run(params, grads);
     }
 
-    /// Walks back and returns the gradients of the leaves, by node index. The seeds are given up at once: neither the
-    /// value of an output nor a second hold on its gradient lasts until the end.
-    pub(crate) fn walk(
-        mut self,
-        seeds: impl IntoIterator<Item = (Var, Tensor)>,
-        grads: &mut Grads,
-    ) -> Vec<Option<Tensor>> {
-        assert!(self.recording, "backward: this tape does not record (made by no_grad)");
-        let adjoints = vec![None; self.nodes.len()];
-        let mut flow = Flow { params: self.params, grads, adjoints };
-        for (var, seed) in seeds {
+    /// The walk back from given gradients of some variables, yet to be made; the tape's hold on the parameters ends
+    /// here. The seeds are given up at once: neither the value of an output nor a second hold on its gradient lasts
+    /// until the end.
+    pub(crate) fn walk_from(self, seeds: impl IntoIterator<Item = (Var, Tensor)>) -> Walk {
+        let seeds = seeds.into_iter().map(|(var, seed)| {
             assert_eq!(var.shape(), seed.shape(), "backward: shapes of a variable and its gradient differ");
             let seed = match var.value.card() {
                 Some(card) => seed.on_card(card, var.value.place().1),
                 None => seed,
             };
-            flow.give(self.slot(&var), seed);
-        }
-        while let Some(node) = self.nodes.pop() {
-            let Some(operator) = node else { continue };
-            if let Some(grad) = flow.adjoints[self.nodes.len()].take() {
-                let _span = operator.span();
-                operator.backward(grad, &mut flow);
-            }
-        }
-        flow.adjoints
+            (self.slot(&var), seed)
+        });
+        let seeds = seeds.collect();
+        self.walk_from_slots(seeds)
+    }
+
+    /// The same from gradients of slots, of the shapes of their variables.
+    pub(crate) fn walk_from_slots(self, seeds: Vec<(Slot, Tensor)>) -> Walk {
+        assert!(self.recording, "backward: this tape does not record (made by no_grad)");
+        Walk::new(self.nodes, seeds)
     }
 
     /// Runs `block` and forgets its insides; the backward pass runs it again (arXiv 1604.06174). `block` must compute
     /// the same from the same inputs, and use no variable of this tape but its `inputs`.
     pub fn segment<F>(&mut self, inputs: &[&Var], block: F) -> Var
     where
-        F: Fn(&mut Tape<'p>, &[Var]) -> Var + 'p,
+        F: Fn(&mut Tape<'_>, &[Var]) -> Var + 'static,
     {
         let _span = profile::span("segment");
         let mut inner = Tape::no_grad(self.params);
@@ -294,30 +247,25 @@ impl<'p> Tape<'p> {
         drop(constants);
         let slots: Vec<Slot> = inputs.iter().map(|var| self.slot(var)).collect();
         let values = inputs.iter().map(|var| var.value.clone()).collect();
-        let params = self.params;
-        self.push(output.value, || Recomputed { params, block, values, slots })
+        self.read.extend(inner.read);
+        self.push_step(output.value, || Step::Block(Box::new(Recomputed { block, values, slots })))
     }
 }
 
 /// A block whose insides are computed again in the backward pass.
-struct Recomputed<'p, F> {
-    params: &'p Params,
+struct Recomputed<F> {
     block: F,
     values: Vec<Tensor>,
     slots: Vec<Slot>,
 }
 
-impl<'p, F: Fn(&mut Tape<'p>, &[Var]) -> Var> Backward for Recomputed<'p, F> {
-    fn backward(self: Box<Self>, grad: Tensor, flow: &mut Flow<'_>) {
-        let mut tape = Tape::new(self.params);
+impl<F: Fn(&mut Tape<'_>, &[Var]) -> Var> Block for Recomputed<F> {
+    fn again(self: Box<Self>, grad: Tensor, params: &Params) -> Unfolded {
+        let _span = profile::backward::<Self>();
+        let mut tape = Tape::new(params);
         let leaves: Vec<Var> = self.values.into_iter().map(|value| tape.leaf(value)).collect();
         let output = (self.block)(&mut tape, &leaves);
         drop(leaves);
-        let adjoints = tape.walk([(output, grad)], flow.grads);
-        for (slot, adjoint) in self.slots.iter().zip(adjoints) {
-            if let Some(adjoint) = adjoint {
-                flow.give(*slot, adjoint);
-            }
-        }
+        Unfolded { walk: tape.walk_from([(output, grad)]), inputs: self.slots }
     }
 }

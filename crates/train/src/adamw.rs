@@ -1,18 +1,15 @@
-//! AdamW over the flat parameter buffer in two passes: one reads the gradient for its norm, one updates everything.
+//! AdamW over the flat parameter buffer in two passes: one reads the gradient for its norm, one updates everything. Or, where
+//! nothing is clipped, parameter by parameter inside the backward pass.
 
 use crate::card_moments::CardMoments;
-use crate::moments::{MomentType, Moments, Pair};
+use crate::moments::{MomentType, Moments};
+use crate::update::{Step, norm, pieces, update, update_one};
 use herd_run::SettingError;
 use herd_tensor::cuda::{CardError, CardReport, CardRule};
-use herd_tensor::kernels::{AdamWRule, Moment, adamw, sum_of_squares};
-use herd_tensor::{Grads, ParamId, Params, Rows, Tensor, profile};
-use rayon::prelude::*;
+use herd_tensor::kernels::AdamWRule;
+use herd_tensor::{Complete, Grads, ParamSpec, Params, Rows, Tensor, profile};
 use serde::{Deserialize, Serialize};
-use std::ops::Range;
 use std::sync::OnceLock;
-
-/// Values per unit of parallel work, about. Fixed, so that sums are the same bits for any number of threads.
-const CHUNK: usize = 1 << 15;
 
 /// Steps begin at random places of the sequence of random numbers by which moments in bf16 are rounded.
 const STEP_NOISE: u32 = 0x9e37_79b9;
@@ -33,11 +30,18 @@ pub struct AdamWSettings {
     pub clip: f64,
     /// What the moments are stored as.
     pub moments: MomentType,
+    /// Update each parameter inside the backward pass, as soon as its gradient is complete, and free the gradient's memory
+    /// at once: the gradients never exist all together. The same bits. Needs `clip = 0`, one micro-batch a step, the
+    /// processor, and `non_finite.policy = "stop"`: a gradient that is not finite is met when some parameters are
+    /// updated already.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub in_backward: bool,
 }
 
 impl Default for AdamWSettings {
     fn default() -> Self {
-        Self { beta1: 0.9, beta2: 0.95, eps: 1e-5, weight_decay: 0.1, clip: 1.0, moments: MomentType::F32 }
+        let (clip, moments, in_backward) = (1.0, MomentType::F32, false);
+        Self { beta1: 0.9, beta2: 0.95, eps: 1e-5, weight_decay: 0.1, clip, moments, in_backward }
     }
 }
 
@@ -56,6 +60,14 @@ impl AdamWSettings {
             if !(value.is_finite() && value >= 0.0) {
                 return Err(SettingError::new(key, format!("{value} must be a number from 0 up")));
             }
+        }
+        if self.in_backward && self.clip > 0.0 {
+            let problem = format!(
+                "gradients cannot be clipped at {} when each is used up before the norm of all is known; set clip = 0, or \
+                 in_backward = false",
+                self.clip
+            );
+            return Err(SettingError::new("in_backward", problem));
         }
         Ok(())
     }
@@ -118,6 +130,11 @@ impl AdamW {
         Ok(())
     }
 
+    /// Its settings.
+    pub fn settings(&self) -> &AdamWSettings {
+        &self.settings
+    }
+
     /// Steps applied so far.
     pub fn steps(&self) -> u64 {
         self.steps
@@ -174,9 +191,33 @@ impl AdamW {
             grads.zero();
             return Err(NonFinite { norm });
         }
-        self.steps += 1;
         let s = &self.settings;
         let clip = if s.clip > 0.0 && norm > s.clip { s.clip / norm } else { 1.0 };
+        let step = self.next(clip, lr);
+        match self.moments.get_mut().expect("the host has the moments") {
+            Moments::F32(pair) => update(step, params, grads, pair, &mut self.met),
+            Moments::Bf16(pair) => update(step, params, grads, pair, &mut self.met),
+        }
+        Ok(StepStats { grad_norm: norm })
+    }
+
+    /// Begins a step that is made parameter by parameter inside the backward pass ([`herd_tensor::Walk::run_updating`]),
+    /// each of `params` once; [`StepInBackward::finish`] ends it. Panics if the settings clip, or the moments are on a
+    /// card.
+    pub fn begin_in_backward(&mut self, params: &Params, lr: f64) -> StepInBackward<'_> {
+        assert!(self.settings.clip == 0.0, "adamw: nothing can be clipped before the norm is known");
+        assert!(self.card.is_none(), "adamw: a card updates after the backward pass");
+        let specs = params.specs().to_vec();
+        let starts = params.ids().map(|id| params.range(id).start).collect();
+        let sums = specs.iter().map(|spec| vec![0.0; pieces(spec).len()]).collect();
+        let step = self.next(1.0, lr);
+        StepInBackward { optimizer: self, step, specs, starts, sums }
+    }
+
+    /// Counts a step and gives its numbers.
+    fn next(&mut self, clip: f64, lr: f64) -> Step {
+        self.steps += 1;
+        let s = &self.settings;
         let t = self.steps.min(i32::MAX as u64) as i32;
         let rule = AdamWRule {
             clip: clip as f32,
@@ -187,12 +228,7 @@ impl AdamW {
             eps: s.eps as f32,
         };
         let keep = (1.0 - lr * s.weight_decay) as f32;
-        let noise = (self.steps as u32).wrapping_mul(STEP_NOISE);
-        match self.moments.get_mut().expect("the host has the moments") {
-            Moments::F32(pair) => update(rule, keep, noise, params, grads, pair, &mut self.met),
-            Moments::Bf16(pair) => update(rule, keep, noise, params, grads, pair, &mut self.met),
-        }
-        Ok(StepStats { grad_norm: norm })
+        Step { rule, keep, noise: (self.steps as u32).wrapping_mul(STEP_NOISE) }
     }
 
     /// Asks the card that the moments are on for a step, which is left out if the gradient or one of the losses is not
@@ -232,94 +268,38 @@ impl AdamW {
     }
 }
 
-/// One update of everything, for moments of one type.
-fn update<T: Moment>(
-    rule: AdamWRule,
-    keep: f32,
-    noise: u32,
-    params: &mut Params,
-    grads: &mut Grads,
-    moments: &mut Pair<T>,
-    met: &mut [Rows],
-) {
-    let (mut g, rows) = grads.parts_mut();
-    for ((met, rows), id) in met.iter_mut().zip(rows).zip(params.ids()) {
-        if rows.is_all() && !met.is_all() {
-            moments.first.expect_writes(params.range(id));
-            moments.second.expect_writes(params.range(id));
+/// A step that is being made parameter by parameter; see [`AdamW::begin_in_backward`].
+pub struct StepInBackward<'a> {
+    optimizer: &'a mut AdamW,
+    step: Step,
+    specs: Vec<ParamSpec>,
+    /// Where each parameter begins among all.
+    starts: Vec<usize>,
+    /// For each parameter the sum of squares of each piece of its gradient.
+    sums: Vec<Vec<f64>>,
+}
+
+impl StepInBackward<'_> {
+    /// Updates a parameter.
+    pub fn update(&mut self, complete: Complete<'_>) {
+        let index = complete.id.index();
+        let (spec, start, sums) = (&self.specs[index], self.starts[index], &mut self.sums[index]);
+        let met = &mut self.optimizer.met[index];
+        match self.optimizer.moments.get_mut().expect("the host has the moments") {
+            Moments::F32(pair) => update_one(self.step, spec, start, complete, pair, met, sums),
+            Moments::Bf16(pair) => update_one(self.step, spec, start, complete, pair, met, sums),
         }
-        met.extend(rows);
-        rows.clear();
     }
-    let pieces = pieces(params);
-    let (mut w, mut m, mut v) = (params.flat_mut(), &mut moments.first[..], &mut moments.second[..]);
-    let work: Vec<_> = (pieces.iter())
-        .filter_map(|piece| {
-            let n = piece.rows.len() * piece.width;
-            let slices =
-                (w.split_off_mut(..n)?, g.split_off_mut(..n)?, m.split_off_mut(..n)?, v.split_off_mut(..n)?);
-            Some((piece, slices))
-        })
-        .collect();
-    work.into_par_iter().for_each(|(piece, (w, g, m, v))| {
-        let keep = if piece.decay { keep } else { 1.0 };
-        for (rows, met) in met[piece.param].stretches(piece.rows.clone()) {
-            let at = |row: usize| (row - piece.rows.start) * piece.width;
-            let values = at(rows.start)..at(rows.end);
-            let w = &mut w[values.clone()];
-            if met {
-                let noise = noise.wrapping_add((piece.start + values.start) as u32);
-                let (g, m, v) = (&mut g[values.clone()], &mut m[values.clone()], &mut v[values]);
-                adamw(rule, keep, noise, w, g, m, v);
-            } else {
-                w.iter_mut().for_each(|w| *w *= keep);
-            }
+
+    /// What the step did, when every parameter is updated.
+    ///
+    /// # Errors
+    /// The gradient held a NaN or an infinity, which is now in parameters and moments: neither is of any use.
+    pub fn finish(self) -> Result<StepStats, NonFinite> {
+        let norm = self.sums.iter().flatten().sum::<f64>().sqrt();
+        match norm.is_finite() {
+            true => Ok(StepStats { grad_norm: norm }),
+            false => Err(NonFinite { norm }),
         }
-    });
-}
-
-/// A run of whole rows of one parameter: a unit of parallel work.
-struct Piece {
-    param: usize,
-    /// Place of its first value among all parameters.
-    start: usize,
-    rows: Range<usize>,
-    width: usize,
-    decay: bool,
-}
-
-/// Pieces of about [`CHUNK`] values that cover the parameters in layout order.
-fn pieces(params: &Params) -> Vec<Piece> {
-    let mut pieces = Vec::new();
-    for (param, (spec, id)) in params.specs().iter().zip(params.ids()).enumerate() {
-        let count = spec.shape[0];
-        let width = spec.count() / count.max(1);
-        let step = (CHUNK / width.max(1)).max(1);
-        pieces.extend((0..count).step_by(step).map(|start| Piece {
-            param,
-            start: params.range(id).start + start * width,
-            rows: start..(start + step).min(count),
-            width,
-            decay: spec.decay,
-        }));
     }
-    pieces
-}
-
-/// L2 norm of all gradients: squares are summed in f64 per fixed piece, the pieces in order. Finite unless a gradient
-/// is not.
-fn norm(params: &Params, grads: &Grads) -> f64 {
-    let sums: Vec<f64> = pieces(params)
-        .into_par_iter()
-        .map(|piece| {
-            let id = ParamId::new(piece.param);
-            let values = grads.of(id);
-            let stretches = grads.rows(id).stretches(piece.rows.clone());
-            let known = stretches.filter(|(_, known)| *known);
-            known
-                .map(|(rows, _)| sum_of_squares(&values[rows.start * piece.width..rows.end * piece.width]))
-                .sum()
-        })
-        .collect();
-    sums.iter().sum::<f64>().sqrt()
 }

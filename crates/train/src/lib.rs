@@ -21,8 +21,9 @@ pub mod pretrain;
 mod schedule;
 pub mod tensorboard;
 pub mod trainer;
+mod update;
 
-pub use adamw::{AdamW, AdamWSettings, NonFinite, StepStats};
+pub use adamw::{AdamW, AdamWSettings, NonFinite, StepInBackward, StepStats};
 pub use average::{Error as AverageError, average};
 pub use device::{Device, DeviceError, Precision};
 pub use pretrain::{Error, Settings, Summary, run};

@@ -42,7 +42,7 @@ enum State {
     Losses(Vec<Tensor>),
 }
 
-/// A loss or gradient that is not a finite number. The step was not applied and the gradient is cleared.
+/// A loss or gradient that is not a finite number. The gradient is cleared, and the step was not applied, unless it says so.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("the {what} is {value}")]
 pub struct NotFinite {
@@ -52,12 +52,14 @@ pub struct NotFinite {
     pub value: f64,
     /// The micro-batch whose loss it was; `None` if only the sum of gradients shows it.
     pub micro_batch: Option<usize>,
+    /// The step was applied, because the optimizer updates inside the backward pass: the parameters are lost.
+    pub applied: bool,
 }
 
 impl Trainer {
     /// A model with its initial or loaded parameters and fresh moments.
     pub fn new(llama: Llama, params: Params, settings: AdamWSettings) -> Self {
-        let grads = Grads::new(&params);
+        let grads = if settings.in_backward { Grads::transient(&params) } else { Grads::new(&params) };
         let optimizer = AdamW::new(&params, settings);
         Self {
             llama: Arc::new(llama),
@@ -69,7 +71,7 @@ impl Trainer {
         }
     }
 
-    /// Moves parameters, gradients and moments to a card; steps are made there from now on.
+    /// Moves parameters, gradients and moments to a card, where the optimizer's `in_backward` has no meaning; steps are made there from now on.
     ///
     /// # Errors
     /// The card has not enough memory, or failed.
@@ -108,17 +110,24 @@ impl Trainer {
 
     /// Begins [`Trainer::gradient`]; the outcome's norm will be NaN. Finish it before the next is begun.
     pub fn begin_gradient(&mut self, micro_batches: &[MicroBatch]) -> BegunStep {
-        let losses = self.accumulate(micro_batches);
+        let losses = self.accumulate(micro_batches, None);
         self.grads.zero();
         BegunStep(losses.map_or_else(|problem| State::Done(Err(problem)), State::Losses))
     }
 
     /// Begins [`Trainer::step`]; a card is not waited for, and leaves the step out by itself if something is not finite.
     pub fn begin(&mut self, micro_batches: &[MicroBatch], lr: f64) -> BegunStep {
-        let losses = match self.accumulate(micro_batches) {
+        let in_backward = self.optimizer.settings().in_backward && self.params.on_card().is_none();
+        let mut applied = None;
+        let losses = match self.accumulate(micro_batches, in_backward.then_some((lr, &mut applied))) {
             Ok(losses) => losses,
             Err(problem) => return BegunStep(State::Done(Err(problem))),
         };
+        if let Some(applied) = applied {
+            let losses = losses.iter().map(Tensor::item);
+            let lost = |problem| NotFinite { applied: true, ..problem };
+            return BegunStep(State::Done(outcome(losses, applied).map_err(lost)));
+        }
         BegunStep(match self.params.on_card().is_some() {
             true => {
                 State::OnCard(self.optimizer.begin_on_card(&mut self.params, &mut self.grads, lr, &losses))
@@ -130,8 +139,13 @@ impl Trainer {
         })
     }
 
-    /// Adds up the gradient. The micro-batches' losses; those on a card are not waited for.
-    fn accumulate(&mut self, micro_batches: &[MicroBatch]) -> Result<Vec<Tensor>, NotFinite> {
+    /// Adds up the gradient. The micro-batches' losses; those on a card are not waited for. `in_backward` is a learning
+    /// rate: then the last backward pass applies the step, and says what it did.
+    fn accumulate(
+        &mut self,
+        micro_batches: &[MicroBatch],
+        mut in_backward: Option<(f64, &mut Option<Result<StepStats, NonFinite>>)>,
+    ) -> Result<Vec<Tensor>, NotFinite> {
         let rows: usize = micro_batches.iter().map(|micro| micro.targets.len()).sum();
         let weight = 1.0 / rows.max(1) as f32;
         let mut losses: Vec<Tensor> = Vec::with_capacity(micro_batches.len());
@@ -145,16 +159,25 @@ impl Trainer {
             };
             let weights = vec![weight; micro.targets.len()];
             let head = self.llama.head();
-            let loss =
-                tape.cross_entropy_backward_later(hidden, head, &micro.targets, &weights, &mut self.grads);
+            let (loss, walk) =
+                tape.cross_entropy_walk(hidden, head, &micro.targets, &weights, &mut self.grads);
             let Some(pass) = pass else {
                 if let Err(problem) = finite(loss.item(), i) {
                     self.grads.zero();
                     return Err(problem);
                 }
                 losses.push(loss);
+                match in_backward.take_if(|_| i + 1 == micro_batches.len()) {
+                    None => walk.run(&self.params, &mut self.grads),
+                    Some((lr, applied)) => {
+                        let mut step = self.optimizer.begin_in_backward(&self.params, lr);
+                        walk.run_updating(&mut self.params, &mut self.grads, &mut |one| step.update(one));
+                        *applied = Some(step.finish());
+                    }
+                }
                 continue;
             };
+            walk.run(&self.params, &mut self.grads);
             pass.run().unwrap_or_else(|error| panic!("{error}"));
             match self.losses_on_card.get(i) {
                 Some(place) => place.assign(&loss),
@@ -192,7 +215,9 @@ fn outcome(
     }
     match applied {
         Ok(stats) => Ok(StepOutcome { loss, grad_norm: stats.grad_norm }),
-        Err(error) => Err(NotFinite { what: "gradient norm", value: error.norm, micro_batch: None }),
+        Err(error) => {
+            Err(NotFinite { what: "gradient norm", value: error.norm, micro_batch: None, applied: false })
+        }
     }
 }
 
@@ -201,6 +226,6 @@ fn finite(loss: f32, micro_batch: usize) -> Result<f64, NotFinite> {
     let value = f64::from(loss);
     match value.is_finite() {
         true => Ok(value),
-        false => Err(NotFinite { what: "loss", value, micro_batch: Some(micro_batch) }),
+        false => Err(NotFinite { what: "loss", value, micro_batch: Some(micro_batch), applied: false }),
     }
 }

@@ -8,8 +8,7 @@ mod fake_card;
 
 use herd_run::Context;
 use herd_train::bench::{Options, Workload, run};
-use herd_train::moments::MomentType;
-use herd_train::{Device, Precision};
+use herd_train::{AdamWSettings, Device, Precision};
 use std::io::empty;
 
 #[test]
@@ -28,7 +27,7 @@ fn the_measurement_tells_what_was_launched_as_graphs() {
         json: false,
         interactive: false,
         fresh: true,
-        moments: MomentType::F32,
+        optimizer: AdamWSettings::default(),
         device: Device::Cuda,
         precision: Precision::Tf32,
         trace: None,

@@ -8,7 +8,6 @@ mod fake_card;
 use herd_model::weights;
 use herd_tensor::cuda::DType;
 use herd_train::bench::{Workload, number};
-use herd_train::moments::MomentType;
 use herd_train::packing::{MicroBatch, Packer};
 use herd_train::trainer::{NotFinite, Trainer};
 use herd_train::{AdamWSettings, Schedule, checkpoint};
@@ -177,7 +176,7 @@ fn steps_with_attention_on_tensor_cores() {
     let shape = Workload { model_dimension: 128, heads: 2, kv_heads: 1, ..Workload::find("W0").unwrap() };
     let workload = Workload { tokens: 400, sequence: 0, tied: true, longest: 150, ..shape };
     assert!(workload.lengths().len() > 3, "several documents");
-    let [mut host, mut other] = [(), ()].map(|()| workload.trainer(MomentType::F32));
+    let [mut host, mut other] = [(), ()].map(|()| workload.trainer(AdamWSettings::default()));
     other.to_card(&fake_card::open(), DType::Bf16).unwrap();
     let micro = [workload.micro_batch(0)];
     for step in 0..4 {

@@ -1,12 +1,12 @@
 //! A step whose loss or gradient is not a number leaves no trace.
 
+use herd_train::AdamWSettings;
 use herd_train::bench::{LEARNING_RATE, Workload};
-use herd_train::moments::MomentType;
 use herd_train::packing::{MicroBatch, Packer};
 use herd_train::trainer::Trainer;
 
 fn trainer() -> Trainer {
-    Workload::find("W0").unwrap().trainer(MomentType::F32)
+    Workload::find("W0").unwrap().trainer(AdamWSettings::default())
 }
 
 fn batch(tokens: &[u32]) -> MicroBatch {

@@ -2,10 +2,10 @@
 
 mod corpus;
 
-use herd_model::{LlamaConfig, weights};
+use herd_model::{Llama, LlamaConfig, weights};
 use herd_run::Context;
 use herd_train::pretrain::{Error, NonFinitePolicy};
-use herd_train::{BatchGrowth, BatchStage, Settings, Summary, average, metrics, run};
+use herd_train::{AdamW, BatchGrowth, BatchStage, Settings, Summary, average, checkpoint, metrics, run};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -237,7 +237,7 @@ fn the_final_model_is_the_average_of_its_snapshots_and_opens_with_its_tokenizer(
 #[test]
 fn a_model_that_is_large_enough_learns_its_corpus_by_heart() {
     let mut s = settings();
-    s.initial.steps = 250;
+    s.initial.steps = 300;
     s.initial.peak_learning_rate = 1e-2;
     s.initial.final_learning_rate = 1e-3;
     s.initial.warmup_steps = 10;
@@ -249,7 +249,7 @@ fn a_model_that_is_large_enough_learns_its_corpus_by_heart() {
     s.annealing.steps = 0;
     let dir = tempfile::tempdir().unwrap();
     let summary = pretrain(&s, dir.path(), &Context::quiet()).unwrap();
-    let (first, last) = (summary.curve[0].loss, summary.curve[249].loss);
+    let (first, last) = (summary.curve[0].loss, summary.curve[299].loss);
     println!("loss {first:.3} -> {last:.3} over {:?}", summary.domains);
     assert!(
         (first - (model().vocab_size as f64).ln()).abs() < 0.2,
@@ -283,6 +283,72 @@ fn a_loss_that_is_not_a_number_stops_or_is_skipped_as_the_policy_says() {
     skip.non_finite.at_most = 3;
     let Error::NonFinite { step, skipped, .. } = attempt(&skip, "skip") else { panic!() };
     assert_eq!((step, skipped), (4, 4), "three are skipped, the fourth is too many");
+}
+
+/// The optimizer inside the backward pass, if asked for; nothing is clipped either way.
+fn settings_unclipped(in_backward: bool) -> Settings {
+    let mut s = Settings { micro_batch_tokens: 768, ..settings() };
+    (s.optimizer.clip, s.optimizer.in_backward) = (0.0, in_backward);
+    s
+}
+
+#[test]
+fn the_optimizer_inside_the_backward_pass_gives_the_same_bits() {
+    let outcomes = [false, true].map(|in_backward| {
+        let dir = tempfile::tempdir().unwrap();
+        pretrain(&settings_unclipped(in_backward), dir.path(), &Context::quiet()).unwrap();
+        let norm = |line: &serde_json::Map<String, serde_json::Value>| line.get("train/grad_norm")?.as_f64();
+        let norms: Vec<f64> =
+            metrics::read(&dir.path().join("pretrain")).unwrap().iter().filter_map(norm).collect();
+        (losses(dir.path()), norms, final_bytes(dir.path()))
+    });
+    assert_eq!(outcomes[0].0, outcomes[1].0, "losses");
+    assert!(outcomes[0].1.len() > 20 && outcomes[0].1 == outcomes[1].1, "norms: {:?}", outcomes[1].1);
+    assert!(outcomes[0].2 == outcomes[1].2, "final weights");
+}
+
+#[test]
+fn a_gradient_that_is_not_finite_is_found_too_late_and_the_last_checkpoint_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let checkpoints = dir.path().join("pretrain/checkpoints");
+    let mut settings = settings_unclipped(true);
+    settings.checkpoint.every_steps = 1;
+    // One that was stopped after a few steps, with weights whose loss is finite and whose gradient overflows.
+    let ctx = Context::quiet();
+    std::thread::scope(|scope| {
+        let running = scope.spawn(|| pretrain(&settings, dir.path(), &ctx));
+        while !running.is_finished() {
+            if checkpoint::list(&checkpoints).is_ok_and(|list| !list.is_empty()) {
+                ctx.stop.request();
+            }
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        assert!(matches!(running.join().unwrap(), Err(Error::Interrupted(_))));
+    });
+    let llama = Llama::new(model());
+    let mut params = llama.params();
+    let mut optimizer = AdamW::new(&params, settings.optimizer);
+    let state =
+        checkpoint::latest(&checkpoints, &mut params, &mut optimizer, |w| panic!("{w}")).unwrap().unwrap();
+    let layer = llama.layers[1];
+    for (id, factor) in [(layer.w_gate_up, 1e19f32), (layer.w_down, 1e-36), (llama.head(), 1e7)] {
+        params.value_mut(id).iter_mut().for_each(|value| *value *= factor);
+    }
+    checkpoint::save(&checkpoints, 3, state.step, &params, &optimizer, state.extra).unwrap();
+    let kept = || {
+        let (_, newest) = checkpoint::list(&checkpoints).unwrap().remove(0);
+        (newest.clone(), fs::read(newest.join("parameters.safetensors")).unwrap())
+    };
+    let before = kept();
+
+    let error = pretrain(&settings, dir.path(), &Context::quiet()).unwrap_err();
+    let Error::Applied { step, report, .. } = &error else { panic!("{error}") };
+    assert_eq!(*step, state.step + 1);
+    assert!(report.exists() && error.to_string().contains("Set in_backward = false"), "{error}");
+    assert!(kept() == before, "no checkpoint of the lost weights");
+    // As the error says, the ordinary way goes on from there and applies no such step.
+    let error = pretrain(&settings_unclipped(false), dir.path(), &Context::quiet()).unwrap_err();
+    assert!(matches!(&error, Error::NonFinite { step, .. } if *step == state.step + 1), "{error}");
 }
 
 #[test]

@@ -3,15 +3,20 @@
 use crate::cli::{BenchInferArgs, BenchTrainArgs};
 use crate::folder::model_folder;
 use herd_run::Context;
+use herd_train::AdamWSettings;
 use herd_train::bench::{self, Options};
 use std::io::{stdin, stdout};
 
 /// Steps of a fixed workload.
 pub fn train(args: BenchTrainArgs, ctx: &Context) -> anyhow::Result<()> {
     let BenchTrainArgs { mut workload, steps, json, interactive, recompute, fresh, trace, .. } = args;
-    let BenchTrainArgs { moments, device, precision, .. } = args;
+    let BenchTrainArgs { moments, no_clip, optimizer_in_backward: in_backward, device, precision, .. } = args;
     workload.recompute |= recompute;
-    let options = Options { workload, steps, json, interactive, moments, device, precision, fresh, trace };
+    let mut optimizer = AdamWSettings { moments, in_backward, ..AdamWSettings::default() };
+    if no_clip || in_backward {
+        optimizer.clip = 0.0;
+    }
+    let options = Options { workload, steps, json, interactive, optimizer, device, precision, fresh, trace };
     Ok(bench::run(&options, stdin().lock(), stdout().lock(), ctx)?)
 }
 

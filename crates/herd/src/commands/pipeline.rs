@@ -168,7 +168,7 @@ fn after_data<'a>(recipe: &'a Recipe, folder: &'a RunFolder, resources: Resource
         Stage {
             name: "pretrain",
             title: "pre-train, extend the context, anneal and average",
-            settings: json!({ "model": recipe.model, "pretrain": recipe.pretrain }),
+            settings: json!({ "model": recipe.model, "pretrain": recipe.pretrain.of_outcome() }),
             inputs: vec![("tokenizer", folder.tokenizer()), ("shards", folder.shards())],
             outputs: vec![folder.pretrain(), folder.model("base")],
             work: Box::new(|ctx| {

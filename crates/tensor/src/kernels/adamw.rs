@@ -62,16 +62,15 @@ fn update_body<const FMA: bool, T: Moment>(
     keep: f32,
     noise: u32,
     w: &mut [f32],
-    g: &mut [f32],
+    g: &[f32],
     m: &mut [T],
     v: &mut [T],
 ) {
     let n = w.len();
-    let (g, m, v) = (&mut g[..n], &mut m[..n], &mut v[..n]);
+    let (g, m, v) = (&g[..n], &mut m[..n], &mut v[..n]);
     let (rest1, rest2) = (1.0 - rule.b1, 1.0 - rule.b2);
     for i in 0..n {
         let grad = g[i] * rule.clip;
-        g[i] = 0.0;
         let first = rule.b1 * m[i].load() + rest1 * grad;
         let second = rule.b2 * v[i].load() + rest2 * grad * grad;
         w[i] = w[i] * keep - rule.rate * first / (second.sqrt() * rule.root + rule.eps);
@@ -82,7 +81,7 @@ fn update_body<const FMA: bool, T: Moment>(
 }
 by_isa! {
     fn update_part<T: Moment> => update_body(
-        rule: AdamWRule, keep: f32, noise: u32, w: &mut [f32], g: &mut [f32], m: &mut [T], v: &mut [T]
+        rule: AdamWRule, keep: f32, noise: u32, w: &mut [f32], g: &[f32], m: &mut [T], v: &mut [T]
     )
 }
 
@@ -94,15 +93,14 @@ fn mix(counter: u32) -> u32 {
     x ^ x >> 16
 }
 
-/// Updates weights `w` and moments `m`, `v` from gradients `g`, all of one length, and clears `g`. Weights shrink by
-/// the factor `keep` (weight decay); `noise + i` is the counter of the random bits by which element `i` of moments in
+/// Updates weights `w` and moments `m`, `v` from gradients `g`, all of one length. Weights shrink by the factor `keep` (weight decay); `noise + i` is the counter of the random bits by which element `i` of moments in
 /// fewer bits is rounded.
 pub fn adamw<T: Moment>(
     rule: AdamWRule,
     keep: f32,
     noise: u32,
     w: &mut [f32],
-    g: &mut [f32],
+    g: &[f32],
     m: &mut [T],
     v: &mut [T],
 ) {

@@ -1,7 +1,8 @@
 //! Residual connection: `y = a + b`; `da = dy`, `db = dy`.
 
 use crate::kernels::rows;
-use crate::tape::{Backward, Flow, Slot};
+use crate::tape::{Backward, Slot};
+use crate::walk::Flow;
 use crate::{Tape, Tensor, Var, profile};
 
 struct Add {

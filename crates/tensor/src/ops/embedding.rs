@@ -1,7 +1,8 @@
 //! Embedding: `y[i] = w[ids[i]]` with `w [vocabulary, d]`, `y [n, d]`; `dw[ids[i]] += dy[i]`.
 
 use crate::kernels::matmul::SharedMut;
-use crate::tape::{Backward, Flow};
+use crate::tape::Backward;
+use crate::walk::Flow;
 use crate::{ParamId, Tape, Tensor, Var, profile};
 use rayon::prelude::*;
 
@@ -20,7 +21,7 @@ impl Tape<'_> {
         if let Some(on) = self.params().on_card() {
             return self.embedding_on_card(on, w, ids);
         }
-        let table = self.params().value(w);
+        let table = self.weight(w);
         let mut out = Tensor::stale(&[ids.len(), d]);
         for (row, &id) in out.make_mut().chunks_exact_mut(d).zip(ids) {
             let id = id as usize;

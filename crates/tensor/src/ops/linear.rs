@@ -2,8 +2,10 @@
 //! `dx = dy w`, `dw += dy^T x`, `dr = dy`.
 
 use crate::kernels::matmul::{Into, Strided, product};
-use crate::tape::{Backward, Flow, Saved, Slot};
+use crate::tape::{Backward, Saved, Slot};
+use crate::walk::Flow;
 use crate::{ParamId, Tape, Tensor, Var, profile};
+use std::borrow::Borrow;
 
 struct Linear {
     x: Slot,
@@ -14,13 +16,13 @@ struct Linear {
 
 impl<'p> Tape<'p> {
     /// `x w^T` for `x [n, in]` and `w [out, in]`: `[n, out]`.
-    pub fn linear(&mut self, x: &Var, w: ParamId) -> Var {
-        self.linear_into(x, w, None)
+    pub fn linear(&mut self, x: impl Borrow<Var>, w: ParamId) -> Var {
+        self.linear_into(x.borrow(), w, None)
     }
 
     /// `residual + x w^T`, in one pass.
-    pub fn linear_add(&mut self, x: &Var, w: ParamId, residual: &Var) -> Var {
-        self.linear_into(x, w, Some(residual))
+    pub fn linear_add(&mut self, x: impl Borrow<Var>, w: ParamId, residual: &Var) -> Var {
+        self.linear_into(x.borrow(), w, Some(residual))
     }
 
     fn linear_into(&mut self, x: &Var, w: ParamId, residual: Option<&Var>) -> Var {
@@ -44,7 +46,7 @@ impl<'p> Tape<'p> {
         product(
             (n, outputs, inputs),
             Strided::rows(x.value().as_slice(), inputs),
-            Strided::rows(self.params().value(w), inputs).t(),
+            Strided::rows(self.weight(w), inputs).t(),
             into,
             out.make_mut(),
         );
@@ -74,13 +76,8 @@ impl Backward for Linear {
         let dy = Strided::rows(grad.as_slice(), outputs);
         {
             let x = self.saved.tensor(params);
-            product(
-                (outputs, inputs, n),
-                dy.t(),
-                Strided::rows(x.as_slice(), inputs),
-                Into::Add,
-                flow.grads.of_mut(self.w),
-            );
+            let (dw, into) = flow.grads.target(self.w);
+            product((outputs, inputs, n), dy.t(), Strided::rows(x.as_slice(), inputs), into, dw);
         }
         let w = Strided::rows(params.value(self.w), inputs);
         flow.accumulate(self.x, &[n, inputs], |dx, into| product((n, inputs, outputs), dy, w, into, dx));

@@ -6,7 +6,8 @@
 use super::cross_entropy::chunk_rows;
 use crate::kernels::matmul::{Into, Strided, product};
 use crate::kernels::rows::loss_gradient;
-use crate::tape::{Backward, Flow, Saved, Slot};
+use crate::tape::{Backward, Saved, Slot};
+use crate::walk::Flow;
 use crate::{ParamId, Tape, Tensor, Var, profile};
 use rayon::prelude::*;
 
@@ -35,7 +36,7 @@ impl Tape<'_> {
             return self.token_logprobs_on_card(on, x, w, targets);
         }
         let mut out = Tensor::stale(&[n]);
-        let weight = self.params().value(w);
+        let weight = self.weight(w);
         in_chunks(x.value(), weight, |start, logits| {
             let out = &mut out.make_mut()[start..start + logits.len() / vocabulary];
             logits.par_chunks_mut(vocabulary).zip(out).enumerate().for_each(|(i, (row, out))| {
@@ -81,7 +82,8 @@ impl Backward for LogProbs {
             let w = Strided::rows(weight, d);
             product((count, d, vocabulary), dz, w, Into::Overwrite, &mut dx.make_mut()[rows.clone()]);
             let x = Strided::rows(&x.as_slice()[rows], d);
-            product((vocabulary, d, count), dz.t(), x, Into::Add, grads.of_mut(self.w));
+            let (dw, into) = grads.target(self.w);
+            product((vocabulary, d, count), dz.t(), x, into, dw);
         });
         flow.give(self.x, dx);
     }

@@ -8,7 +8,8 @@ use crate::kernels::elementary::sum;
 use crate::kernels::matmul::{Into, SharedMut};
 use crate::kernels::rows::{rms_norm_again, rms_norm_rows, task_rows};
 use crate::pool::Buffer;
-use crate::tape::{Again, Backward, Flow, Slot};
+use crate::tape::{Again, Backward, Slot};
+use crate::walk::Flow;
 use crate::{ParamId, Params, Tape, Tensor, Var, profile};
 use rayon::prelude::*;
 use std::sync::Arc;
@@ -35,7 +36,7 @@ impl Tape<'_> {
         if let Some(on) = self.params().on_card() {
             return self.rms_norm_on_card(on, x, w, eps);
         }
-        let weight = self.params().value(w);
+        let weight = self.weight(w);
         let mut out = Tensor::stale(x.shape());
         let mut rstd = Buffer::stale(x.rows());
         let rows = task_rows(d);

@@ -2,7 +2,8 @@
 //! `positions[i]`; the backward pass rotates the gradient back. `x, y [n, heads * head_dim]`.
 
 use crate::kernels::rows::rotate;
-use crate::tape::{Backward, Flow, Slot};
+use crate::tape::{Backward, Slot};
+use crate::walk::Flow;
 use crate::{Rope, Tape, Tensor, Var, profile};
 use rayon::prelude::*;
 

@@ -1,7 +1,8 @@
 //! Row selection: `y[i] = x[rows[i]]` with `x [n, d]`, `y [rows.len(), d]`; `dx[rows[i]] += dy[i]`.
 
 use crate::kernels::matmul::Into;
-use crate::tape::{Backward, Flow, Slot};
+use crate::tape::{Backward, Slot};
+use crate::walk::Flow;
 use crate::{Tape, Tensor, Var};
 
 struct SelectRows {

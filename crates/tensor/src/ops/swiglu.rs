@@ -5,8 +5,10 @@
 //! needs it any more.
 
 use crate::kernels::{rows::swiglu_backward, swiglu};
-use crate::tape::{Again, Backward, Flow, Slot};
+use crate::tape::{Again, Backward, Slot};
+use crate::walk::Flow;
 use crate::{Params, Tape, Tensor, Var, profile};
+use std::borrow::Borrow;
 use std::sync::Arc;
 
 struct Gated(Tensor);
@@ -25,7 +27,8 @@ fn forward(gate_up: &Tensor) -> Tensor {
 
 impl Tape<'_> {
     /// `silu(gate) * up` for `gate_up [n, 2 f]` with the gate in the first `f` columns: `[n, f]`.
-    pub fn swiglu(&mut self, gate_up: &Var) -> Var {
+    pub fn swiglu(&mut self, gate_up: impl Borrow<Var>) -> Var {
+        let gate_up = gate_up.borrow();
         assert!(
             gate_up.width() > 0 && gate_up.width().is_multiple_of(2),
             "swiglu: {:?} is not gate and up",

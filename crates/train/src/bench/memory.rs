@@ -1,6 +1,7 @@
 //! How much memory a training step takes at its peak, known before the first.
 
 use super::Workload;
+use crate::adamw::AdamWSettings;
 use crate::moments::MomentType;
 use crate::packing::MicroBatch;
 use herd_tensor::Tape;
@@ -12,7 +13,8 @@ use std::fmt;
 pub struct Plan {
     /// Weights.
     pub weights: u64,
-    /// Gradients; rows of the embedding that no token of the batch names take nothing.
+    /// Gradients; rows of the embedding that no token of the batch names take nothing. Those that are used up inside the
+    /// backward pass are in `workspace`.
     pub gradients: u64,
     /// First and second moments, likewise.
     pub moments: u64,
@@ -27,6 +29,9 @@ pub struct Plan {
 /// Operands of a matrix product in the order in which its kernels read them.
 const PACKED: u64 = 14 << 20;
 
+/// The right-hand side of them alone, where the left-hand side is short.
+const PACKED_RIGHT: u64 = 8 << 20;
+
 /// Products of at most this many rows pack a panel at a time.
 const FEW_ROWS: usize = 288;
 
@@ -35,7 +40,7 @@ const PROGRAM: u64 = 16 << 20;
 
 impl Plan {
     /// For a step over one micro-batch.
-    pub fn of(workload: &Workload, micro: &MicroBatch, moments: MomentType) -> Self {
+    pub fn of(workload: &Workload, micro: &MicroBatch, optimizer: &AdamWSettings) -> Self {
         let config = workload.config();
         let (n, d, f) = (micro.targets.len(), config.hidden_size, config.intermediate_size);
         let (heads, vocabulary) = (config.num_attention_heads, config.vocab_size);
@@ -49,28 +54,35 @@ impl Plan {
         let inside = n * (d + 2 + qkv + mixed + heads + 2 * f);
         let layers = config.num_hidden_layers;
         let (kept, once) = match workload.recompute {
-            true => (layers * n * d, inside + n * d),
+            true => (layers * n * d, inside),
             false => (layers * (inside + n * d), 0),
         };
-        // The last state, its norm and the gradient of that.
-        let end = n * (3 * d + 1);
-        let rows = Tape::loss_rows(n, vocabulary);
+        // The last state and its norm, whose place its gradient takes.
+        let end = n * (2 * d + 1);
+        let rows = Tape::loss_rows(n, vocabulary).min(n);
         let loss = rows * (vocabulary + d);
-        let loss_packed = if rows > FEW_ROWS { PACKED } else { 0 };
-        // Walking back through the feed-forward network: its activation computed again, the gradient of that and of
-        // the layer's output.
-        let walk = once + n * (2 * f + 2 * d);
+        let loss_packed = if rows > FEW_ROWS { PACKED_RIGHT } else { 0 };
+        // At the feed-forward network: its activation or the gradient of that, the layer's output and the gradient of that.
+        let walk = once + n * (f + 2 * d);
+        // Used up inside the backward pass: that of the output matrix, and of a layer the largest at a time.
+        let head = vocabulary * d;
+        let largest = (2 * f * d).max(d * qkv);
+        let (gradients, at_loss, at_walk) = match (optimizer.in_backward, workload.tied) {
+            (false, _) => (touched, 0, 0),
+            (true, false) => (met * d, head, largest),
+            (true, true) => (head, 0, largest),
+        };
         let bytes = |values: usize| 4 * values as u64;
         Self {
             weights: bytes(parameters),
-            gradients: bytes(touched),
-            moments: match moments {
+            gradients: bytes(gradients),
+            moments: match optimizer.moments {
                 _ if !workload.optimizer => 0,
                 MomentType::F32 => 2 * bytes(touched),
                 MomentType::Bf16 => bytes(touched),
             },
             activations: bytes(kept + end),
-            workspace: (bytes(loss) + loss_packed).max(bytes(walk) + PACKED),
+            workspace: (bytes(loss + at_loss) + loss_packed).max(bytes(walk + at_walk) + PACKED),
             program: PROGRAM,
         }
     }

@@ -8,6 +8,7 @@ pub use memory::Plan;
 pub use operators::{Line, table, trace};
 pub use workload::{LEARNING_RATE, WORKLOADS, Workload, hash, initialize, number};
 
+use crate::adamw::AdamWSettings;
 use crate::device::{Device, DeviceError, Precision};
 use crate::moments::MomentType;
 use crate::trainer::NotFinite;
@@ -33,8 +34,8 @@ pub struct Options {
     pub interactive: bool,
     /// Other tokens in every step, instead of the same.
     pub fresh: bool,
-    /// What the optimizer's moments are stored as.
-    pub moments: MomentType,
+    /// The optimizer's settings.
+    pub optimizer: AdamWSettings,
     /// Where steps are made.
     pub device: Device,
     /// What activations are computed in on a card.
@@ -50,7 +51,7 @@ pub struct Step {
     pub workload: &'static str,
     /// From 1.
     pub step: u64,
-    /// Wall time of forward, loss, backward, and, where the workload has an optimizer, clipping and update.
+    /// Wall time of forward, loss, backward, and, where the workload has an optimizer, clipping (if asked for) and update.
     pub seconds: f64,
     /// Mean loss over the tokens before the update, nats.
     pub loss: f64,
@@ -84,6 +85,9 @@ pub enum Error {
     /// A card keeps its moments in f32.
     #[error("moments in bf16 are not made on a card; take --moments f32")]
     Moments,
+    /// A card updates after the backward pass.
+    #[error("a card updates after the backward pass; leave --optimizer-in-backward out")]
+    InBackward,
     /// Standard input or output is gone.
     #[error("standard input or output: {0}")]
     Stream(#[from] io::Error),
@@ -114,11 +118,14 @@ pub fn run(
 ) -> Result<(), Error> {
     let workload = options.workload;
     let card = options.device.open()?;
-    if card.is_some() && options.moments == MomentType::Bf16 {
+    if card.is_some() && options.optimizer.moments == MomentType::Bf16 {
         return Err(Error::Moments);
     }
+    if card.is_some() && options.optimizer.in_backward {
+        return Err(Error::InBackward);
+    }
     let mut micro = workload.micro_batch(0);
-    let plan = Plan::of(&workload, &micro, options.moments);
+    let plan = Plan::of(&workload, &micro, &options.optimizer);
     let dtype = options.precision.dtype();
     let peak = (!options.json).then(|| match &card {
         None => peak::measured_flops(),
@@ -139,7 +146,7 @@ pub fn run(
         writeln!(output, "{threads} threads, {:?}, measured peak {:.1} GFLOP/s", isa::active(), peak / 1e9)?;
         writeln!(output, "planned peak memory {:.0} MB: {plan}", plan.total() as f64 / 1e6)?;
     }
-    let mut trainer = workload.trainer(options.moments);
+    let mut trainer = workload.trainer(options.optimizer);
     if let Some(card) = &card {
         options.precision.set_on(card);
         match workload.optimizer {

@@ -2,7 +2,6 @@
 //! compute the same tokens and initial weights from the formulas here, and must then see the same losses.
 
 use crate::adamw::AdamWSettings;
-use crate::moments::MomentType;
 use crate::packing::{MicroBatch, Packer};
 use crate::trainer::Trainer;
 use herd_model::{Llama, LlamaConfig};
@@ -238,12 +237,12 @@ impl Workload {
         packer.finish()
     }
 
-    /// A trainer before its first step.
-    pub fn trainer(&self, moments: MomentType) -> Trainer {
+    /// A trainer before its first step, with the given optimizer.
+    pub fn trainer(&self, optimizer: AdamWSettings) -> Trainer {
         let llama = Llama::new(self.config());
         let mut params = llama.params();
         initialize(&mut params);
-        let mut trainer = Trainer::new(llama, params, AdamWSettings { moments, ..AdamWSettings::default() });
+        let mut trainer = Trainer::new(llama, params, optimizer);
         trainer.recompute = self.recompute;
         trainer
     }
@@ -300,7 +299,7 @@ mod tests {
     fn tokens_and_weights_are_those_of_the_formula() {
         // Computed by bench/train/workloads.py.
         assert_eq!([0, 1, 2].map(|i| number(0, i)), [0, 33_350_994, 83_415_710]);
-        let trainer = Workload::find("W0").unwrap().trainer(MomentType::F32);
+        let trainer = Workload::find("W0").unwrap().trainer(AdamWSettings::default());
         let embed = trainer.params.value(trainer.llama.embed);
         assert_eq!(&embed[..3], &[-0.019934868, 0.025947073, 0.020199638]);
     }

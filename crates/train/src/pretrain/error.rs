@@ -56,4 +56,20 @@ pub enum Error {
         /// File with the batch's documents.
         report: PathBuf,
     },
+    /// The same, found when parameters were updated already.
+    #[error(
+        "step {step}: {problem}. With pretrain.optimizer.in_backward parameters were updated before that was known, so they \
+         are lost; the last checkpoint is as it was, and the step's documents are listed in {}. Set in_backward = false and \
+         give the same command again: the run goes on from that checkpoint with the same bits, and finds such a step before it \
+         is applied",
+        report.display()
+    )]
+    Applied {
+        /// The step, counted from 1.
+        step: u64,
+        /// What was not a number.
+        problem: NotFinite,
+        /// File with the batch's documents.
+        report: PathBuf,
+    },
 }

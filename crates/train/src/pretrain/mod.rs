@@ -3,6 +3,7 @@
 
 mod error;
 mod gates;
+mod in_backward;
 mod mix;
 mod phases;
 mod settings;

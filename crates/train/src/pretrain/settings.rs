@@ -262,7 +262,7 @@ impl Default for Annealing {
     }
 }
 
-fn wrong<T>(key: &str, problem: impl Into<String>) -> Result<T, SettingError> {
+pub(super) fn wrong<T>(key: &str, problem: impl Into<String>) -> Result<T, SettingError> {
     Err(SettingError::new(key, problem))
 }
 
@@ -312,6 +312,9 @@ impl Settings {
         self.initial.validate().map_err(|e| e.within("initial"))?;
         self.long_context.validate().map_err(|e| e.within("long_context"))?;
         self.annealing.validate(self.context_before_annealing()).map_err(|e| e.within("annealing"))?;
+        if self.optimizer.in_backward {
+            self.validate_in_backward()?;
+        }
         let longest = self.longest_sequence();
         match self.micro_batch_tokens >= longest {
             true => Ok(()),

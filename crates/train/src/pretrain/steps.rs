@@ -171,7 +171,7 @@ impl Run<'_> {
         self.metrics.write(self.position.step, &values)
     }
 
-    /// Writes the report of a batch that was not applied; an error if the run must stop for it.
+    /// Writes the report of a batch whose loss or gradient is not a number; an error if the run must stop for it.
     fn not_finite(&mut self, problem: &NotFinite, batch: &[MicroBatch]) -> Result<(), Error> {
         let step = self.position.step + 1;
         let skipped = self.position.skipped + 1;
@@ -190,6 +190,10 @@ impl Run<'_> {
         let report = self.out.join(format!("not_finite-step-{step}.json"));
         let content = json!({"step": step, "problem": problem.to_string(), "documents": documents});
         atomic::write_json(&report, &content)?;
+        if problem.applied {
+            // Nothing is saved: the parameters hold what is not a number.
+            return Err(Error::Applied { step, problem: problem.clone(), report });
+        }
         let NonFinite { policy, at_most } = self.settings.non_finite;
         if policy == NonFinitePolicy::Stop || skipped > at_most {
             self.save()?;

@@ -5,7 +5,8 @@ use super::own_attention::{self, Own, WIDEST};
 use super::rope::rotate;
 use crate::cuda::cudnn::{Fused, Gradients};
 use crate::cuda::{Card, CardBuffer, CardError, CardParams, DType, expect};
-use crate::tape::{Backward, Flow, Slot};
+use crate::tape::{Backward, Slot};
+use crate::walk::Flow;
 use crate::{Attention, Tape, Tensor, Var};
 
 struct Attended {

@@ -2,7 +2,8 @@
 
 use super::{each, int};
 use crate::cuda::{Card, CardBuffer, CardParams, DType, expect};
-use crate::tape::{Backward, Flow, Slot};
+use crate::tape::{Backward, Slot};
+use crate::walk::Flow;
 use crate::{ParamId, Tape, Tensor, Var};
 
 /// Rows grouped by where they came from, so that one thread adds up what goes to one place, in order. There are as many groups

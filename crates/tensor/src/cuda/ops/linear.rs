@@ -1,7 +1,8 @@
 //! `ops/linear.rs` on a card: products by cuBLASLt.
 
 use crate::cuda::{CardParams, DType, Mat, Product, expect};
-use crate::tape::{Backward, Flow, Saved, Slot};
+use crate::tape::{Backward, Saved, Slot};
+use crate::walk::Flow;
 use crate::{ParamId, Tape, Tensor, Var};
 
 struct Linear {

@@ -5,7 +5,8 @@ use super::linear::mat;
 use super::{each, int};
 use crate::cuda::{Arg, Card, CardBuffer, CardParams, DType, Mat, Product, expect};
 use crate::ops::counted_rows;
-use crate::tape::{Backward, Flow, Saved, Slot};
+use crate::tape::{Backward, Saved, Slot};
+use crate::walk::{Flow, Walk};
 use crate::{Grads, ParamId, Tape, Tensor, Var, profile};
 
 /// Logits that exist at once: 256 MB. Fewer would read the weights too often for the products they are made with.
@@ -179,7 +180,7 @@ impl Tape<'_> {
         self.push(loss, || CrossEntropy { x: slot, w, dx, dw })
     }
 
-    pub(crate) fn cross_entropy_backward_on_card(
+    pub(crate) fn cross_entropy_walk_on_card(
         self,
         on: &CardParams,
         x: Var,
@@ -187,7 +188,7 @@ impl Tape<'_> {
         targets: &[u32],
         weights: &[f32],
         grads: &mut Grads,
-    ) -> Tensor {
+    ) -> (Tensor, Walk) {
         let vocabulary = self.params().shape(w)[0];
         let counted = counted(on, "cross_entropy_backward", x.value(), vocabulary, targets, weights);
         let rows = counted.rows.clone();
@@ -195,8 +196,7 @@ impl Tape<'_> {
         let into = Some((&dx, grads.address_mut(w)));
         let loss = cross_entropy(on, counted, self.params().act_address(w), vocabulary, into);
         let dx = of_all(dx, x.rows(), &rows);
-        self.backward_from([(x, dx)], grads);
-        loss
+        (loss, self.walk_from([(x, dx)]))
     }
 
     pub(crate) fn token_logprobs_on_card(

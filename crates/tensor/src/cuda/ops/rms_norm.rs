@@ -2,7 +2,8 @@
 
 use super::{each, int};
 use crate::cuda::{Arg, CardBuffer, CardParams, THREADS, expect};
-use crate::tape::{Again, Backward, Flow, Slot};
+use crate::tape::{Again, Backward, Slot};
+use crate::walk::Flow;
 use crate::{ParamId, Params, Tape, Tensor, Var};
 use std::sync::Arc;
 

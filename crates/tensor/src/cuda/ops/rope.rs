@@ -2,7 +2,8 @@
 
 use super::{each, int};
 use crate::cuda::CardParams;
-use crate::tape::{Backward, Flow, Slot};
+use crate::tape::{Backward, Slot};
+use crate::walk::Flow;
 use crate::{Rope, Tape, Tensor, Var};
 
 struct Rotated {

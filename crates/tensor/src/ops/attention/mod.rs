@@ -16,8 +16,10 @@ mod panels;
 
 use crate::kernels::rows::rotate;
 use crate::pool::Buffer;
-use crate::tape::{Backward, Flow, Slot};
+use crate::tape::{Backward, Slot};
+use crate::walk::Flow;
 use crate::{Rope, Segment, Segments, Tape, Tensor, Var, profile};
+use std::borrow::Borrow;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -142,7 +144,8 @@ struct Attended {
 impl Tape<'_> {
     /// Attention of packed rows `[q heads | k heads | v heads]`: `qkv [n, (h + 2 kv) hd]` to `[n, h hd]`. Rotation of q
     /// and k happens inside. Panics if the shapes, segments or positions do not fit.
-    pub fn attention(&mut self, qkv: &Var, call: &Attention) -> Var {
+    pub fn attention(&mut self, qkv: impl Borrow<Var>, call: &Attention) -> Var {
+        let qkv = qkv.borrow();
         let shape = call.shape;
         let n = qkv.rows();
         assert!(
