@@ -57,6 +57,8 @@ pub struct Summary {
     pub bytes: u64,
     /// Bits for each parameter.
     pub bits_per_weight: f64,
+    /// Tensors of each number type: not all get the one asked for, since rows that are not whole blocks get another.
+    pub types: BTreeMap<&'static str, usize>,
 }
 
 /// A part and the number type it gets.
@@ -149,12 +151,15 @@ pub fn convert(checkpoint: &Checkpoint, out: &Path, target: Target, ctx: &Contex
             })?;
         }
     }
+    let mut types = BTreeMap::new();
+    planned.iter().for_each(|part| *types.entry(part.kind.name()).or_default() += 1);
     Ok(Summary {
         path: out.to_path_buf(),
         tensors: planned.len(),
         parameters,
         bytes,
         bits_per_weight: bytes as f64 * 8.0 / parameters as f64,
+        types,
     })
 }
 

@@ -153,7 +153,7 @@ pub fn inspect(path: &Path, all: bool) -> Result<Report, Error> {
         architecture,
         name: text("general.name"),
         shape: config.ok().map(Shape::of),
-        problem: config.err().map(str::to_string),
+        problem: config.err().map(str::to_string).or_else(|| unread(&tensors)),
         tokenizer,
         parameters: tensors.iter().map(StoredTensor::numbers).fold(0, u64::saturating_add),
         bytes: tensors.iter().filter_map(|t| t.bytes).fold(0, u64::saturating_add),
@@ -172,6 +172,12 @@ fn model_type(path: &Path) -> Option<String> {
     let folder = if path.is_dir() { path } else { path.parent()? };
     let config: serde_json::Value = herd_run::atomic::read_json(&folder.join("config.json")).ok()?;
     Some(config["model_type"].as_str()?.to_string())
+}
+
+/// What is wrong with tensors whose type is not read.
+fn unread(tensors: &[StoredTensor]) -> Option<String> {
+    let tensor = tensors.iter().find(|t| t.bytes.is_none())?;
+    Some(format!("tensor {} is of type {}, which is not read", tensor.name, tensor.kind.name()))
 }
 
 /// The name with `*` for the number of the layer.
@@ -232,6 +238,16 @@ impl Shape {
             rope_scaled: c.rope_scaling.is_some(),
             tied: c.tie_word_embeddings,
         }
+    }
+}
+
+/// Size of what has a type that is not read.
+const UNKNOWN: &str = "?";
+
+impl Count {
+    /// Its size; [`UNKNOWN`] for tensors of a type that is not read.
+    fn size(&self) -> String {
+        if self.bytes == 0 && self.parameters > 0 { UNKNOWN.to_string() } else { size(self.bytes) }
     }
 }
 
@@ -299,7 +315,11 @@ impl Display for Report {
         head.extend(self.name.clone().map(|name| row("name", name)));
         head.push(row("parameters", count(self.parameters)));
         let bits = self.bytes as f64 * 8.0 / self.parameters.max(1) as f64;
-        head.push(row("weights", format!("{} ({bits:.2} bits each)", size(self.bytes))));
+        let weights = match self.types.iter().any(|t| t.size() == UNKNOWN) {
+            false => format!("{} ({bits:.2} bits each)", size(self.bytes)),
+            true => format!("{} and those of a type that is not read", size(self.bytes)),
+        };
+        head.push(row("weights", weights));
         if let Some(s) = &self.shape {
             let tied = if s.tied { ", tied" } else { "" };
             head.push(row(
@@ -331,7 +351,7 @@ impl Display for Report {
         types.extend(
             self.types
                 .iter()
-                .map(|t| vec![t.name.clone(), t.tensors.to_string(), count(t.parameters), size(t.bytes)]),
+                .map(|t| vec![t.name.clone(), t.tensors.to_string(), count(t.parameters), t.size()]),
         );
         writeln!(out)?;
         table(&mut out, &types, 1)?;
@@ -340,24 +360,28 @@ impl Display for Report {
         if self.tensors.is_empty() {
             let mut kinds = vec![title(&["tensor", "type", "shape", "tensors", "parameters", "size"])];
             kinds.extend(self.kinds.iter().map(|k| {
-                let numbers = [k.tensors.to_string(), count(k.parameters), size(k.bytes)];
+                let numbers = [k.tensors.to_string(), count(k.parameters), k.size()];
                 [k.name.clone(), k.types.clone(), shape(&k.shape)].into_iter().chain(numbers).collect()
             }));
             table(&mut out, &kinds, 3)?;
         } else {
             let mut all = vec![title(&["tensor", "type", "shape", "size"])];
             all.extend(self.tensors.iter().map(|t| {
-                vec![t.name.clone(), t.kind.clone(), shape(&t.shape), t.bytes.map_or("?".into(), size)]
+                vec![t.name.clone(), t.kind.clone(), shape(&t.shape), t.bytes.map_or(UNKNOWN.into(), size)]
             }));
             table(&mut out, &all, 3)?;
         }
 
         if !self.cache.is_empty() {
+            // The cache is f32 where the weights are, unless told otherwise.
+            let all_f32 = self.types.iter().all(|t| t.name == "F32");
+            let with_weights = if all_f32 { "with weights (f32)" } else { "with weights (f16)" };
             let mut cache =
-                vec![title(&["memory of one sequence", "cache (f32)", "cache (f16)", "with weights (f32)"])];
+                vec![title(&["memory of one sequence", "cache (f32)", "cache (f16)", with_weights])];
             cache.extend(self.cache.iter().map(|c| {
                 let tokens = format!("{} tokens", c.context);
-                vec![tokens, size(c.f32_bytes), size(c.f16_bytes), size(c.f32_bytes + self.bytes)]
+                let with_weights = self.bytes + if all_f32 { c.f32_bytes } else { c.f16_bytes };
+                vec![tokens, size(c.f32_bytes), size(c.f16_bytes), size(with_weights)]
             }));
             writeln!(out)?;
             table(&mut out, &cache, 1)?;

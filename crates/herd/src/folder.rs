@@ -75,6 +75,12 @@ pub fn model_folder(path: &Path) -> anyhow::Result<PathBuf> {
             return Ok(folder);
         }
     }
+    if path.is_file() {
+        anyhow::bail!(
+            "{} is a file that does not begin as GGUF does; a model in safetensors is named by its folder",
+            path.display()
+        );
+    }
     anyhow::bail!(
         "{} is neither a model (a .gguf file, or a folder with config.json, model.safetensors and tokenizer.json) \
          nor a run folder with a finished model",

@@ -2,6 +2,7 @@
 
 use crate::request::{Event, Request};
 use crate::{Error, Generator, Sampling, Settings};
+use herd_run::SettingError;
 use serde::Serialize;
 use std::path::Path;
 use std::time::Instant;
@@ -46,6 +47,9 @@ pub struct Round {
 /// # Errors
 /// The model cannot be opened, or the requests do not fit its context or the cache.
 pub fn run(model: &Path, options: &Options, mut each: impl FnMut(&Round)) -> Result<(), Error> {
+    if options.requests == 0 {
+        return Err(SettingError::new("requests", "0 requests show nothing; at least 1").into());
+    }
     for _ in 0..options.rounds {
         let begin = Instant::now();
         let per_request = options.prompt_tokens + options.new_tokens;

@@ -111,9 +111,11 @@ pub fn bounded_schema(schema: &Value) -> Value {
     schema
 }
 
-/// The library shows the grammar below some messages.
+/// The library shows the grammar below some messages; of a regular expression that is wrong it says in the last line why.
 fn first_line(problem: &str) -> String {
-    let text = problem.lines().next().unwrap_or_default();
+    let first = problem.lines().next().unwrap_or_default();
+    let last = problem.lines().last().unwrap_or_default().trim();
+    let text = if first.ends_with(':') && last != first { &format!("{first} {last}") } else { first };
     if text.chars().count() <= 300 {
         text.to_string()
     } else {

@@ -11,6 +11,7 @@ use crate::request::{Event, Load, Request};
 use crate::sampling::Row;
 use crate::team::Team;
 use crate::{Error, Settings};
+use herd_run::SettingError;
 use herd_tokenizer::Tokenizer;
 use rayon::prelude::*;
 use sequence::{Sequence, Words};
@@ -78,6 +79,10 @@ impl Engine {
         }
         if let Some(&token) = request.prompt.iter().find(|&&t| t as usize >= vocab) {
             return Err(Error::UnknownToken { token, vocab });
+        }
+        if let Some(token) = request.sampling.logit_bias.keys().find(|&&t| t as usize >= vocab) {
+            let problem = format!("there is no such token; the vocabulary has {vocab}");
+            return Err(SettingError::new(format!("logit_bias.{token}"), problem).into());
         }
         let context = self.model.sizes().context;
         if request.prompt.len() >= context {

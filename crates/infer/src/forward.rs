@@ -63,22 +63,31 @@ pub(crate) fn hidden(
     });
     let mut scratch = Scratch::new(weights, n);
     for (index, layer) in weights.layers.iter().enumerate() {
-        attention_block(weights, team, cache, (index, layer), spans, &mut x, &mut scratch);
-        let s = &mut scratch;
-        kernels::rms_norm(isa, team, &x, &layer.ffn_norm, sizes.eps, &mut s.normed);
         let multiply = multiplication(weights, index);
+        attention(weights, team, cache, (index, layer), spans, &x, &mut scratch);
+        if index + 1 == weights.layers.len() {
+            // From here on a row is of use only to itself.
+            x = gather(&x, sizes.hidden, wanted);
+            scratch.keep(weights, wanted);
+        }
+        let s = &mut scratch;
+        multiply(&layer.output, isa, team, &s.mixed, &mut s.activations, &mut s.normed);
+        add_bias(&mut s.normed, &layer.output_bias);
+        add(team, &mut x, &s.normed);
+        kernels::rms_norm(isa, team, &x, &layer.ffn_norm, sizes.eps, &mut s.normed);
         multiply(&layer.gate_up, isa, team, &s.normed, &mut s.activations, &mut s.gate_up);
         kernels::swiglu(isa, team, &s.gate_up, sizes.ffn, &mut s.gated);
         multiply(&layer.down, isa, team, &s.gated, &mut s.activations, &mut s.normed);
         add(team, &mut x, &s.normed);
     }
-    let mut last = Vec::with_capacity(wanted.len() * sizes.hidden);
-    for &row in wanted {
-        last.extend_from_slice(&x[row * sizes.hidden..(row + 1) * sizes.hidden]);
-    }
-    let mut normed = vec![0.0; last.len()];
-    kernels::rms_norm(isa, team, &last, &weights.norm, sizes.eps, &mut normed);
+    let mut normed = vec![0.0; x.len()];
+    kernels::rms_norm(isa, team, &x, &weights.norm, sizes.eps, &mut normed);
     normed
+}
+
+/// Some rows of [n, width].
+fn gather(all: &[f32], width: usize, rows: &[usize]) -> Vec<f32> {
+    rows.iter().flat_map(|&row| &all[row * width..(row + 1) * width]).copied().collect()
 }
 
 /// A way to multiply with a matrix.
@@ -119,6 +128,15 @@ impl Scratch {
             activations: Activations::new(weights.exact),
         }
     }
+
+    /// Goes on with some of the rows alone: what attention gave them, and room for them.
+    fn keep(&mut self, weights: &Weights, rows: &[usize]) {
+        let s = weights.sizes;
+        self.mixed = gather(&self.mixed, s.heads * s.head_dim, rows);
+        self.normed.truncate(rows.len() * s.hidden);
+        self.gate_up.truncate(rows.len() * 2 * s.ffn);
+        self.gated.truncate(rows.len() * s.ffn);
+    }
 }
 
 fn add(team: &Team, x: &mut [f32], y: &[f32]) {
@@ -153,14 +171,14 @@ fn rotate(heads: &mut [f32], (cos, sin): (&[f32], &[f32])) {
     }
 }
 
-/// `x += output(attention(norm(x)))`; writes the rows' keys and values first.
-fn attention_block(
+/// What attention gives to `norm(x)`, into `scratch.mixed`; writes the rows' keys and values first.
+fn attention(
     weights: &Weights,
     team: &Team,
     cache: &mut HostPages,
     (index, layer): (usize, &Layer),
     spans: &[Span<'_>],
-    x: &mut [f32],
+    x: &[f32],
     scratch: &mut Scratch,
 ) {
     let (s, isa) = (weights.sizes, weights.isa);
@@ -170,9 +188,6 @@ fn attention_block(
     add_bias(&mut scratch.qkv, &layer.qkv_bias);
     remember(weights, team, cache, index, spans, &mut scratch.qkv);
     attend(weights, team, &*cache, index, spans, &scratch.qkv, &mut scratch.mixed);
-    multiply(&layer.output, isa, team, &scratch.mixed, &mut scratch.activations, &mut scratch.normed);
-    add_bias(&mut scratch.normed, &layer.output_bias);
-    add(team, x, &scratch.normed);
 }
 
 /// Rotates queries and keys of all rows, and puts keys and values into the cache: a page is a unit of work.

@@ -1,7 +1,7 @@
 //! How well a model predicts a text.
 
 use crate::{Error, Generator};
-use herd_run::Context;
+use herd_run::{Context, SettingError};
 use serde::Serialize;
 
 /// What [`perplexity`] found.
@@ -38,10 +38,14 @@ pub fn perplexity(
     ctx: &Context,
 ) -> Result<Perplexity, Error> {
     if chunk > generator.context() {
-        return Err(Error::ContextOverflow { prompt: chunk, context: generator.context() });
+        let problem = format!("{chunk} tokens are more than the model can see, {}", generator.context());
+        return Err(SettingError::new("context", problem).into());
     }
-    if chunk < 4 || tokens.len() < 2 * chunk {
-        return Err(Error::ShortText { tokens: tokens.len(), needed: 2 * chunk.max(4) });
+    if chunk < 4 {
+        return Err(SettingError::new("context", format!("{chunk} tokens are too few; at least 4")).into());
+    }
+    if tokens.len() < 2 * chunk {
+        return Err(Error::ShortText { tokens: tokens.len(), needed: 2 * chunk });
     }
     let chunks = tokens.len() / chunk;
     let (mut half, mut all) = (Sums::default(), Sums::default());

@@ -92,7 +92,10 @@ impl Sampling {
                 .ok_or_else(|| SettingError::new(key, format!("{value} is not between {low} and {high}")))
         };
         within("temperature", self.temperature, 0.0, 100.0)?;
-        within("top_p", self.top_p, f32::MIN_POSITIVE, 1.0)?;
+        if !(self.top_p > 0.0 && self.top_p <= 1.0) {
+            let problem = format!("{} is not above 0 and at most 1", self.top_p);
+            return Err(SettingError::new("top_p", problem));
+        }
         within("min_p", self.min_p, 0.0, 1.0)?;
         within("repetition_penalty", self.repetition_penalty, 0.01, 100.0)?;
         within("frequency_penalty", self.frequency_penalty, -100.0, 100.0)?;

@@ -39,7 +39,9 @@ pub(crate) async fn authorise(State(app): State<Arc<App>>, request: Request, nex
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {
-    headers.get(header::AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ")
+    // The name of the scheme may be written in any case (RFC 9110, 11.1).
+    let (scheme, key) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("Bearer").then(|| key.trim_start())
 }
 
 /// Equality in a time that depends on the length of `given` only.

@@ -6,6 +6,7 @@ use herd_convert::{Checkpoint, Format, Target};
 use herd_infer::gguf::BlockType;
 use herd_run::Context;
 use serde_json::json;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// Options of `herd inspect`.
@@ -60,9 +61,11 @@ fn checkpoint_at(path: &Path) -> anyhow::Result<PathBuf> {
 /// Tells what is in a checkpoint.
 pub fn inspect(args: &InspectArgs) -> anyhow::Result<()> {
     let report = herd_convert::inspect::inspect(&checkpoint_at(&args.checkpoint)?, args.all)?;
+    // A table may be longer than whoever reads it wants: `herd inspect MODEL | head`.
+    let mut out = std::io::stdout().lock();
     match args.json {
-        true => println!("{}", json!(report)),
-        false => println!("{report}"),
+        true => writeln!(out, "{}", json!(report))?,
+        false => writeln!(out, "{report}")?,
     }
     Ok(())
 }
@@ -93,13 +96,18 @@ pub fn convert(args: &ConvertArgs, ctx: &Context) -> anyhow::Result<()> {
     let summary = herd_convert::convert(&checkpoint, output, target, ctx)?;
     match args.json {
         true => println!("{}", json!(summary)),
-        false => println!(
-            "{}: {} tensors, {:.1} MB, {:.2} bits for each parameter",
-            summary.path.display(),
-            summary.tensors,
-            summary.bytes as f64 / 1e6,
-            summary.bits_per_weight
-        ),
+        false => {
+            let types: Vec<String> =
+                summary.types.iter().map(|(name, tensors)| format!("{tensors} {name}")).collect();
+            println!(
+                "{}: {} tensors ({}), {:.1} MB, {:.2} bits for each parameter",
+                summary.path.display(),
+                summary.tensors,
+                types.join(", "),
+                summary.bytes as f64 / 1e6,
+                summary.bits_per_weight
+            );
+        }
     }
     Ok(())
 }
