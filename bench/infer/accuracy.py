@@ -32,6 +32,8 @@ class Peer:
         L.llama_log_set(QUIET, ctypes.c_void_p(0))
         L.llama_backend_init()
         self.model = L.llama_model_load_from_file(path.encode(), L.llama_model_default_params())
+        if not self.model:
+            raise SystemExit(f"{path}: llama.cpp cannot open it; name a GGUF file")
         params = L.llama_context_default_params()
         params.n_ctx = params.n_batch = params.n_ubatch = WINDOW + 128
         params.n_threads = params.n_threads_batch = 2
