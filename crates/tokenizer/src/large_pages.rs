@@ -1,5 +1,5 @@
-//! Tables that are read at random, on large pages where the system has them: with small ones the processor would have to
-//! look up where a page lies nearly as often as what is on it.
+//! Memory on large pages where the system has them. In tables that are read at random the processor would otherwise look
+//! up where a page lies nearly as often as what is on it; of long lists the system would hand out each small page alone.
 
 use bytemuck::Zeroable;
 use memmap2::MmapMut;
@@ -8,6 +8,28 @@ use std::ops::{Deref, DerefMut};
 
 /// Large pages begin at multiples of this, bytes.
 const PAGE: usize = 2 << 20;
+
+/// Lists of so many bytes are put on large pages: in a virtual machine a fresh one can cost more than the small ones of a
+/// short list.
+const LONG_LIST: usize = 16 * PAGE;
+
+/// An empty list with room for so many values.
+pub(crate) fn list_with_room<T>(length: usize) -> Vec<T> {
+    let mut list = Vec::with_capacity(length);
+    #[cfg(target_os = "linux")]
+    {
+        let room = list.spare_capacity_mut();
+        let bytes = size_of_val(room);
+        let before = (room.as_ptr() as usize).wrapping_neg() % PAGE;
+        let whole = bytes.saturating_sub(before) / PAGE * PAGE;
+        if whole >= LONG_LIST {
+            // SAFETY: the range lies within the list, and what memory holds does not change. Without large pages it only
+            // is slower.
+            unsafe { libc::madvise(room.as_mut_ptr().byte_add(before).cast(), whole, libc::MADV_HUGEPAGE) };
+        }
+    }
+    list
+}
 
 /// A table of a fixed length.
 pub(crate) struct LargePages<T> {

@@ -13,6 +13,7 @@ mod error;
 mod format;
 mod hashing;
 mod large_pages;
+mod parallel;
 mod sentence_piece;
 pub mod shard;
 mod special;

@@ -1,13 +1,13 @@
 use crate::added::{AddedToken, AddedTokens};
 use crate::bpe::{Bpe, Cache, MergeTable, Vocabulary};
 use crate::chat::{ChatTemplate, LLAMA31_TEMPLATE};
+use crate::large_pages::list_with_room;
 use crate::sentence_piece::{SentencePiece, SpacePrefix};
 use crate::special::Specials;
 use crate::split::Split;
 use crate::stream::TokenStream;
 use crate::vocabulary::{Entry, EntryKind};
-use crate::{Error, format};
-use rayon::prelude::*;
+use crate::{Error, format, parallel};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -141,7 +141,7 @@ impl Tokenizer {
 
     /// The tokens of a plain text. Names of special tokens in it are text like any other.
     pub fn encode(&self, text: &str) -> Vec<u32> {
-        let mut ids = Vec::with_capacity(text.len() / 3);
+        let mut ids = list_with_room(text.len() / 3);
         self.encode_into(text, &mut ids);
         ids
     }
@@ -166,13 +166,15 @@ impl Tokenizer {
         if !cuts_at_newlines || rayon::current_num_threads() == 1 || self.0.added.has_plain() {
             return self.encode(text);
         }
-        let encode = |(number, part): (usize, &str)| {
-            let mut ids = Vec::with_capacity(part.len() / 3);
-            self.with_cache(|cache| self.encode_plain(part, number == 0, cache, &mut ids));
-            ids
-        };
-        let parts: Vec<Vec<u32>> = parts(text).into_par_iter().enumerate().map(encode).collect();
-        concat(&parts)
+        parallel::encode(text, |parts, join| {
+            self.with_cache(|cache| {
+                let mut ids = Vec::new();
+                while let Some((number, part)) = parts.next() {
+                    self.encode_plain(part, number == 0, cache, &mut ids);
+                    ids = join.put(number, ids);
+                }
+            });
+        })
     }
 
     /// Appends the tokens of a plain text to `ids`; see [`encode`](Self::encode).
@@ -183,7 +185,7 @@ impl Tokenizer {
     /// The tokens of a text in which names of special tokens stand for those tokens, as Hugging Face reads it
     /// (without adding a begin-of-text token). Not for untrusted text.
     pub fn encode_with_special(&self, text: &str) -> Vec<u32> {
-        let mut ids = Vec::with_capacity(text.len() / 3);
+        let mut ids = list_with_room(text.len() / 3);
         self.encode_segments(text, true, &mut ids);
         ids
     }
@@ -373,41 +375,4 @@ pub(crate) struct Llama3Merges<'a> {
     /// By id.
     pub(crate) tokens: Vec<Vec<u8>>,
     pub(crate) merges: &'a MergeTable,
-}
-
-/// The parts one after the other, copied by all threads.
-fn concat(parts: &[Vec<u32>]) -> Vec<u32> {
-    let total = parts.iter().map(Vec::len).sum();
-    let mut all = Vec::with_capacity(total);
-    let mut rest = all.spare_capacity_mut();
-    let mut places = Vec::with_capacity(parts.len());
-    for part in parts {
-        let (place, after) = rest.split_at_mut(part.len());
-        places.push((place, part));
-        rest = after;
-    }
-    places.into_par_iter().for_each(|(place, part)| {
-        place.write_copy_of_slice(part);
-    });
-    // SAFETY: every part was copied to its place, and there are no gaps.
-    unsafe { all.set_len(total) };
-    all
-}
-
-/// Bytes that one thread encodes at a time, about.
-const PART: usize = 1 << 18;
-
-/// A text in parts that end with a newline before an ASCII letter or digit.
-fn parts(text: &str) -> Vec<&str> {
-    let (bytes, mut rest, mut parts) = (text.as_bytes(), 0, Vec::new());
-    while text.len() - rest > PART {
-        let from = rest + PART;
-        let cut =
-            bytes[from..].windows(2).position(|pair| pair[0] == b'\n' && pair[1].is_ascii_alphanumeric());
-        let Some(cut) = cut.map(|at| from + at + 1) else { break };
-        parts.push(&text[rest..cut]);
-        rest = cut;
-    }
-    parts.push(&text[rest..]);
-    parts
 }

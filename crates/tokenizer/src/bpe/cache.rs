@@ -87,6 +87,11 @@ impl Spill {
         Self { tokens: vec![0; SPILL_READ], most }
     }
 
+    fn forget(&mut self) {
+        self.tokens.clear();
+        self.tokens.resize(SPILL_READ, 0);
+    }
+
     /// Adds the bytes of a piece and its tokens; where the latter begin.
     fn add(&mut self, piece: &[u8], tokens: &[u32]) -> usize {
         self.tokens.truncate(self.tokens.len() - SPILL_READ);
@@ -167,7 +172,7 @@ impl Cache {
             let (spill, piece) =
                 if hashed { (&mut self.hashed_spill, piece) } else { (&mut self.spill, &piece[..0]) };
             if spill.tokens.len() > spill.most {
-                *spill = Spill::new(spill.most);
+                spill.forget();
                 let forgotten = if hashed { PAIRS..ALL_PAIRS } else { 0..PAIRS };
                 self.pairs[forgotten].fill(Pair::zeroed());
             }
