@@ -56,12 +56,21 @@ impl Batches {
         Ok(Self { path: path.to_path_buf(), current, later: Vec::new().into_iter(), columns, total })
     }
 
+    /// The row groups of a file or of all files of a folder, in order, as [`range`](Self::range) takes them.
+    pub fn ranges(path: &Path) -> Result<Vec<(PathBuf, Range<u64>)>, DocumentsError> {
+        let mut ranges = Vec::new();
+        for file in files(path)? {
+            let builder = builder(open_file(&file)?, &file)?;
+            let begins = builder.metadata().row_groups().iter().map(begin_of);
+            ranges.extend(begins.map(|at| (file.clone(), at..at + 1)));
+        }
+        Ok(ranges)
+    }
+
     /// Batches of the row groups of a file that begin in a range of its bytes, with those of `columns` that are there.
     pub fn range(path: &Path, range: Range<u64>, columns: &[&str]) -> Result<Self, DocumentsError> {
         let builder = builder(open_file(path)?, path)?;
-        let begins =
-            |group: &RowGroupMetaData| group.columns().iter().map(|c| c.byte_range().0).min().unwrap_or(0);
-        let groups = builder.metadata().row_groups().iter().map(begins).enumerate();
+        let groups = builder.metadata().row_groups().iter().map(begin_of).enumerate();
         let groups: Vec<usize> = groups.filter(|(_, at)| range.contains(at)).map(|(n, _)| n).collect();
         let mask = ProjectionMask::columns(builder.parquet_schema(), columns.iter().copied());
         let total = rows(&builder);
@@ -97,6 +106,11 @@ impl Iterator for Batches {
             }
         }
     }
+}
+
+/// The byte of its file at which a row group begins.
+fn begin_of(group: &RowGroupMetaData) -> u64 {
+    group.columns().iter().map(|column| column.byte_range().0).min().unwrap_or(0)
 }
 
 /// The Parquet files that a path stands for.

@@ -4,6 +4,7 @@
 //! Which documents are kept back depends on their ids alone, so it is the same for any tokenizer, any order of
 //! the documents and any number of threads.
 
+use crate::batches;
 use crate::documents::{DocumentsError, Domain};
 use crate::texts::{Reader, Text, Texts};
 use herd_run::atomic::{self, FileError};
@@ -13,6 +14,7 @@ use herd_tokenizer::shard::{DomainShards, FileStats, ShardIndex, TokenShardWrite
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// Text that is tokenised at once, bytes; bounds the memory of the stage.
@@ -264,12 +266,21 @@ struct Split {
 
 impl Split {
     fn plan(settings: &Settings, path: &Path) -> Result<Self, Error> {
-        let mut domains: BTreeMap<Domain, Vec<(u64, u64)>> = BTreeMap::new();
-        for texts in Reader::open(path)? {
-            for document in texts?.iter() {
-                let entry = (key(document.id), document.text.len() as u64);
-                domains.entry(document.domain).or_default().push(entry);
+        // Row groups by all threads: texts are decompressed only for their lengths.
+        let keys = |(file, range): &(PathBuf, Range<u64>)| {
+            let mut keys = Vec::new();
+            for texts in Reader::range(file, range.clone())? {
+                keys.extend(texts?.iter().map(|text| (text.domain, (key(text.id), text.text.len() as u64))));
             }
+            Ok(keys)
+        };
+        let groups = batches::Batches::ranges(path)?
+            .par_iter()
+            .map(keys)
+            .collect::<Result<Vec<_>, DocumentsError>>()?;
+        let mut domains: BTreeMap<Domain, Vec<(u64, u64)>> = BTreeMap::new();
+        for (domain, entry) in groups.into_iter().flatten() {
+            domains.entry(domain).or_default().push(entry);
         }
         let documents = domains.values().map(|keys| keys.len() as u64).sum();
         if documents == 0 {

@@ -3,6 +3,7 @@
 use crate::batches::Batches;
 use crate::documents::{Columns, DocumentsError, Domain};
 use arrow_array::{RecordBatch, StringArray};
+use std::ops::Range;
 use std::path::Path;
 
 /// The columns.
@@ -67,6 +68,11 @@ pub(crate) struct Reader(Batches);
 impl Reader {
     pub(crate) fn open(path: &Path) -> Result<Self, DocumentsError> {
         Ok(Self(Batches::open(path, Some(&COLUMNS.map(String::from)))?))
+    }
+
+    /// Those of a range that [`Batches::ranges`] gives.
+    pub(crate) fn range(path: &Path, range: Range<u64>) -> Result<Self, DocumentsError> {
+        Ok(Self(Batches::range(path, range, &COLUMNS)?))
     }
 }
 

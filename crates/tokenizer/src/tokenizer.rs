@@ -11,6 +11,7 @@ use crate::{Error, format, parallel};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock};
+use std::thread::ThreadId;
 
 /// A BPE tokenizer: byte-level as Llama 3's, or over characters as Llama 2's. Cheap to clone, shared between threads.
 #[derive(Clone)]
@@ -29,8 +30,8 @@ struct Inner {
     chat_template: Option<String>,
     /// Compiled on first use, so that a tokenizer with a strange template still encodes text.
     compiled_template: OnceLock<ChatTemplate>,
-    /// Caches not in use; each call takes one, so that a thread keeps a warm cache without locking per piece.
-    caches: Mutex<Vec<Cache>>,
+    /// Caches not in use, and which thread has used each; a call takes one, so that nothing is locked per piece.
+    caches: Mutex<Vec<(ThreadId, Cache)>>,
 }
 
 /// How pieces are found.
@@ -228,9 +229,16 @@ impl Tokenizer {
     fn with_cache(&self, work: impl FnOnce(&mut Cache)) {
         // A poisoned lock still guards a valid list of caches: nothing panics between taking and returning one.
         let caches = || self.0.caches.lock().unwrap_or_else(|e| e.into_inner());
-        let mut cache = caches().pop().unwrap_or_default();
+        let thread = std::thread::current().id();
+        let taken = {
+            let mut caches = caches();
+            // The thread's own is still near its processor.
+            let own = caches.iter().position(|(user, _)| *user == thread);
+            own.map(|at| caches.swap_remove(at)).or_else(|| caches.pop())
+        };
+        let mut cache = taken.map(|(_, cache)| cache).unwrap_or_default();
         work(&mut cache);
-        caches().push(cache);
+        caches().push((thread, cache));
     }
 
     /// The text of some tokens. Bytes that are not UTF-8 become U+FFFD; special tokens appear by name; ids outside
