@@ -148,10 +148,9 @@ pub fn run(
 ) -> Result<Summary, Error> {
     settings.validate()?;
     let file = if tokenizer.is_dir() { tokenizer.join("tokenizer.json") } else { tokenizer.to_path_buf() };
-    let tokenizer_hash = hash::of_file(&file)?;
-    let tokenizer = Tokenizer::load(&file)?;
-    tokenizer.prepare();
-    let split = Split::plan(settings, documents)?;
+    let load = || Ok::<_, Error>((hash::of_file(&file)?, Tokenizer::load(&file)?));
+    let (loaded, split) = rayon::join(load, || Split::plan(settings, documents));
+    let ((tokenizer_hash, tokenizer), split) = (loaded?, split?);
     let summary = atomic::create_folder(out, |folder| {
         let mut shards = Shards::new(folder, &tokenizer);
         let task = ctx.progress.task("shards", Some(split.documents), "documents");
