@@ -162,3 +162,54 @@ fn begin<C: ChunkReader + 'static>(
     }
     builder.with_batch_size(BATCH_ROWS).build().map_err(DocumentsError::parquet(path))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow_array::{ArrayRef, StringArray, cast::AsArray};
+    use parquet::arrow::ArrowWriter;
+    use parquet::basic::{BrotliLevel, Compression, GzipLevel, ZstdLevel};
+    use parquet::file::properties::WriterProperties;
+    use std::sync::Arc;
+
+    /// Files of other programs come in all compressions; that of pandas is Snappy.
+    #[test]
+    fn every_compression_is_read() {
+        let texts: Vec<String> = (0..1000).map(|n| format!("document {n} ").repeat(n % 50)).collect();
+        let array: ArrayRef = Arc::new(StringArray::from(texts.clone()));
+        let batch = RecordBatch::try_from_iter([("text", array)]).unwrap();
+        for compression in [
+            Compression::UNCOMPRESSED,
+            Compression::SNAPPY,
+            Compression::GZIP(GzipLevel::default()),
+            Compression::BROTLI(BrotliLevel::default()),
+            Compression::LZ4_RAW,
+            Compression::ZSTD(ZstdLevel::default()),
+        ] {
+            let properties = WriterProperties::builder()
+                .set_compression(compression)
+                .set_max_row_group_row_count(Some(300))
+                .build();
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("x.parquet");
+            let file = File::create(&path).unwrap();
+            let mut writer = ArrowWriter::try_new(file, batch.schema(), Some(properties)).unwrap();
+            writer.write(&batch).unwrap();
+            writer.close().unwrap();
+
+            let read = |batches: Batches| -> Vec<String> {
+                let all = batches.map(Result::unwrap);
+                all.flat_map(|b| {
+                    b.column(0).as_string::<i32>().iter().map(|t| t.unwrap().to_string()).collect::<Vec<_>>()
+                })
+                .collect()
+            };
+            assert_eq!(read(Batches::open(&path, None).unwrap()), texts, "{compression}");
+            let ranges = Batches::ranges(&path).unwrap();
+            assert_eq!(ranges.len(), 4);
+            let parts =
+                ranges.into_iter().map(|(file, range)| Batches::range(&file, range, &["text"]).unwrap());
+            assert_eq!(parts.flat_map(read).collect::<Vec<_>>(), texts, "{compression}");
+        }
+    }
+}

@@ -132,6 +132,14 @@ impl Tokenizer {
         })))
     }
 
+    /// Finds now, on all threads of the current rayon pool, what is otherwise found when texts first need it: worth it
+    /// before megabytes of text, not before a prompt. Tokens do not depend on it.
+    pub fn prepare(&self) {
+        if let Model::Bytes(bpe) = &self.0.model {
+            bpe.prepare();
+        }
+    }
+
     /// The tokens of a plain text. Names of special tokens in it are text like any other.
     pub fn encode(&self, text: &str) -> Vec<u32> {
         let mut ids = list_with_room(text.len() / 3);

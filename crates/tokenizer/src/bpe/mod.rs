@@ -18,6 +18,7 @@ use crate::split::{CLASSES, Classes, Split, Workspace, llama3_piece_ends};
 use batch::{BATCH, Batch, GROUP, Group, Instructions, Row, told_apart};
 pub(crate) use borders::Borders;
 use cache::{KEY_BYTES, Key};
+use rayon::prelude::*;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -109,6 +110,21 @@ impl Bpe {
     pub(crate) fn has_irregular(&self) -> bool {
         let mut scratch = Scratch::default();
         self.vocabulary.texts().any(|(id, _)| !self.is_regular(id, &mut scratch))
+    }
+
+    /// Finds at once, on all threads of the current rayon pool, what is otherwise found when it is first needed.
+    pub(crate) fn prepare(&self) {
+        rayon::join(
+            || self.borders(),
+            || {
+                let ids: Vec<u32> = self.vocabulary.texts().map(|(id, _)| id).collect();
+                ids.par_chunks(4096).for_each_init(Scratch::default, |scratch, ids| {
+                    ids.iter().for_each(|&id| {
+                        self.is_regular(id, scratch);
+                    });
+                });
+            },
+        );
     }
 
     /// Whether merging the bytes of a token of text makes it.
