@@ -11,7 +11,7 @@ use crate::metrics::Metrics;
 use crate::reply::ApiError;
 use crate::rerank::rerank;
 use crate::slots::Slots;
-use crate::{Error, Options, native, slots};
+use crate::{Error, Options, body, connections, native, slots};
 use axum::body::Body;
 use axum::extract::{MatchedPath, Path, Request, State};
 use axum::http::{StatusCode, header};
@@ -208,7 +208,6 @@ impl Server {
                 }
             }
         };
-        let routes = routes(self.app);
         let result = runtime.block_on(async {
             let listener = tokio::net::TcpListener::from_std(self.listener)?;
             let closing = {
@@ -218,13 +217,14 @@ impl Server {
                     app.batcher.close();
                 }
             };
-            let serving = axum::serve(listener, routes).with_graceful_shutdown(closing);
+            let patience = Duration::from_secs(self.app.limits.request_seconds);
+            let serving = connections::serve(listener, routes(self.app), patience, closing);
             let late = async {
                 stopped().await;
                 tokio::time::sleep(grace).await;
             };
             tokio::select! {
-                result = serving.into_future() => result,
+                () = serving => Ok(()),
                 () = late => Ok(()),
             }
         });
@@ -285,8 +285,11 @@ fn routes(app: Arc<App>) -> Router {
     let add = |router: Router<Arc<App>>, (path, methods): (&str, MethodRouter<Arc<App>>)| {
         router.route(path, methods)
     };
-    let api =
-        api_routes().into_iter().fold(Router::new(), add).layer(from_fn_with_state(app.clone(), authorise));
+    let api = api_routes()
+        .into_iter()
+        .fold(Router::new(), add)
+        .layer(from_fn_with_state(app.clone(), body::refuse_large))
+        .layer(from_fn_with_state(app.clone(), authorise));
     (open_routes().into_iter().fold(Router::new(), add))
         .merge(api)
         .fallback(|| async {
