@@ -242,7 +242,9 @@ fn a_full_queue_answers_429_and_says_when_to_come_back() {
         if stream.peek(&mut status).is_ok() && status.ends_with(b"429") {
             let reply = read_reply(stream.try_clone().unwrap());
             assert!(reply.headers.to_lowercase().contains("retry-after: 1"));
-            assert_eq!(reply.json()["error"]["code"], "queue_full");
+            let error = &reply.json()["error"];
+            assert_eq!(error["code"], "queue_full");
+            assert!(error["message"].as_str().unwrap().contains("3 requests have no token"), "{error}");
             refused += 1;
         }
     }

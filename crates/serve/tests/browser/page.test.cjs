@@ -219,11 +219,11 @@ async function main() {
   await page.keyboard.press("Escape");
   check("the theme follows the system or the choice");
 
-  await page.route("**/v1/chat/completions", (route) => route.fulfill({ status: 429, headers: { "Retry-After": "1" }, json: { error: { message: "3 requests are waiting already; try again later" } } }));
+  await page.route("**/v1/chat/completions", (route) => route.fulfill({ status: 429, headers: { "Retry-After": "1" }, json: { error: { message: "the queue is full: 3 requests have no token of their answers yet; try again later" } } }));
   await page.fill("#input", "hello");
   await page.keyboard.press("Enter");
   await idle();
-  assert.match(await page.textContent(".error"), /waiting already/);
+  assert.match(await page.textContent(".error"), /queue is full/);
   await shot("error");
   await page.unroute("**/v1/chat/completions");
   await page.route("**/v1/chat/completions", (route) => route.abort());
