@@ -214,7 +214,14 @@ fn keys_are_asked_for_where_there_are_keys() {
     assert_eq!(server.post(CHAT, &chat("hi", 2)).json()["error"]["code"], "invalid_api_key");
     let statuses = ["first-key", "second", "first-ke", "second2", "secondsecond", ""].map(|k| with(k).status);
     assert_eq!(statuses, [200, 200, 401, 401, 401, 401]);
-    assert_eq!(server.get("/health").status, 200, "needs no key");
+    for path in ["/health", "/", "/openapi.json"] {
+        assert_eq!(server.get(path).status, 200, "{path} needs no key");
+    }
+    for path in ["/metrics", "/v1/models", "/models", "/slots"] {
+        assert_eq!(server.get(path).status, 401, "{path}");
+        let reply = server.request("GET", path, "Authorization: Bearer second\r\n", b"");
+        assert_eq!(reply.status, 200, "{path}");
+    }
 
     std::fs::write(&keys, "# none\n").unwrap();
     let options = Options { port: 0, keys: Some(keys), ..Options::default() };
