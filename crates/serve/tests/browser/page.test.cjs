@@ -249,6 +249,13 @@ async function main() {
   const width = await page.evaluate(() => document.documentElement.scrollWidth);
   assert(width <= 390, "nothing is wider than the phone: " + width);
   await page.evaluate(() => { document.getElementById("scroll").scrollTop = 0; });
+  await page.waitForSelector("#jump", { state: "visible" });
+  const covered = await page.evaluate(() => {
+    const button = document.getElementById("jump").getBoundingClientRect();
+    const apart = (b) => b.right <= button.left || b.left >= button.right || b.bottom <= button.top || b.top >= button.bottom;
+    return ["scroll", "input", "send"].filter((id) => !apart(document.getElementById(id).getBoundingClientRect()));
+  });
+  assert.deepEqual(covered, [], "the way to the end covers nothing");
   await shot("phone");
   await page.click("#side-open");
   await page.waitForTimeout(300);
