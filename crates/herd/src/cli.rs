@@ -405,7 +405,8 @@ pub struct ServeArgs {
     /// Name of the model in the API [default: the folder's name].
     #[arg(long)]
     pub name: Option<String>,
-    /// File with the keys that clients must send, one a line [default: everyone may use the server].
+    /// File with the keys that clients must send, one a line [default: everyone may use the server]. The page, /health and
+    /// /openapi.json need none.
     #[arg(long, value_name = "FILE")]
     pub keys: Option<PathBuf>,
     /// Let pages of this origin (such as https://example.org, or * for all) use the server; may be given several times.
@@ -424,7 +425,8 @@ pub struct ServeArgs {
     /// Answers that are computed at once.
     #[arg(long, default_value_t = 64, value_name = "N")]
     pub at_once: usize,
-    /// Requests that may wait before further ones are refused with 429.
+    /// Requests that may wait for their first token, besides one whose prompt is being computed, before further ones are refused
+    /// with 429.
     #[arg(long, default_value_t = 128, value_name = "N")]
     pub queue: usize,
 }

@@ -7,6 +7,7 @@ use herd_run::{Context, Stop};
 use herd_tokenizer::chat::{Message, Role, encode_dialog};
 use std::io::{BufRead, Write};
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
@@ -25,7 +26,7 @@ const HELP: &str = "\
 /system TEXT  set the system prompt and begin anew (without TEXT: show it)
 /retry        answer the last question again, otherwise
 /reset        begin anew
-/save FILE    write the conversation as JSON
+/save FILE    write the conversation as JSON, in a folder that exists
 /help         this list
 /quit         leave (as does Ctrl-D)
 A line that ends with \\ goes on in the next line, and \"\"\" begins and ends a text of several lines.
@@ -157,10 +158,18 @@ impl<W: Write> Conversation<'_, W> {
                 self.note("(a new conversation with this system prompt)")?;
             }
             "/save" if rest.is_empty() => self.note("(where to? /save FILE)")?,
-            "/save" => match herd_run::atomic::write_json(rest.as_ref(), &self.messages()) {
-                Ok(()) => self.note(&format!("(saved {rest})"))?,
-                Err(error) => self.note(&format!("({error})"))?,
-            },
+            "/save" => {
+                let folder = Path::new(rest).parent().filter(|f| !f.as_os_str().is_empty() && !f.is_dir());
+                let note = match folder.map(|f| f.display()) {
+                    // A folder that is not there is more likely misspelt than wanted.
+                    Some(folder) => format!("(not saved: there is no folder {folder})"),
+                    None => match herd_run::atomic::write_json(rest.as_ref(), &self.messages()) {
+                        Ok(()) => format!("(saved {rest})"),
+                        Err(error) => format!("(not saved: {error})"),
+                    },
+                };
+                self.note(&note)?;
+            }
             "/retry" if self.turns.len() < 2 => self.note("(there is no answer yet)")?,
             "/retry" if self.sampling.temperature == 0.0 => {
                 self.note("(at temperature 0 the answer stays the same)")?;

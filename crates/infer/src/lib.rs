@@ -196,9 +196,9 @@ pub enum Error {
         needed: usize,
     },
     /// The queue is full.
-    #[error("{waiting} requests are waiting already; try again later")]
+    #[error("the queue is full: {waiting} requests have no token of their answers yet; try again later")]
     Busy {
-        /// Requests that wait.
+        /// Requests whose prompts are not computed yet, those under way included.
         waiting: usize,
     },
     /// The thread that computes is gone.

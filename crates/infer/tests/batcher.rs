@@ -142,6 +142,31 @@ fn a_piped_conversation_answers_each_line_and_remembers() {
 }
 
 #[test]
+fn a_conversation_is_saved_in_a_folder_that_exists_or_not_at_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let (missing, taken) = (folder.path().join("missing"), folder.path().join("taken"));
+    std::fs::write(&taken, "before").unwrap();
+    let script = format!(
+        "hello\n/save {0}/talk.json\n/save {1}/talk.json\n/save {1}\n",
+        missing.display(),
+        taken.display()
+    );
+    let output = converse(&script, None, 4);
+    for folder in [&missing, &taken] {
+        assert!(
+            output.contains(&format!("(not saved: there is no folder {})\n", folder.display())),
+            "{output}"
+        );
+    }
+    assert!(!missing.exists());
+    assert!(output.ends_with(&format!("(saved {})\n", taken.display())), "{output}");
+    let saved: Vec<serde_json::Value> = serde_json::from_slice(&std::fs::read(&taken).unwrap()).unwrap();
+    assert_eq!(saved.len(), 2);
+    let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|f| f.unwrap().file_name()).collect();
+    assert_eq!(left, ["taken"], "no temporary file is left");
+}
+
+#[test]
 fn several_lines_are_one_question_and_an_answer_can_be_asked_for_again() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("talk.json");

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 
 pub(crate) async fn chat_completions(State(app): State<Arc<App>>, body: Body) -> Result<Response, ApiError> {
-    let value = body::json(body, app.limits.max_body_bytes).await?;
+    let value = body::json(body, &app.limits).await?;
     let f = Fields::of(&value)?;
     app.check_model(&f)?;
     let empty_list = |v: &Value| v.as_array().is_some_and(Vec::is_empty);

@@ -13,10 +13,15 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 
 pub(crate) async fn embeddings(State(app): State<Arc<App>>, body: Body) -> Result<Json<Value>, ApiError> {
-    let value = body::json(body, app.limits.max_body_bytes).await?;
+    let value = body::json(body, &app.limits).await?;
     let f = Fields::of(&value)?;
     app.check_model(&f)?;
-    let inputs = prompts(&app, "input", f.required("input")?)?;
+    let given = f.required("input")?;
+    if let Some(place) = empty_text(given) {
+        let message = format!("`{place}` is empty; an embedding needs a text");
+        return Err(ApiError::invalid(Some(&place), message));
+    }
+    let inputs = prompts(&app, "input", given)?;
     let one_of = |name: &str, known: [&str; 2]| match f.text(name)? {
         None => Ok(0),
         Some(given) => (known.iter().position(|k| *k == given))
@@ -45,6 +50,17 @@ pub(crate) async fn embeddings(State(app): State<Arc<App>>, body: Body) -> Resul
         "model": &*app.name,
         "usage": { "prompt_tokens": tokens, "total_tokens": tokens },
     })))
+}
+
+/// Where an input stands that is an empty text or an empty list.
+fn empty_text(input: &Value) -> Option<String> {
+    let nothing =
+        |v: &Value| v.as_str().is_some_and(str::is_empty) || v.as_array().is_some_and(Vec::is_empty);
+    match input {
+        given if nothing(given) => Some("input".into()),
+        Value::Array(list) => list.iter().position(nothing).map(|index| format!("input[{index}]")),
+        _ => None,
+    }
 }
 
 /// The first `dimensions` of a vector, of length 1 again.

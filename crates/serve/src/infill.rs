@@ -65,7 +65,7 @@ impl Marks {
 
 /// `POST /infill`, with all options of `/completion`.
 pub(crate) async fn infill(State(app): State<Arc<App>>, body: Body) -> Result<Response, ApiError> {
-    let value = body::json(body, app.limits.max_body_bytes).await?;
+    let value = body::json(body, &app.limits).await?;
     let f = Fields::of(&value)?;
     let text = |name: &str| {
         let value = f.required(name)?;

@@ -12,6 +12,7 @@ mod answers;
 mod body;
 mod chat;
 mod completions;
+mod connections;
 mod dialog;
 mod embeddings;
 mod fields;
@@ -56,6 +57,9 @@ pub struct Options {
     pub cors: Vec<String>,
     /// Most seconds that an answer may take from its arrival.
     pub answer_seconds: u64,
+    /// Most seconds that the head of a request, and then its body, may take to arrive; also how long a connection may stay
+    /// open between requests.
+    pub request_seconds: u64,
     /// Seconds that running answers have after the server is told to stop.
     pub grace_seconds: u64,
     /// Limits of generation.
@@ -73,6 +77,7 @@ impl Default for Options {
             default_max_tokens: 1024,
             cors: Vec::new(),
             answer_seconds: 3600,
+            request_seconds: 30,
             grace_seconds: 30,
             generation: herd_infer::Settings::default(),
         }

@@ -27,7 +27,7 @@ const DEFAULTS: [(&str, f64); 4] = [("temperature", 0.8), ("top_p", 0.95), ("min
 
 /// `POST /completion`. Several prompts give a list of answers.
 pub(crate) async fn completion(State(app): State<Arc<App>>, body: Body) -> Result<Response, ApiError> {
-    let value = body::json(body, app.limits.max_body_bytes).await?;
+    let value = body::json(body, &app.limits).await?;
     let fields = Fields::of(&value)?;
     let prompts = prompts(&app, "prompt", fields.required("prompt")?)?;
     answer(app, &value, prompts, Vec::new()).await
@@ -247,7 +247,7 @@ pub(crate) fn settings(sampling: &Sampling) -> Value {
 
 /// `POST /tokenize`.
 pub(crate) async fn tokenize(State(app): State<Arc<App>>, body: Body) -> Result<Json<Value>, ApiError> {
-    let value = body::json(body, app.limits.max_body_bytes).await?;
+    let value = body::json(body, &app.limits).await?;
     let f = Fields::of(&value)?;
     let content = f.required("content")?;
     let text = content.as_str().ok_or_else(|| wrong("content", content, "a string"))?;
@@ -271,7 +271,7 @@ pub(crate) async fn tokenize(State(app): State<Arc<App>>, body: Body) -> Result<
 
 /// `POST /detokenize`.
 pub(crate) async fn detokenize(State(app): State<Arc<App>>, body: Body) -> Result<Json<Value>, ApiError> {
-    let value = body::json(body, app.limits.max_body_bytes).await?;
+    let value = body::json(body, &app.limits).await?;
     let f = Fields::of(&value)?;
     let list = f.required("tokens")?;
     let id = |v: &Value| v.as_u64().and_then(|t| u32::try_from(t).ok());
@@ -282,7 +282,7 @@ pub(crate) async fn detokenize(State(app): State<Arc<App>>, body: Body) -> Resul
 
 /// `POST /apply-template`: the text that the model would read.
 pub(crate) async fn apply_template(State(app): State<Arc<App>>, body: Body) -> Result<Json<Value>, ApiError> {
-    let value = body::json(body, app.limits.max_body_bytes).await?;
+    let value = body::json(body, &app.limits).await?;
     let f = Fields::of(&value)?;
     let tokenizer = app.generator.tokenizer();
     let dialect = Dialect::of(tokenizer.chat_template());

@@ -18,7 +18,7 @@ const MAX_DOCUMENTS: usize = 2048;
 
 /// Checks the request, then says that a language model cannot do it.
 pub(crate) async fn rerank(State(app): State<Arc<App>>, body: Body) -> Result<(), ApiError> {
-    let value = body::json(body, app.limits.max_body_bytes).await?;
+    let value = body::json(body, &app.limits).await?;
     let f = Fields::of(&value)?;
     app.check_model(&f)?;
     let query = f.required("query")?;

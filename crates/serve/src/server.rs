@@ -11,7 +11,7 @@ use crate::metrics::Metrics;
 use crate::reply::ApiError;
 use crate::rerank::rerank;
 use crate::slots::Slots;
-use crate::{Error, Options, native, slots};
+use crate::{Error, Options, body, connections, native, slots};
 use axum::body::Body;
 use axum::extract::{MatchedPath, Path, Request, State};
 use axum::http::{StatusCode, header};
@@ -208,7 +208,6 @@ impl Server {
                 }
             }
         };
-        let routes = routes(self.app);
         let result = runtime.block_on(async {
             let listener = tokio::net::TcpListener::from_std(self.listener)?;
             let closing = {
@@ -218,13 +217,14 @@ impl Server {
                     app.batcher.close();
                 }
             };
-            let serving = axum::serve(listener, routes).with_graceful_shutdown(closing);
+            let patience = Duration::from_secs(self.app.limits.request_seconds);
+            let serving = connections::serve(listener, routes(self.app), patience, closing);
             let late = async {
                 stopped().await;
                 tokio::time::sleep(grace).await;
             };
             tokio::select! {
-                result = serving.into_future() => result,
+                () = serving => Ok(()),
                 () = late => Ok(()),
             }
         });
@@ -254,6 +254,7 @@ fn api_routes() -> Vec<(&'static str, MethodRouter<Arc<App>>)> {
         ("/v1/models", get(models)),
         ("/models", get(models)),
         ("/v1/models/{*id}", get(model)),
+        ("/models/{*id}", get(model)),
         ("/completion", post(native::completion)),
         ("/completions", post(native::completion)),
         ("/tokenize", post(native::tokenize)),
@@ -267,6 +268,7 @@ fn api_routes() -> Vec<(&'static str, MethodRouter<Arc<App>>)> {
         ("/slots", get(slots::slots)),
         ("/slots/{id}", post(slots::action)),
         ("/props", get(native::props)),
+        ("/metrics", get(metrics)),
     ]
 }
 
@@ -276,7 +278,6 @@ fn open_routes() -> Vec<(&'static str, MethodRouter<Arc<App>>)> {
         ("/", get(page)),
         ("/health", get(health)),
         ("/v1/health", get(health)),
-        ("/metrics", get(metrics)),
         ("/openapi.json", get(openapi)),
     ]
 }
@@ -285,8 +286,11 @@ fn routes(app: Arc<App>) -> Router {
     let add = |router: Router<Arc<App>>, (path, methods): (&str, MethodRouter<Arc<App>>)| {
         router.route(path, methods)
     };
-    let api =
-        api_routes().into_iter().fold(Router::new(), add).layer(from_fn_with_state(app.clone(), authorise));
+    let api = api_routes()
+        .into_iter()
+        .fold(Router::new(), add)
+        .layer(from_fn_with_state(app.clone(), body::refuse_large))
+        .layer(from_fn_with_state(app.clone(), authorise));
     (open_routes().into_iter().fold(Router::new(), add))
         .merge(api)
         .fallback(|| async {
@@ -353,17 +357,18 @@ mod tests {
     #[test]
     fn the_description_names_every_route_and_no_other() {
         let description: Value = serde_json::from_str(OPENAPI).unwrap();
-        let mut told: Vec<&str> =
-            description["paths"].as_object().unwrap().keys().map(String::as_str).collect();
-        let mut there: Vec<&str> = api_routes().iter().chain(&open_routes()).map(|r| r.0).collect();
-        there.iter_mut().for_each(|path| {
-            if *path == "/v1/models/{*id}" {
-                *path = "/v1/models/{id}"
-            }
-        });
+        let mut told: Vec<String> = description["paths"].as_object().unwrap().keys().cloned().collect();
+        // A name may have slashes in it.
+        let mut there: Vec<String> =
+            api_routes().iter().chain(&open_routes()).map(|r| r.0.replace("{*id}", "{id}")).collect();
         told.sort_unstable();
         there.sort_unstable();
         assert_eq!(told, there);
+        // Where no key is needed, it says so.
+        for (path, methods) in description["paths"].as_object().unwrap() {
+            let open = methods.as_object().unwrap().values().all(|m| m["security"] == json!([]));
+            assert_eq!(open, open_routes().iter().any(|r| r.0 == path), "{path}");
+        }
         // Every reference leads somewhere.
         let text = OPENAPI.split("\"$ref\": \"#").skip(1).map(|rest| rest.split('"').next().unwrap());
         for pointer in text {

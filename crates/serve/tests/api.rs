@@ -261,6 +261,9 @@ fn models_health_metrics_and_page_are_there() {
     );
     assert_eq!(server.get("/v1/models/tiny").json()["id"], MODEL);
     assert_eq!(server.get("/v1/models/other").status, 404);
+    assert_eq!(server.get("/models").json(), models);
+    assert_eq!(server.get("/models/tiny").json()["id"], MODEL);
+    assert_eq!(server.get("/models/other").json()["error"]["code"], "model_not_found");
     assert_eq!(server.get("/health").json()["status"], "ok");
     server.post("/v1/chat/completions", &chat(json!({})));
     server.settle();

@@ -130,6 +130,9 @@ fn embeddings_come_as_numbers_and_as_base64() {
     for (body, field) in [
         (json!({}), "input"),
         (json!({ "input": [] }), "input"),
+        (json!({ "input": "" }), "input"),
+        (json!({ "input": ["a", ""] }), "input[1]"),
+        (json!({ "input": [[]] }), "input[0]"),
         (json!({ "input": [3.5] }), "input"),
         (json!({ "input": "word ".repeat(CONTEXT) }), "input"),
         (json!({ "input": "a", "dimensions": 0 }), "dimensions"),

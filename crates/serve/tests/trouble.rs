@@ -6,7 +6,8 @@ use client::{CONTEXT, MODEL, Running, read_reply, start};
 use herd_infer::Settings;
 use herd_serve::{Options, Server};
 use serde_json::{Value, json};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 
 const CHAT: &str = "/v1/chat/completions";
 
@@ -119,6 +120,75 @@ fn bytes_that_are_no_request_do_no_harm() {
     assert_eq!(server.post(CHAT, &chat("hi", 2)).status, 200);
 }
 
+/// What the server sends until it closes the connection.
+fn until_closed(mut stream: &TcpStream) -> String {
+    let mut sent = Vec::new();
+    // A connection that is closed with something unread ends with an error.
+    let _ = stream.read_to_end(&mut sent);
+    String::from_utf8(sent).unwrap()
+}
+
+#[test]
+fn a_request_that_never_ends_is_let_go() {
+    let server = start(Options { request_seconds: 1, ..Options::default() });
+    let connect = || TcpStream::connect(server.address).unwrap();
+    let silent = connect();
+    let mut half = connect();
+    half.write_all(b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nX-A: ").unwrap();
+    let mut bodiless = connect();
+    let head = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{";
+    bodiless.write_all(head.as_bytes()).unwrap();
+    // Several requests on one connection, which is closed when no further one comes.
+    let mut kept = connect();
+    for _ in 0..3 {
+        kept.write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+        let mut reply = [0; 512];
+        let length = kept.read(&mut reply).unwrap();
+        assert!(reply[..length].starts_with(b"HTTP/1.1 200"));
+    }
+    // An answer may take longer than its request.
+    let mut body = endless(&server, "hi", 3900);
+    body["stream"] = true.into();
+    let answer = server.send("POST", CHAT, "", body.to_string().as_bytes());
+    assert_eq!([&silent, &half, &kept].map(until_closed), ["", "", ""]);
+    assert!(until_closed(&bodiless).starts_with("HTTP/1.1 408"));
+    let chunks = read_reply(answer).events();
+    assert_eq!(chunks.last().unwrap()["choices"][0]["finish_reason"], "length");
+}
+
+#[test]
+fn a_body_that_says_that_it_is_too_large_is_not_waited_for() {
+    let server = start(Options::default());
+    for expect in ["", "Expect: 100-continue\r\n"] {
+        let mut stream = TcpStream::connect(server.address).unwrap();
+        let head = format!(
+            "POST {CHAT} HTTP/1.1\r\nHost: localhost\r\n{expect}Content-Length: 1000000000000\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).unwrap();
+        let mut status = String::new();
+        BufReader::new(&stream).read_line(&mut status).unwrap();
+        assert_eq!(status, "HTTP/1.1 413 Payload Too Large\r\n");
+    }
+    // The connection is there for the next request if the body was thrown away.
+    let mut stream = TcpStream::connect(server.address).unwrap();
+    let large = Options::default().max_body_bytes + 1;
+    let head = format!("POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {large}\r\n\r\n");
+    stream.write_all(head.as_bytes()).unwrap();
+    stream.write_all(&vec![b' '; large]).unwrap();
+    stream.write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+    let replies = until_closed(&stream);
+    assert!(replies.starts_with("HTTP/1.1 413") && replies.contains("HTTP/1.1 200"), "{replies}");
+    // A body in chunks does not say how large it is.
+    let mut stream = TcpStream::connect(server.address).unwrap();
+    let head =
+        format!("POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n{large:x}\r\n");
+    stream.write_all(head.as_bytes()).unwrap();
+    stream.write_all(&vec![b' '; large]).unwrap();
+    let mut status = String::new();
+    BufReader::new(&stream).read_line(&mut status).unwrap();
+    assert_eq!(status, "HTTP/1.1 413 Payload Too Large\r\n");
+}
+
 #[test]
 fn wrong_addresses_methods_and_hosts_are_refused() {
     let server = start(Options::default());
@@ -144,7 +214,14 @@ fn keys_are_asked_for_where_there_are_keys() {
     assert_eq!(server.post(CHAT, &chat("hi", 2)).json()["error"]["code"], "invalid_api_key");
     let statuses = ["first-key", "second", "first-ke", "second2", "secondsecond", ""].map(|k| with(k).status);
     assert_eq!(statuses, [200, 200, 401, 401, 401, 401]);
-    assert_eq!(server.get("/health").status, 200, "needs no key");
+    for path in ["/health", "/", "/openapi.json"] {
+        assert_eq!(server.get(path).status, 200, "{path} needs no key");
+    }
+    for path in ["/metrics", "/v1/models", "/models", "/slots"] {
+        assert_eq!(server.get(path).status, 401, "{path}");
+        let reply = server.request("GET", path, "Authorization: Bearer second\r\n", b"");
+        assert_eq!(reply.status, 200, "{path}");
+    }
 
     std::fs::write(&keys, "# none\n").unwrap();
     let options = Options { port: 0, keys: Some(keys), ..Options::default() };
@@ -172,7 +249,9 @@ fn a_full_queue_answers_429_and_says_when_to_come_back() {
         if stream.peek(&mut status).is_ok() && status.ends_with(b"429") {
             let reply = read_reply(stream.try_clone().unwrap());
             assert!(reply.headers.to_lowercase().contains("retry-after: 1"));
-            assert_eq!(reply.json()["error"]["code"], "queue_full");
+            let error = &reply.json()["error"];
+            assert_eq!(error["code"], "queue_full");
+            assert!(error["message"].as_str().unwrap().contains("3 requests have no token"), "{error}");
             refused += 1;
         }
     }

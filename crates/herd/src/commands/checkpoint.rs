@@ -49,6 +49,43 @@ fn kind(name: &str) -> Result<BlockType, String> {
     found.map(|(_, kind)| *kind).ok_or_else(|| format!("there are {}", names()))
 }
 
+/// Endings of files with weights that others write. A folder may have any other: `Llama-3.2-1B`, `run.old`.
+const NOT_WRITTEN: [&str; 16] = [
+    "bin",
+    "ckpt",
+    "engine",
+    "ggml",
+    "h5",
+    "json",
+    "llamafile",
+    "msgpack",
+    "npy",
+    "npz",
+    "onnx",
+    "pkl",
+    "pt",
+    "pth",
+    "tar",
+    "zip",
+];
+
+/// What is to be written, by the ending of its name.
+fn format_of(output: &Path) -> anyhow::Result<Format> {
+    let ending = output.extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default();
+    match &*ending {
+        "gguf" => Ok(Format::Gguf),
+        "safetensors" => {
+            bail!("{}: a model in safetensors is a folder; name one (without .safetensors)", output.display())
+        }
+        other if NOT_WRITTEN.contains(&other) => bail!(
+            "{}: .{other} files are not written; name a file that ends with .gguf, or a folder (without .{other}) for \
+             safetensors",
+            output.display()
+        ),
+        _ => Ok(Format::Safetensors),
+    }
+}
+
 /// Files and folders with weights are taken as they are, others may be run folders.
 fn checkpoint_at(path: &Path) -> anyhow::Result<PathBuf> {
     let weights = ["model.safetensors", "model.safetensors.index.json"];
@@ -81,13 +118,7 @@ pub fn convert(args: &ConvertArgs, ctx: &Context) -> anyhow::Result<()> {
     if same(&input, output) {
         bail!("{} is the input also; name another place", output.display());
     }
-    let format = match output.extension() {
-        Some(extension) if extension == "gguf" => Format::Gguf,
-        Some(extension) if extension == "safetensors" => {
-            bail!("{}: a model in safetensors is a folder; name one (without .safetensors)", output.display())
-        }
-        _ => Format::Safetensors,
-    };
+    let format = format_of(output)?;
     if format == Format::Safetensors && output.is_dir() && !output.join("config.json").exists() {
         bail!("{} is a folder that is no model; it will not be replaced", output.display());
     }
@@ -110,4 +141,24 @@ pub fn convert(args: &ConvertArgs, ctx: &Context) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_says_what_is_written() {
+        for name in ["a.gguf", "b/a.Q4_K_M.gguf", "a.GGUF"] {
+            assert_eq!(format_of(Path::new(name)).unwrap(), Format::Gguf, "{name}");
+        }
+        for name in ["a", "Llama-3.2-1B", "b.bin/a", "a.v2", "."] {
+            assert_eq!(format_of(Path::new(name)).unwrap(), Format::Safetensors, "{name}");
+        }
+        for name in ["x.bin", "x.PT", "x.safetensors", "b/pytorch_model.pth"] {
+            let error = format_of(Path::new(name)).unwrap_err().to_string();
+            assert!(error.starts_with(name) && error.contains("folder"), "{error}");
+        }
+        assert!(format_of(Path::new("x.bin")).unwrap_err().to_string().contains(".gguf"));
+    }
 }

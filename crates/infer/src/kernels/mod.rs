@@ -49,6 +49,9 @@ pub(crate) enum Isa {
     /// Arm's Advanced SIMD.
     #[cfg(target_arch = "aarch64")]
     Neon,
+    /// Advanced SIMD, and its dot products of bytes.
+    #[cfg(target_arch = "aarch64")]
+    NeonDot,
 }
 
 impl Isa {
@@ -64,6 +67,8 @@ impl Isa {
             Isa::Amx => Isa::Avx512.is_present() && amx::is_present(),
             #[cfg(target_arch = "aarch64")]
             Isa::Neon => true,
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonDot => std::arch::is_aarch64_feature_detected!("dotprod"),
         }
     }
 
@@ -79,6 +84,8 @@ impl Isa {
             Isa::Amx,
             #[cfg(target_arch = "aarch64")]
             Isa::Neon,
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonDot,
         ];
         all.into_iter().filter(|isa| isa.is_present()).collect()
     }
@@ -92,7 +99,7 @@ impl Isa {
         }
     }
 
-    /// The best of this machine, or the one that `HERD_ISA` names (`avx512` is without tiles).
+    /// The best of this machine, or the one that `HERD_ISA` names (`avx512` is without tiles, `neon` without dot products).
     pub(crate) fn best() -> Isa {
         static BEST: OnceLock<Isa> = OnceLock::new();
         *BEST.get_or_init(|| {
@@ -102,6 +109,8 @@ impl Isa {
                 isa::Isa::Avx2 => !matches!(isa, Isa::Avx512 | Isa::Amx),
                 #[cfg(target_arch = "x86_64")]
                 isa::Isa::Avx512 => *isa != Isa::Amx || std::env::var("HERD_ISA").is_err(),
+                #[cfg(target_arch = "aarch64")]
+                isa::Isa::Neon => *isa != Isa::NeonDot || std::env::var("HERD_ISA").is_err(),
                 _ => true,
             };
             Isa::available().into_iter().rfind(allowed).unwrap_or(Isa::Portable)
@@ -123,6 +132,11 @@ macro_rules! dispatch {
         unsafe fn avx2($($arg: $ty),*) {
             unsafe { $module::$body::<$crate::kernels::x86::Avx2 $(, $kind)?>($($arg),*) }
         }
+        #[cfg(target_arch = "aarch64")]
+        #[target_feature(enable = "dotprod")]
+        unsafe fn neon_dot($($arg: $ty),*) {
+            unsafe { $module::$body::<$crate::kernels::neon::Neon<true> $(, $kind)?>($($arg),*) }
+        }
         #[inline(never)]
         unsafe fn portable($($arg: $ty),*) {
             unsafe { $module::$body::<$crate::kernels::lanes::Portable $(, $kind)?>($($arg),*) }
@@ -137,7 +151,9 @@ macro_rules! dispatch {
                 #[cfg(target_arch = "x86_64")]
                 Isa::Avx512 | Isa::Amx => avx512($($arg),*),
                 #[cfg(target_arch = "aarch64")]
-                Isa::Neon => $module::$body::<$crate::kernels::neon::Neon $(, $kind)?>($($arg),*),
+                Isa::Neon => $module::$body::<$crate::kernels::neon::Neon<false> $(, $kind)?>($($arg),*),
+                #[cfg(target_arch = "aarch64")]
+                Isa::NeonDot => neon_dot($($arg),*),
             }
         }
     }};

@@ -4,11 +4,32 @@ use super::ints::Ints;
 use super::lanes::{LANES, Lanes};
 use std::arch::aarch64::*;
 
-/// Sixteen floats.
+/// Sixteen floats. With `DOT` whole numbers are multiplied by dot-product instructions (FEAT_DotProd), which the caller has
+/// to have enabled.
 #[derive(Clone, Copy)]
-pub(crate) struct Neon([float32x4_t; 4]);
+pub(crate) struct Neon<const DOT: bool>([float32x4_t; 4]);
 
-impl Neon {
+/// `sums[i] += a[4i..4i+4] . b[4i..4i+4]`; the standard library's `vdotq_s32` is not stable yet.
+///
+/// # Safety
+/// The processor has dot-product instructions.
+#[inline]
+#[target_feature(enable = "dotprod")]
+unsafe fn sdot(mut sums: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
+    // SAFETY: it changes no more than `sums`.
+    unsafe {
+        std::arch::asm!(
+            "sdot {sums:v}.4s, {a:v}.16b, {b:v}.16b",
+            sums = inout(vreg) sums,
+            a = in(vreg) a,
+            b = in(vreg) b,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    sums
+}
+
+impl<const DOT: bool> Neon<DOT> {
     #[inline(always)]
     fn map(self, f: impl Fn(float32x4_t) -> float32x4_t) -> Self {
         Self([f(self.0[0]), f(self.0[1]), f(self.0[2]), f(self.0[3])])
@@ -20,7 +41,7 @@ impl Neon {
 }
 
 // SAFETY of everything below: Advanced SIMD is part of the target; pointers are the caller's (trait contract).
-impl Lanes for Neon {
+impl<const DOT: bool> Lanes for Neon<DOT> {
     const TILE: (usize, usize) = (2, 2);
     #[inline(always)]
     unsafe fn splat(value: f32) -> Self {
@@ -106,7 +127,7 @@ impl Lanes for Neon {
     }
 }
 
-impl Ints for Neon {
+impl<const DOT: bool> Ints for Neon<DOT> {
     type Sums = [int32x4_t; 4];
     type Bytes = [uint8x16_t; 4];
     const SIGNED_8: bool = true;
@@ -119,6 +140,9 @@ impl Ints for Neon {
     unsafe fn dot(sums: Self::Sums, bytes: Self::Bytes, x: i32) -> Self::Sums {
         unsafe {
             let x = vreinterpretq_s8_s32(vdupq_n_s32(x));
+            if DOT {
+                return std::array::from_fn(|i| sdot(sums[i], vreinterpretq_s8_u8(bytes[i]), x));
+            }
             std::array::from_fn(|i| {
                 // Products of 16 bits; neighbours added twice give one sum per four bytes.
                 let w = vreinterpretq_s8_u8(bytes[i]);

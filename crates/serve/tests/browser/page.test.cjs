@@ -219,11 +219,11 @@ async function main() {
   await page.keyboard.press("Escape");
   check("the theme follows the system or the choice");
 
-  await page.route("**/v1/chat/completions", (route) => route.fulfill({ status: 429, headers: { "Retry-After": "1" }, json: { error: { message: "3 requests are waiting already; try again later" } } }));
+  await page.route("**/v1/chat/completions", (route) => route.fulfill({ status: 429, headers: { "Retry-After": "1" }, json: { error: { message: "the queue is full: 3 requests have no token of their answers yet; try again later" } } }));
   await page.fill("#input", "hello");
   await page.keyboard.press("Enter");
   await idle();
-  assert.match(await page.textContent(".error"), /waiting already/);
+  assert.match(await page.textContent(".error"), /queue is full/);
   await shot("error");
   await page.unroute("**/v1/chat/completions");
   await page.route("**/v1/chat/completions", (route) => route.abort());
@@ -249,6 +249,13 @@ async function main() {
   const width = await page.evaluate(() => document.documentElement.scrollWidth);
   assert(width <= 390, "nothing is wider than the phone: " + width);
   await page.evaluate(() => { document.getElementById("scroll").scrollTop = 0; });
+  await page.waitForSelector("#jump", { state: "visible" });
+  const covered = await page.evaluate(() => {
+    const button = document.getElementById("jump").getBoundingClientRect();
+    const apart = (b) => b.right <= button.left || b.left >= button.right || b.bottom <= button.top || b.top >= button.bottom;
+    return ["scroll", "input", "send"].filter((id) => !apart(document.getElementById(id).getBoundingClientRect()));
+  });
+  assert.deepEqual(covered, [], "the way to the end covers nothing");
   await shot("phone");
   await page.click("#side-open");
   await page.waitForTimeout(300);
