@@ -104,7 +104,7 @@ fn every_product_agrees_with_f64_and_has_the_same_bits_in_any_batch_on_every_ins
         let product_with = |planes: &Planes, isa, threads, x: &[f32]| {
             let parts = [planes, planes];
             let (team, mut bytes) = (Team::new(threads), Activations::default());
-            bytes.quantise(isa, &team, x, COLUMNS);
+            bytes.quantise(isa, &team, x, COLUMNS, false);
             let mut out = vec![0f32; x.len() / COLUMNS * stride];
             multiply(isa, &team, &parts, &bytes, &mut out, stride);
             out
@@ -175,7 +175,7 @@ fn rows_of_zeros_stay_zeros() {
     let (kind, rows, _) = matrices().remove(0);
     let planes = rows.planes();
     let (team, mut bytes, mut out) = (Team::new(1), Activations::default(), vec![1.0; ROWS]);
-    bytes.quantise(Isa::best(), &team, &[0.0; COLUMNS], COLUMNS);
+    bytes.quantise(Isa::best(), &team, &[0.0; COLUMNS], COLUMNS, false);
     multiply(Isa::best(), &team, &[&planes], &bytes, &mut out, ROWS);
     assert_eq!(out, [0.0; ROWS], "{kind:?}");
 }
