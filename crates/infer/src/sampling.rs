@@ -371,6 +371,21 @@ mod tests {
     }
 
     #[test]
+    fn the_first_of_the_largest_logits_is_taken() {
+        for length in [1, 2, 31, 32, 33, 100] {
+            for at in 0..length {
+                let mut logits = vec![-2.0; length];
+                logits[at..].fill(f32::NAN);
+                logits[at] = 5.0;
+                assert_eq!(argmax(&logits), at as u32, "{length}");
+                logits[length - 1] = 5.0;
+                assert_eq!(argmax(&logits), at as u32, "{length} with an equal one");
+            }
+        }
+        assert_eq!(argmax(&[f32::NAN, f32::NEG_INFINITY]), 0);
+    }
+
+    #[test]
     fn draws_follow_the_distribution_and_its_temperature() {
         close(&frequencies(&Sampling::default(), &logits()), &[0.15, 0.5, 0.1, 0.25]);
         let squares = [0.0225, 0.25, 0.01, 0.0625].map(|p| p / 0.345);

@@ -254,6 +254,22 @@ mod tests {
     }
 
     #[test]
+    fn what_is_said_to_come_soon_delays_nothing() {
+        let team = Team::new(2);
+        let memory = vec![1u8; 1 << 20];
+        let count = AtomicUsize::new(0);
+        for round in 0..200 {
+            // Also a little, nothing, and what is gone when it is asked for.
+            team.soon(&memory[..[1 << 20, 65, 0][round % 3]]);
+            team.soon(&vec![0u8; 4096]);
+            team.run(round % 5, |_| {
+                count.fetch_add(1, Ordering::Relaxed);
+            });
+        }
+        assert_eq!(count.into_inner(), 400);
+    }
+
+    #[test]
     fn a_region_inside_a_region_is_done_by_its_caller() {
         let team = Team::new(3);
         let count = AtomicUsize::new(0);

@@ -115,7 +115,7 @@ impl Matrix {
     pub(crate) fn soon(&self, team: &Team, m: usize) {
         if (1..=kernels::FEW_ROWS).contains(&m)
             && let Some(Matrix::Planes(planes)) = self.parts().first()
-            && let Some(memory) = planes.second_unit(m)
+            && let Some(memory) = planes.second_unit(m, self.rows(), team.threads())
         {
             team.soon(memory);
         }

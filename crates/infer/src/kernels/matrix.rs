@@ -9,7 +9,7 @@ use crate::team::Team;
 use std::cell::RefCell;
 use std::sync::Arc;
 
-/// Bytes of weights in one unit of work when one row of activations is multiplied.
+/// Most bytes of weights in one unit of work when one row of activations is multiplied.
 const UNIT_BYTES: usize = 96 << 10;
 
 /// A quantised matrix [rows, columns] in [`super::planes`]' form.
@@ -48,15 +48,17 @@ impl Planes {
         self.rows.div_ceil(LANES)
     }
 
-    /// Panels of a unit of work for `m` rows of activations.
-    fn unit(&self, m: usize) -> usize {
-        // What a unit costs grows with the bytes of the weights and with the rows.
-        (UNIT_BYTES / (self.shape.panel(self.blocks()) * m.div_ceil(4))).max(1)
+    /// Panels of a unit of work for `m` rows of activations, when `rows` rows of weights are multiplied together.
+    fn unit(&self, m: usize, rows: usize, threads: usize) -> usize {
+        // What a unit costs grows with the bytes of the weights and with the rows; and no thread is to be without one.
+        let by_cost = UNIT_BYTES / (self.shape.panel(self.blocks()) * m.div_ceil(4));
+        by_cost.min(rows.div_ceil(LANES * 2 * threads)).max(1)
     }
 
-    /// The panels of the second unit of a product with `m` rows, if they are packed: the first is the caller's.
-    pub(crate) fn second_unit(&self, m: usize) -> Option<&[u8]> {
-        self.store.packed(self.unit(m)..2 * self.unit(m))
+    /// The panels of the second unit of such a product, if they are packed: the first is the caller's.
+    pub(crate) fn second_unit(&self, m: usize, rows: usize, threads: usize) -> Option<&[u8]> {
+        let unit = self.unit(m, rows, threads);
+        self.store.packed(unit..2 * unit)
     }
 
     /// Packs all panels if they are not; how many bytes that were.
@@ -184,7 +186,7 @@ pub(crate) fn multiply(
     }
     assert_eq!(x.group, isa.group(), "activations of another instruction set");
     let target = SharedOut(out.as_mut_ptr());
-    let each = |p: &Planes| p.unit(m);
+    let each = |p: &Planes| p.unit(m, width, team.threads());
     let units_of = |p: &Planes| p.panels().div_ceil(each(p));
     // Where unit `unit` of all begins, if it is packed.
     let begin = |mut unit: usize| {
