@@ -189,9 +189,15 @@ impl Engine {
             drawing[index] = Some(own);
         }
         let mut drawn = Vec::with_capacity(drawing.len());
-        (self.running.par_iter_mut().zip(drawing))
-            .map(|(sequence, rows)| rows.map_or_else(Vec::new, |rows| sequence.draw(rows)))
-            .collect_into_vec(&mut drawn);
+        let draw = |(sequence, rows): (&mut Sequence, Option<Vec<Row>>)| {
+            rows.map_or_else(Vec::new, |rows| sequence.draw(rows))
+        };
+        if drawing.len() == 1 {
+            // Waking other threads takes longer.
+            drawn.extend(self.running.iter_mut().zip(drawing).map(draw));
+        } else {
+            self.running.par_iter_mut().zip(drawing).map(draw).collect_into_vec(&mut drawn);
+        }
         let mut going = Vec::with_capacity(drawn.len());
         for (mut sequence, tokens) in std::mem::take(&mut self.running).into_iter().zip(drawn) {
             let (guessed, right) =

@@ -42,6 +42,9 @@ pub(crate) fn forward(weights: &Weights, team: &Team, cache: &mut HostPages, inp
     let last = hidden(weights, team, cache, input);
     let mut logits = vec![0.0; input.wanted.len() * weights.sizes.vocab];
     weights.head.multiply_finely(weights.isa, team, &last, &mut Activations::new(weights.exact), &mut logits);
+    if let Some(first) = weights.layers.first() {
+        first.qkv.soon(team, input.wanted.len());
+    }
     logits
 }
 
@@ -72,14 +75,17 @@ pub(crate) fn hidden(
         }
         let s = &mut scratch;
         multiply(&layer.output, isa, team, &s.mixed, &mut s.activations, &mut s.normed);
+        layer.gate_up.soon(team, s.rows);
         add_bias(&mut s.normed, &layer.output_bias);
         add(team, &mut x, &s.normed);
         kernels::rms_norm(isa, team, &x, &layer.ffn_norm, sizes.eps, &mut s.normed);
         multiply(&layer.gate_up, isa, team, &s.normed, &mut s.activations, &mut s.gate_up);
+        layer.down.soon(team, s.rows);
         kernels::swiglu(isa, team, &s.gate_up, sizes.ffn, &mut s.gated);
         multiply(&layer.down, isa, team, &s.gated, &mut s.activations, &mut s.normed);
         add(team, &mut x, &s.normed);
     }
+    weights.head.soon(team, wanted.len());
     let mut normed = vec![0.0; x.len()];
     kernels::rms_norm(isa, team, &x, &weights.norm, sizes.eps, &mut normed);
     normed
@@ -114,6 +120,8 @@ struct Scratch {
     gated: Vec<f32>,
     /// What matrices that are not floats are multiplied with.
     activations: Activations,
+    /// n
+    rows: usize,
 }
 
 impl Scratch {
@@ -126,12 +134,14 @@ impl Scratch {
             gate_up: vec![0.0; n * 2 * s.ffn],
             gated: vec![0.0; n * s.ffn],
             activations: Activations::new(weights.exact),
+            rows: n,
         }
     }
 
     /// Goes on with some of the rows alone: what attention gave them, and room for them.
     fn keep(&mut self, weights: &Weights, rows: &[usize]) {
         let s = weights.sizes;
+        self.rows = rows.len();
         self.mixed = gather(&self.mixed, s.heads * s.head_dim, rows);
         self.normed.truncate(rows.len() * s.hidden);
         self.gate_up.truncate(rows.len() * 2 * s.ffn);
@@ -182,10 +192,12 @@ fn attention(
     scratch: &mut Scratch,
 ) {
     let (s, isa) = (weights.sizes, weights.isa);
+    layer.qkv.soon(team, scratch.rows);
     kernels::rms_norm(isa, team, x, &layer.attn_norm, s.eps, &mut scratch.normed);
     let multiply = multiplication(weights, index);
     multiply(&layer.qkv, isa, team, &scratch.normed, &mut scratch.activations, &mut scratch.qkv);
     add_bias(&mut scratch.qkv, &layer.qkv_bias);
+    layer.output.soon(team, scratch.rows);
     remember(weights, team, cache, index, spans, &mut scratch.qkv);
     attend(weights, team, &*cache, index, spans, &scratch.qkv, &mut scratch.mixed);
 }

@@ -28,6 +28,7 @@ mod kernels;
 mod lookup;
 mod model;
 mod perplexity;
+mod prefetch;
 mod random;
 mod request;
 mod sampling;

@@ -108,6 +108,9 @@ impl Model {
             return Ok(model.rows(pages, input, samplings)?);
         }
         let logits = self.forward(team, cache, input)?;
+        if logits.len() == self.sizes().vocab {
+            return Ok(vec![Row::Whole(logits)]);
+        }
         Ok(logits.chunks_exact(self.sizes().vocab).map(|row| Row::Whole(row.to_vec())).collect())
     }
 

@@ -225,13 +225,17 @@ impl Sampler {
 
 /// Index of the largest logit, the lowest among equals; not-a-number never wins.
 fn argmax(logits: &[f32]) -> u32 {
-    let mut best = (0, f32::NEG_INFINITY);
-    for (i, &logit) in logits.iter().enumerate() {
-        if logit > best.1 {
-            best = (i as u32, logit);
-        }
+    // In lanes, which become vectors: a comparison with the best so far would wait for the one before it.
+    const LANES: usize = 32;
+    let larger = |a: f32, b: f32| if b > a { b } else { a };
+    let (whole, rest) = logits.as_chunks::<LANES>();
+    let mut best = [f32::NEG_INFINITY; LANES];
+    for logits in whole {
+        best.iter_mut().zip(logits).for_each(|(best, &logit)| *best = larger(*best, logit));
     }
-    best.0
+    let best = best.iter().chain(rest).copied().fold(f32::NEG_INFINITY, larger);
+    let is_best = |&logit: &f32| logit == best && best > f32::NEG_INFINITY;
+    logits.iter().position(is_best).unwrap_or(0) as u32
 }
 
 /// Best first; the lower id first among equals.
@@ -364,6 +368,21 @@ mod tests {
     /// ln of these: probabilities 0.5, 0.25, 0.15, 0.1.
     fn logits() -> Vec<f32> {
         [0.15f32, 0.5, 0.1, 0.25].iter().map(|p| p.ln() + 3.0).collect()
+    }
+
+    #[test]
+    fn the_first_of_the_largest_logits_is_taken() {
+        for length in [1, 2, 31, 32, 33, 100] {
+            for at in 0..length {
+                let mut logits = vec![-2.0; length];
+                logits[at..].fill(f32::NAN);
+                logits[at] = 5.0;
+                assert_eq!(argmax(&logits), at as u32, "{length}");
+                logits[length - 1] = 5.0;
+                assert_eq!(argmax(&logits), at as u32, "{length} with an equal one");
+            }
+        }
+        assert_eq!(argmax(&[f32::NAN, f32::NEG_INFINITY]), 0);
     }
 
     #[test]

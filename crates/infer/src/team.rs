@@ -5,8 +5,9 @@
 //! when none comes for a while. A region is a number of units; who is free takes the next one. A worker that the
 //! system has put aside is not waited for unless it has begun a unit.
 
+use crate::prefetch::{LINE, fetch_bytes};
 use std::cell::UnsafeCell;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::{JoinHandle, Thread};
 
@@ -34,6 +35,9 @@ struct Shared {
     done: AtomicU64,
     failed: AtomicBool,
     stop: AtomicBool,
+    /// Memory that the next regions will read, and how many bytes of it; a worker with nothing to do fetches it.
+    soon: AtomicPtr<u8>,
+    soon_bytes: AtomicUsize,
     asleep: Box<[AtomicBool]>,
 }
 
@@ -62,6 +66,8 @@ impl Team {
             done: AtomicU64::new(0),
             failed: AtomicBool::new(false),
             stop: AtomicBool::new(false),
+            soon: AtomicPtr::new(std::ptr::null_mut()),
+            soon_bytes: AtomicUsize::new(0),
             asleep,
         };
         Self { threads, shared: Arc::new(shared), workers: OnceLock::new(), busy: AtomicBool::new(false) }
@@ -127,6 +133,19 @@ impl Team {
 }
 
 impl Team {
+    /// How many work together.
+    pub(crate) fn threads(&self) -> usize {
+        self.threads
+    }
+
+    /// Says what the next region will read, so that a worker can fetch it while it waits.
+    pub(crate) fn soon(&self, memory: &[u8]) {
+        if self.threads > 1 {
+            self.shared.soon_bytes.store(memory.len(), Ordering::Relaxed);
+            self.shared.soon.store(memory.as_ptr().cast_mut(), Ordering::Release);
+        }
+    }
+
     /// Calls `work` for each of `rows` rows whose cost is like reading `columns` floats; few rows are not shared.
     pub(crate) fn rows(&self, rows: usize, columns: usize, work: impl Fn(usize) + Sync) {
         let each = (ROW_FLOATS / columns.max(1)).max(1);
@@ -156,6 +175,21 @@ impl Shared {
         }
     }
 
+    /// Brings what will be read into this processor's cache, as long as there is no region to join.
+    fn fetch_soon(&self, state: u64) {
+        if self.soon.load(Ordering::Relaxed).is_null() {
+            return;
+        }
+        let from = self.soon.swap(std::ptr::null_mut(), Ordering::Acquire);
+        let bytes = if from.is_null() { 0 } else { self.soon_bytes.load(Ordering::Relaxed) };
+        for at in (0..bytes).step_by(8 * LINE) {
+            if self.state.load(Ordering::Relaxed) != state {
+                return;
+            }
+            fetch_bytes(from.wrapping_add(at), 8 * LINE);
+        }
+    }
+
     /// A worker's life.
     fn serve(&self, index: usize) {
         let mut last = 0;
@@ -179,6 +213,7 @@ impl Shared {
                 }
                 continue;
             }
+            self.fetch_soon(state);
             rounds += 1;
             if rounds < PATIENCE {
                 std::hint::spin_loop();
@@ -216,6 +251,22 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn what_is_said_to_come_soon_delays_nothing() {
+        let team = Team::new(2);
+        let memory = vec![1u8; 1 << 20];
+        let count = AtomicUsize::new(0);
+        for round in 0..200 {
+            // Also a little, nothing, and what is gone when it is asked for.
+            team.soon(&memory[..[1 << 20, 65, 0][round % 3]]);
+            team.soon(&vec![0u8; 4096]);
+            team.run(round % 5, |_| {
+                count.fetch_add(1, Ordering::Relaxed);
+            });
+        }
+        assert_eq!(count.into_inner(), 400);
     }
 
     #[test]

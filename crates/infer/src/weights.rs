@@ -111,6 +111,16 @@ impl Matrix {
         self.parts().iter().any(|part| matches!(part, Matrix::Halves { brain: true, .. }))
     }
 
+    /// Says that this matrix will be multiplied with `m` rows next. With many the products take longer than the memory.
+    pub(crate) fn soon(&self, team: &Team, m: usize) {
+        if (1..=kernels::FEW_ROWS).contains(&m)
+            && let Some(Matrix::Planes(planes)) = self.parts().first()
+            && let Some(memory) = planes.second_unit(m, self.rows(), team.threads())
+        {
+            team.soon(memory);
+        }
+    }
+
     /// `out[m, rows] = x[m, columns] self^T`; every row of `out` has the same bits for every `m`.
     pub(crate) fn multiply(
         &self,
@@ -121,11 +131,16 @@ impl Matrix {
         out: &mut [f32],
     ) {
         if self.is_quantised() {
-            scratch.quantise(isa, team, x, self.columns());
+            scratch.quantise(isa, team, x, self.columns(), false);
         }
         if self.is_brain() {
             scratch.round(team, x, self.columns());
         }
+        self.multiply_taken(isa, team, x, scratch, out);
+    }
+
+    /// As [`Matrix::multiply`], with `x` already in the scratch as what is not floats takes it.
+    fn multiply_taken(&self, isa: Isa, team: &Team, x: &[f32], scratch: &Activations, out: &mut [f32]) {
         let stride = self.rows();
         let mut out = out;
         let mut parts = self.parts();
@@ -175,12 +190,15 @@ impl Matrix {
         scratch: &mut Activations,
         out: &mut [f32],
     ) {
-        let left_over = match self {
-            Matrix::Halves { brain: true, .. } if !scratch.is_exact() => kernels::rounded_off,
-            _ if self.parts().iter().all(|part| matches!(part, Matrix::Planes(_))) => kernels::left_over,
-            _ => return self.multiply(isa, team, x, scratch, out),
-        };
         let (rows, columns) = (self.rows(), self.columns());
+        match self {
+            Matrix::Halves { brain: true, .. } if !scratch.is_exact() => {}
+            _ if self.parts().iter().all(|part| matches!(part, Matrix::Planes(_))) => {
+                scratch.quantise(isa, team, x, columns, true);
+                return self.multiply_taken(isa, team, x, scratch, out);
+            }
+            _ => return self.multiply(isa, team, x, scratch, out),
+        }
         let mut pair = vec![0.0; 2 * FINE_ROWS * columns];
         let mut parts = vec![0.0; 2 * FINE_ROWS.min(x.len() / columns) * rows];
         for (x, out) in x.chunks(FINE_ROWS * columns).zip(out.chunks_mut(FINE_ROWS * rows)) {
@@ -188,7 +206,7 @@ impl Matrix {
             for (x, pair) in x.chunks_exact(columns).zip(pair.chunks_exact_mut(2 * columns)) {
                 let (all, rest) = pair.split_at_mut(columns);
                 all.copy_from_slice(x);
-                left_over(x, rest);
+                kernels::rounded_off(x, rest);
             }
             let parts = &mut parts[..2 * out.len()];
             self.multiply(isa, team, pair, scratch, parts);

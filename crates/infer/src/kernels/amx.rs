@@ -120,10 +120,10 @@ unsafe fn panels<L: Ints, F: Format>(p: Product, numbers: *mut u8) {
             while row < p.m {
                 let (x, out) = place(row);
                 row += match p.m - row {
-                    GROUP.. => quant::tile::<L, F, GROUP>(weights, p.blocks, x, out),
-                    4.. => quant::tile::<L, F, 4>(weights, p.blocks, x, out),
-                    2.. => quant::tile::<L, F, 2>(weights, p.blocks, x, out),
-                    _ => quant::tile::<L, F, 1>(weights, p.blocks, x, out),
+                    GROUP.. => quant::tile::<L, F, GROUP, false>(weights, p.blocks, x, out, p.next),
+                    4.. => quant::tile::<L, F, 4, false>(weights, p.blocks, x, out, p.next),
+                    2.. => quant::tile::<L, F, 2, false>(weights, p.blocks, x, out, p.next),
+                    _ => quant::tile::<L, F, 1, false>(weights, p.blocks, x, out, p.next),
                 };
             }
         }

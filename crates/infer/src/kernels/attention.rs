@@ -7,6 +7,7 @@
 use super::ints::Ints;
 use super::lanes::LANES;
 use super::{Isa, dispatch};
+use crate::prefetch::fetch;
 use half::f16;
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use serde::{Deserialize, Serialize};
@@ -15,6 +16,9 @@ use serde::{Deserialize, Serialize};
 pub(crate) const STRETCH_PAGES: usize = 16;
 /// Positions of a stretch.
 pub(crate) const STRETCH: usize = STRETCH_PAGES * LANES;
+
+/// Queries of a task up to which its pages are fetched ahead.
+const FEW_QUERIES: usize = 16;
 
 /// How keys and values are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -315,7 +319,19 @@ mod bodies {
             let page: [*const u8; P] = std::array::from_fn(|j| task.pages.get_unchecked(p + j).as_ptr());
             let query: [*const f32; Q] = std::array::from_fn(|i| task.queries.get_unchecked(q + i).as_ptr());
             let mut acc = [[L::splat(0.0); P]; Q];
+            // Few queries wait for memory: while they meet the keys, the values and the next keys are on their way.
+            let line = LANES * size_of::<K::Number>();
+            let ahead = q == 0 && task.queries.len() <= FEW_QUERIES;
+            let next: [*const u8; P] = std::array::from_fn(|j| {
+                task.pages.get_unchecked((p + P + j).min(task.pages.len() - 1)).as_ptr()
+            });
             for d in 0..task.shape.head_dim {
+                if ahead {
+                    for (page, next) in page.iter().zip(next) {
+                        fetch(page.wrapping_add(task.shape.values_at() + d * line));
+                        fetch(next.wrapping_add(d * line));
+                    }
+                }
                 let mut keys = [L::splat(0.0); P];
                 for (key, page) in keys.iter_mut().zip(page) {
                     *key = K::load::<L>(page.cast::<K::Number>().add(d * LANES));

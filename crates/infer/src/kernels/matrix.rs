@@ -6,10 +6,11 @@ use super::store::{Arena, PanelSource, Store};
 use super::{Isa, LANES, SharedOut, brain, dispatch, quant};
 use crate::gguf::BlockType;
 use crate::team::Team;
+use std::cell::RefCell;
 use std::sync::Arc;
 
-/// Bytes of weights in one unit of work when one row of activations is multiplied.
-const UNIT_BYTES: usize = 48 << 10;
+/// Most bytes of weights in one unit of work when one row of activations is multiplied.
+const UNIT_BYTES: usize = 96 << 10;
 
 /// A quantised matrix [rows, columns] in [`super::planes`]' form.
 #[derive(Clone)]
@@ -45,6 +46,19 @@ impl Planes {
 
     fn panels(&self) -> usize {
         self.rows.div_ceil(LANES)
+    }
+
+    /// Panels of a unit of work for `m` rows of activations, when `rows` rows of weights are multiplied together.
+    fn unit(&self, m: usize, rows: usize, threads: usize) -> usize {
+        // What a unit costs grows with the bytes of the weights and with the rows; and no thread is to be without one.
+        let by_cost = UNIT_BYTES / (self.shape.panel(self.blocks()) * m.div_ceil(4));
+        by_cost.min(rows.div_ceil(LANES * 2 * threads)).max(1)
+    }
+
+    /// The panels of the second unit of such a product, if they are packed: the first is the caller's.
+    pub(crate) fn second_unit(&self, m: usize, rows: usize, threads: usize) -> Option<&[u8]> {
+        let unit = self.unit(m, rows, threads);
+        self.store.packed(unit..2 * unit)
     }
 
     /// Packs all panels if they are not; how many bytes that were.
@@ -90,10 +104,13 @@ pub(crate) struct Activations {
     exact: bool,
     /// As bytes, in groups of rows (see [`super::quant`]).
     words: Vec<i32>,
+    /// Rows of bytes.
     rows: usize,
     columns: usize,
     /// Rows of the largest group.
     group: usize,
+    /// Two rows of bytes are one of 16 bits: their products belong together.
+    fine: bool,
 }
 
 impl Activations {
@@ -119,12 +136,14 @@ impl Activations {
         (!self.exact).then_some(&self.brains)
     }
 
-    /// Takes the rows of `x` [rows, columns]; `columns` is a multiple of 32.
-    pub(crate) fn quantise(&mut self, isa: Isa, team: &Team, x: &[f32], columns: usize) {
+    /// Takes the rows of `x` [rows, columns]; `columns` is a multiple of 32. If it is `fine`, each is taken twice: as bytes, and
+    /// as those of what they leave over.
+    pub(crate) fn quantise(&mut self, isa: Isa, team: &Team, x: &[f32], columns: usize, fine: bool) {
         assert!(columns.is_multiple_of(BLOCK) && x.len().is_multiple_of(columns), "rows of whole blocks");
-        let (rows, blocks) = (x.len() / columns, columns / BLOCK);
+        let each = 1 + usize::from(fine);
+        let (rows, blocks) = (each * x.len() / columns, columns / BLOCK);
         self.words.resize(rows * blocks * WORDS, 0);
-        (self.rows, self.columns, self.group) = (rows, columns, isa.group());
+        (self.rows, self.columns, self.group, self.fine) = (rows, columns, isa.group(), fine);
         let words = SharedOut(self.words.as_mut_ptr());
         // A group is one unit: its rows lie in the same cache lines.
         let mut groups = Vec::with_capacity(rows / isa.group() + 4);
@@ -134,22 +153,19 @@ impl Activations {
         team.run(groups.len(), |unit| {
             let (first, size) = groups[unit];
             let group = words.at(first * blocks * WORDS);
-            for row in 0..size {
-                let x = x[(first + row) * columns..(first + row + 1) * columns].as_ptr();
+            // With two rows of bytes for each, all groups are even.
+            for row in (0..size).step_by(each) {
+                let x = x[(first + row) / each * columns..][..columns].as_ptr();
                 let place = (row, size);
-                dispatch!(isa, quant::quantise_row(x: *const f32, blocks: usize, place: (usize, usize), group: *mut i32));
+                dispatch!(isa, quant::quantise_row(x: *const f32, blocks: usize, place: (usize, usize), fine: bool, group: *mut i32));
             }
         });
     }
 }
 
-/// What the bytes of a row ([`quant::quantise_row`]) leave over, at most half a step of each block.
-pub(crate) fn left_over(x: &[f32], rest: &mut [f32]) {
-    for (x, rest) in x.chunks_exact(BLOCK).zip(rest.chunks_exact_mut(BLOCK)) {
-        let largest = x.iter().fold(0f32, |largest, x| largest.max(x.abs()));
-        let (scale, inverse) = (largest / 127.0, if largest > 0.0 { 127.0 / largest } else { 0.0 });
-        rest.iter_mut().zip(x).for_each(|(rest, x)| *rest = x - scale * (x * inverse).round_ties_even());
-    }
+thread_local! {
+    /// What a unit computes of rows of which two are one.
+    static HALVES: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
 
 /// `out[m, rows of all parts] = x self^T`, the parts side by side. A row of `out` has the same bits for every `m`.
@@ -161,44 +177,73 @@ pub(crate) fn multiply(
     out: &mut [f32],
     stride: usize,
 ) {
-    let m = x.rows;
+    let (m, rows) = (x.rows, x.rows / (1 + usize::from(x.fine)));
     let width: usize = parts.iter().map(|p| p.rows).sum();
     assert!(parts.iter().all(|p| p.columns == x.columns), "columns of a product");
-    assert!(m == 0 || out.len() >= (m - 1) * stride + width && stride >= width, "output of a product");
+    assert!(rows == 0 || out.len() >= (rows - 1) * stride + width && stride >= width, "output of a product");
     if m == 0 {
         return;
     }
     assert_eq!(x.group, isa.group(), "activations of another instruction set");
     let target = SharedOut(out.as_mut_ptr());
-    // What a unit costs grows with the bytes of the weights and with the rows.
-    let each = |p: &Planes| (UNIT_BYTES / (p.shape.panel(p.blocks()) * m.div_ceil(4))).max(1);
+    let each = |p: &Planes| p.unit(m, width, team.threads());
     let units_of = |p: &Planes| p.panels().div_ceil(each(p));
+    // Where unit `unit` of all begins, if it is packed.
+    let begin = |mut unit: usize| {
+        for part in parts {
+            if unit < units_of(part) {
+                return part.store.packed(unit * each(part)..unit * each(part) + 1).map(<[u8]>::as_ptr);
+            }
+            unit -= units_of(part);
+        }
+        None
+    };
     let access: Vec<_> = parts.iter().map(|p| p.store.begin(m)).collect();
     team.run(parts.iter().map(|p| units_of(p)).sum(), |mut unit| {
         let mut column = 0;
+        // Threads take turns as a rule.
+        let next = begin(unit + team.threads()).unwrap_or(std::ptr::null());
         for (&part, &access) in parts.iter().zip(&access) {
             if unit < units_of(part) {
                 let first = unit * each(part);
                 let panels = each(part).min(part.panels() - first);
                 part.store.with_panels(access, first..first + panels, |weights| {
-                    let product = Product {
-                        kind: part.kind,
-                        weights,
-                        panels,
-                        panel_bytes: part.shape.panel(part.blocks()),
-                        blocks: part.blocks(),
-                        x: x.words.as_ptr(),
-                        m,
-                        out: target.at(column + first * LANES),
-                        stride,
-                        rows: part.rows - first * LANES,
+                    let product = |out: *mut f32, stride: usize| {
+                        let product = Product {
+                            kind: part.kind,
+                            weights,
+                            panels,
+                            panel_bytes: part.shape.panel(part.blocks()),
+                            next,
+                            blocks: part.blocks(),
+                            x: x.words.as_ptr(),
+                            m,
+                            out,
+                            stride,
+                            rows: part.rows - first * LANES,
+                        };
+                        match isa {
+                            // SAFETY: the machine has it, see `dispatch`; shapes were checked above.
+                            #[cfg(target_arch = "x86_64")]
+                            Isa::Amx => unsafe { super::amx::product(product) },
+                            _ => dispatch!(isa, quant::product(product: Product)),
+                        }
                     };
-                    match isa {
-                        // SAFETY: the machine has it, see `dispatch`; shapes were checked above.
-                        #[cfg(target_arch = "x86_64")]
-                        Isa::Amx => unsafe { super::amx::product(product) },
-                        _ => dispatch!(isa, quant::product(product: Product)),
+                    if !x.fine {
+                        return product(target.at(column + first * LANES), stride);
                     }
+                    HALVES.with_borrow_mut(|halves| {
+                        let wide = panels * LANES;
+                        halves.resize(halves.len().max(m * wide), 0.0);
+                        product(halves.as_mut_ptr(), wide);
+                        let width = wide.min(part.rows - first * LANES);
+                        for (row, halves) in halves.chunks_exact(2 * wide).take(rows).enumerate() {
+                            let (high, low) = halves.split_at(wide);
+                            // SAFETY: these rows of weights are this unit's alone, and inside `out`.
+                            let out = unsafe { target.slice(row * stride + column + first * LANES, width) };
+                            out.iter_mut().zip(high.iter().zip(low)).for_each(|(out, (a, b))| *out = a + b);
+                        }
+                    });
                 });
                 return;
             }

@@ -28,7 +28,8 @@ pub(crate) use attention::{
 pub(crate) use brain::rounded_off;
 use herd_tensor::isa;
 pub(crate) use lanes::LANES;
-pub(crate) use matrix::{Activations, Planes, left_over, multiply};
+pub(crate) use matrix::{Activations, Planes, multiply};
+pub(crate) use quant::FEW_ROWS;
 use std::sync::OnceLock;
 pub(crate) use store::{Arena, PanelSource};
 

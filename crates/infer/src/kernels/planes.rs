@@ -32,6 +32,12 @@ pub(super) trait Format {
     const MIN: bool;
     /// The bias is 2 to this power, unless there are minima.
     const BIAS_POWER: u32;
+    /// Bytes of a block of a panel, numbers and scales, on average.
+    const BYTES: usize = {
+        let kinds = 1 + Self::MIN as usize;
+        let scales = if Self::TWO_LEVELS { 2 * LANES / SUPER + LANES * Self::SCALES } else { 2 * LANES };
+        Self::BITS * BLOCK * LANES / 8 + kinds * scales
+    };
 }
 
 macro_rules! formats {

@@ -12,11 +12,14 @@ use super::ints::{Ints, STEP};
 use super::lanes::LANES;
 use super::planes::{BLOCK, Format, SUPER, with_format};
 use crate::gguf::BlockType;
+use crate::prefetch::fetch_bytes;
 
 /// Largest group of rows.
 pub(super) const GROUP: usize = 8;
 /// Size of the groups whose numbers lie row after row.
 pub(super) const ROW_MAJOR: usize = 16;
+/// Rows that come to so few operations for each weight that weights are fetched from memory ahead.
+pub(crate) const FEW_ROWS: usize = 16;
 /// Words (of 4 bytes) of one row and block: 8 of numbers and 4 more.
 pub(super) const WORDS: usize = BLOCK / 4 + 4;
 
@@ -34,7 +37,8 @@ pub(super) fn next_group(last: Option<(usize, usize)>, m: usize, largest: usize)
     }
 }
 
-/// Quantises one row of `blocks * 32` floats into its place in a group of `size` rows at `group`.
+/// Quantises one row of `blocks * 32` floats into its place in a group of `size` rows at `group`, and if it is `fine` what
+/// that leaves over, at most half a step of each block, into the place after it.
 ///
 /// # Safety
 /// The pointers must cover the row and the group, and the processor must have the features of `L`.
@@ -43,30 +47,49 @@ pub(super) unsafe fn quantise_row<L: Ints>(
     x: *const f32,
     blocks: usize,
     (row, size): (usize, usize),
+    fine: bool,
     group: *mut i32,
 ) {
     for b in 0..blocks {
-        // SAFETY: block b of the row, and the words of this row in block b of the group.
+        // SAFETY: block b of the row, and the words of this row, and of the next one, in block b of the group.
         unsafe {
-            let (low, high) = (L::load(x.add(b * BLOCK)), L::load(x.add(b * BLOCK + LANES)));
-            let largest = low.abs().max(high.abs()).largest();
-            let scale = largest / 127.0;
-            let inverse = L::splat(if largest > 0.0 { 127.0 / largest } else { 0.0 });
-            let (low, high) = (low.mul(inverse).round(), high.mul(inverse).round());
-            let mut numbers = [0i32; BLOCK / 4];
-            low.store_i8(numbers.as_mut_ptr().cast());
-            high.store_i8(numbers.as_mut_ptr().cast::<i8>().add(LANES));
-            let (first, second) = (low.sum(), high.sum());
+            let x = (L::load(x.add(b * BLOCK)), L::load(x.add(b * BLOCK + LANES)));
             let to = group.add(b * size * WORDS);
-            for (j, number) in numbers.into_iter().enumerate() {
-                *to.add(if size == ROW_MAJOR { row * numbers.len() + j } else { j * size + row }) = number;
+            let rest = quantise_block(x, (row, size), to);
+            if fine {
+                quantise_block(rest, (row + 1, size), to);
             }
-            let to = to.add(row);
-            *to.add(8 * size).cast::<f32>() = scale;
-            *to.add(9 * size).cast::<f32>() = scale * (first + second);
-            *to.add(10 * size) = -((first + second) as i32);
-            *to.add(11 * size) = -(first as i32);
         }
+    }
+}
+
+/// Quantises one block into the words `to` of its group; returns what that leaves over.
+///
+/// # Safety
+/// As for [`quantise_row`].
+#[inline(always)]
+unsafe fn quantise_block<L: Ints>((low, high): (L, L), (row, size): (usize, usize), to: *mut i32) -> (L, L) {
+    // SAFETY: the words of this row in the block.
+    unsafe {
+        let largest = low.abs().max(high.abs()).largest();
+        let scale = largest / 127.0;
+        let inverse = L::splat(if largest > 0.0 { 127.0 / largest } else { 0.0 });
+        let x = (low, high);
+        let (low, high) = (low.mul(inverse).round(), high.mul(inverse).round());
+        let mut numbers = [0i32; BLOCK / 4];
+        low.store_i8(numbers.as_mut_ptr().cast());
+        high.store_i8(numbers.as_mut_ptr().cast::<i8>().add(LANES));
+        let (first, second) = (low.sum(), high.sum());
+        for (j, number) in numbers.into_iter().enumerate() {
+            *to.add(if size == ROW_MAJOR { row * numbers.len() + j } else { j * size + row }) = number;
+        }
+        let to = to.add(row);
+        *to.add(8 * size).cast::<f32>() = scale;
+        *to.add(9 * size).cast::<f32>() = scale * (first + second);
+        *to.add(10 * size) = -((first + second) as i32);
+        *to.add(11 * size) = -(first as i32);
+        let minus = L::splat(-scale);
+        (x.0.add(low.mul(minus)), x.1.add(high.mul(minus)))
     }
 }
 
@@ -78,6 +101,8 @@ pub(super) struct Product {
     pub weights: *const u8,
     pub panels: usize,
     pub panel_bytes: usize,
+    /// A panel that is likely to be read after these, or null.
+    pub next: *const u8,
     /// Blocks of a row.
     pub blocks: usize,
     /// Quantised activations of `m` rows.
@@ -110,24 +135,32 @@ unsafe fn panels<L: Ints, F: Format>(p: Product) {
                 let weights = p.weights.add(panel * p.panel_bytes);
                 let x = p.x.add(row * p.blocks * WORDS);
                 let out = (p.out.add(row * p.stride + panel * LANES), p.stride, lanes);
-                row += match p.m - row {
-                    GROUP.. => tile::<L, F, GROUP>(weights, p.blocks, x, out),
-                    4.. => tile::<L, F, 4>(weights, p.blocks, x, out),
-                    2.. => tile::<L, F, 2>(weights, p.blocks, x, out),
-                    _ => tile::<L, F, 1>(weights, p.blocks, x, out),
+                let next = if panel + 1 < p.panels { weights.wrapping_add(p.panel_bytes) } else { p.next };
+                let fetch = row == 0 && p.m <= FEW_ROWS && !next.is_null();
+                row += match (p.m - row, fetch) {
+                    (GROUP.., false) => tile::<L, F, GROUP, false>(weights, p.blocks, x, out, next),
+                    (4.., false) => tile::<L, F, 4, false>(weights, p.blocks, x, out, next),
+                    (2.., false) => tile::<L, F, 2, false>(weights, p.blocks, x, out, next),
+                    (_, false) => tile::<L, F, 1, false>(weights, p.blocks, x, out, next),
+                    (GROUP.., true) => tile::<L, F, GROUP, true>(weights, p.blocks, x, out, next),
+                    (4.., true) => tile::<L, F, 4, true>(weights, p.blocks, x, out, next),
+                    (2.., true) => tile::<L, F, 2, true>(weights, p.blocks, x, out, next),
+                    (_, true) => tile::<L, F, 1, true>(weights, p.blocks, x, out, next),
                 };
             }
         }
     }
 }
 
-/// One panel times one group of `R` rows; returns `R`.
+/// One panel times one group of `R` rows; returns `R`. If `FETCH`, the panel `next` is brought into the second-level cache on
+/// the way.
 #[inline(always)]
-pub(super) unsafe fn tile<L: Ints, F: Format, const R: usize>(
+pub(super) unsafe fn tile<L: Ints, F: Format, const R: usize, const FETCH: bool>(
     weights: *const u8,
     blocks: usize,
     x: *const i32,
     (out, stride, lanes): (*mut f32, usize, usize),
+    next: *const u8,
 ) -> usize {
     // SAFETY: `blocks` blocks of numbers, then their scales; `blocks * R * WORDS` words of activations.
     unsafe {
@@ -136,6 +169,9 @@ pub(super) unsafe fn tile<L: Ints, F: Format, const R: usize>(
         for b in 0..blocks {
             let numbers = weights.add(b * F::BITS * STEP);
             let x = x.add(b * R * WORDS);
+            if FETCH {
+                fetch_bytes(next.wrapping_add(b * F::BYTES), F::BYTES);
+            }
             let (scale_x, sum_x) = (x.add(8 * R).cast::<f32>(), x.add(9 * R).cast::<f32>());
             let (minus, minus_first) = (x.add(10 * R), x.add(11 * R));
             for half in 0..F::SCALES {

@@ -167,6 +167,15 @@ impl Store {
         }
     }
 
+    /// Some panels, if they are packed.
+    pub(super) fn packed(&self, panels: Range<usize>) -> Option<&[u8]> {
+        let (start, end) = (panels.start.min(self.panels), panels.end.min(self.panels));
+        // SAFETY: they lie in the arena, and what is packed does not change.
+        self.is_packed().then(|| unsafe {
+            std::slice::from_raw_parts(self.place(start), (end - start) * self.panel_bytes)
+        })
+    }
+
     fn fill(&self, panels: Range<usize>, out: &mut [u8]) {
         for (panel, out) in panels.zip(out.chunks_exact_mut(self.panel_bytes)) {
             self.source.fill(panel, out);

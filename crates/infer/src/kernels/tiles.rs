@@ -4,12 +4,16 @@
 //! in order, whatever tile it is in, so it depends on its two rows alone.
 
 use super::lanes::{LANES, Lanes};
+use crate::prefetch::fetch;
 
 /// Most numbers of a step.
 const MAX_STEP: usize = 2 * LANES;
 
 /// Bytes of a column of `x` that stay in the second-level cache while all columns pass over them.
 const ROW_BLOCK_BYTES: usize = 384;
+
+/// Bytes that weights which are read once are fetched ahead: beyond a page, where the processor does not guess.
+const AHEAD: usize = 8 << 10;
 
 /// How a tile of sums takes a step.
 pub(super) trait Multiplier<L: Lanes> {
@@ -68,7 +72,7 @@ unsafe fn columns<L: Lanes, M: Multiplier<L>, const R: usize>(
 ) {
     for j in 0..n {
         // SAFETY: column `j` lies inside the shapes given by the caller.
-        unsafe { tile::<L, M, R, 1>(x, w.add(j * k), k, out.add(j), out_stride) };
+        unsafe { tile::<L, M, R, 1, true>(x, w.add(j * k), k, out.add(j), out_stride) };
     }
 }
 
@@ -94,10 +98,10 @@ unsafe fn tiled<L: Lanes, M: Multiplier<L>, const R: usize, const C: usize>(
                 unsafe {
                     let (x, w, out) = (x.add(i * k), w.add(j * k), out.add(i * out_stride + j));
                     match (high, wide) {
-                        (true, true) => tile::<L, M, R, C>(x, w, k, out, out_stride),
-                        (true, false) => tile::<L, M, R, 1>(x, w, k, out, out_stride),
-                        (false, true) => tile::<L, M, 1, C>(x, w, k, out, out_stride),
-                        (false, false) => tile::<L, M, 1, 1>(x, w, k, out, out_stride),
+                        (true, true) => tile::<L, M, R, C, false>(x, w, k, out, out_stride),
+                        (true, false) => tile::<L, M, R, 1, false>(x, w, k, out, out_stride),
+                        (false, true) => tile::<L, M, 1, C, false>(x, w, k, out, out_stride),
+                        (false, false) => tile::<L, M, 1, 1, false>(x, w, k, out, out_stride),
                     }
                 }
                 i += if high { R } else { 1 };
@@ -107,8 +111,9 @@ unsafe fn tiled<L: Lanes, M: Multiplier<L>, const R: usize, const C: usize>(
     }
 }
 
+/// One tile. If `FETCH`, what comes [`AHEAD`] of its weights is fetched on the way.
 #[inline(always)]
-unsafe fn tile<L: Lanes, M: Multiplier<L>, const R: usize, const C: usize>(
+unsafe fn tile<L: Lanes, M: Multiplier<L>, const R: usize, const C: usize, const FETCH: bool>(
     x: *const M::X,
     w: *const M::W,
     k: usize,
@@ -120,6 +125,9 @@ unsafe fn tile<L: Lanes, M: Multiplier<L>, const R: usize, const C: usize>(
         let mut acc = [[L::splat(0.0); C]; R];
         let whole = k / M::STEP * M::STEP;
         for p in (0..whole).step_by(M::STEP) {
+            if FETCH {
+                fetch(w.add(p).cast::<u8>().wrapping_add(AHEAD));
+            }
             M::step(&mut acc, x.add(p), w.add(p), k);
         }
         if whole < k {

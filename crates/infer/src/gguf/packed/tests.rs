@@ -104,7 +104,7 @@ fn every_product_agrees_with_f64_and_has_the_same_bits_in_any_batch_on_every_ins
         let product_with = |planes: &Planes, isa, threads, x: &[f32]| {
             let parts = [planes, planes];
             let (team, mut bytes) = (Team::new(threads), Activations::default());
-            bytes.quantise(isa, &team, x, COLUMNS);
+            bytes.quantise(isa, &team, x, COLUMNS, false);
             let mut out = vec![0f32; x.len() / COLUMNS * stride];
             multiply(isa, &team, &parts, &bytes, &mut out, stride);
             out
@@ -150,11 +150,12 @@ fn what_is_left_over_makes_activations_of_16_bits() {
     let x: Vec<f32> = (0..3 * COLUMNS).map(|i| ((i * i * 31 + i * 7) % 1009) as f32 / 300.0 - 1.6).collect();
     for (kind, rows, floats) in matrices() {
         let matrix = crate::weights::Matrix::Planes(rows.planes());
-        let product = |isa| {
-            let mut out = vec![0.0; 3 * ROWS];
-            matrix.multiply_finely(isa, &Team::new(2), &x, &mut Activations::default(), &mut out);
+        let product_of = |isa, x: &[f32]| {
+            let mut out = vec![0.0; x.len() / COLUMNS * ROWS];
+            matrix.multiply_finely(isa, &Team::new(2), x, &mut Activations::default(), &mut out);
             out
         };
+        let product = |isa| product_of(isa, &x);
         let found = product(Isa::Portable);
         for (i, (x, out)) in x.chunks_exact(COLUMNS).zip(found.chunks_exact(ROWS)).enumerate() {
             for (r, (w, out)) in floats.chunks_exact(COLUMNS).zip(out).enumerate() {
@@ -166,6 +167,20 @@ fn what_is_left_over_makes_activations_of_16_bits() {
         for isa in Isa::available() {
             let bits = |x: Vec<f32>| x.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
             assert_eq!(bits(product(isa)), bits(found.clone()), "{kind:?} {isa:?}");
+            // Alone, and in a batch with groups of every size.
+            for row in 0..3 {
+                let alone = product_of(isa, &x[row * COLUMNS..][..COLUMNS]);
+                assert_eq!(
+                    bits(alone),
+                    bits(found[row * ROWS..][..ROWS].to_vec()),
+                    "{kind:?} {isa:?} row {row}"
+                );
+            }
+            assert_eq!(
+                bits(product_of(isa, &x.repeat(5))),
+                bits(found.repeat(5)),
+                "{kind:?} {isa:?} 15 rows"
+            );
         }
     }
 }
@@ -175,7 +190,7 @@ fn rows_of_zeros_stay_zeros() {
     let (kind, rows, _) = matrices().remove(0);
     let planes = rows.planes();
     let (team, mut bytes, mut out) = (Team::new(1), Activations::default(), vec![1.0; ROWS]);
-    bytes.quantise(Isa::best(), &team, &[0.0; COLUMNS], COLUMNS);
+    bytes.quantise(Isa::best(), &team, &[0.0; COLUMNS], COLUMNS, false);
     multiply(Isa::best(), &team, &[&planes], &bytes, &mut out, ROWS);
     assert_eq!(out, [0.0; ROWS], "{kind:?}");
 }
