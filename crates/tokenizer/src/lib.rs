@@ -25,6 +25,7 @@ mod vocabulary;
 
 pub use error::Error;
 pub use format::GgufTokenizer;
+pub use parallel::TokenParts;
 pub use special::{SPECIAL_COUNT, Specials, special_names};
 pub use split::{Pieces, pieces};
 pub use stream::TokenStream;

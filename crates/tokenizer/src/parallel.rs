@@ -1,119 +1,129 @@
-//! A long text in parts, encoded by several threads and joined in order.
+//! A long text in parts, encoded by several threads.
 
 use crate::large_pages::list_with_room;
-use std::collections::BTreeMap;
-use std::mem::{MaybeUninit, take};
+use crate::split::after_letters;
+use std::ops::Range;
 use std::sync::{Mutex, MutexGuard};
 
-/// Bytes that one thread encodes at a time, about: few enough that their tokens are near the processor when they are
-/// copied.
-const PART: usize = 1 << 18;
+/// Of what is left of a text, a thread takes its share divided by this. So all end at about the same time, and stay for long
+/// in one place, where the words are the same.
+const SHARE: usize = 2;
+/// Fewest bytes that a thread takes, but for the last part.
+const FEWEST: usize = 1 << 14;
 
-/// The tokens of a text. Each thread of the current rayon pool calls `work` at most once; it takes parts until there are
-/// no more, and hands over the tokens of each.
-pub(crate) fn encode(text: &str, work: impl Fn(&Parts, &Join) + Sync) -> Vec<u32> {
-    let mut ids = list_with_room(text.len() / 3);
-    let parts = Parts(Mutex::new((0, text)));
-    let join = Join::new(ids.spare_capacity_mut());
-    rayon::scope(|scope| {
-        for _ in 0..rayon::current_num_threads() {
-            scope.spawn(|_| work(&parts, &join));
-        }
-    });
-    let (length, overflow) = join.finish();
-    // SAFETY: every list was copied to its place, and there are no gaps.
-    unsafe { ids.set_len(length) };
-    ids.extend(overflow.iter().flatten());
-    ids
+/// The tokens of a text in parts, which stand where the threads that encoded them have written them.
+#[derive(Debug, Clone, Default)]
+pub struct TokenParts {
+    /// Of each thread, those of all its parts.
+    lists: Vec<Vec<u32>>,
+    /// In the order of the text.
+    parts: Vec<Part>,
 }
 
-/// The number of the next part of a text, and what is left of it.
-pub(crate) struct Parts<'t>(Mutex<(usize, &'t str)>);
+#[derive(Debug, Clone)]
+struct Part {
+    number: usize,
+    /// Where its tokens stand: in which list, and which of it.
+    list: usize,
+    range: Range<usize>,
+}
 
-impl<'t> Parts<'t> {
-    /// The next part and its number; it ends with a newline before an ASCII letter or digit, or with the text.
-    pub(crate) fn next(&self) -> Option<(usize, &'t str)> {
-        let mut state = lock(&self.0);
+impl TokenParts {
+    /// Number of tokens.
+    pub fn len(&self) -> usize {
+        self.lists.iter().map(Vec::len).sum()
+    }
+
+    /// Whether there is no token.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The tokens of each part, in the order of the text.
+    pub fn iter(&self) -> impl Iterator<Item = &[u32]> {
+        self.parts.iter().map(|part| &self.lists[part.list][part.range.clone()])
+    }
+
+    /// All tokens in one list.
+    pub fn concat(mut self) -> Vec<u32> {
+        if self.lists.len() == 1 {
+            return self.lists.remove(0);
+        }
+        let mut all = list_with_room(self.len());
+        self.iter().for_each(|ids| all.extend_from_slice(ids));
+        all
+    }
+}
+
+impl From<Vec<u32>> for TokenParts {
+    fn from(ids: Vec<u32>) -> Self {
+        Self { parts: vec![Part { number: 0, list: 0, range: 0..ids.len() }], lists: vec![ids] }
+    }
+}
+
+/// The tokens of a text. Each thread of the current rayon pool calls `work` at most once, with its share of the parts.
+pub(crate) fn encode(text: &str, work: impl Fn(&mut Share) + Sync) -> TokenParts {
+    let threads = rayon::current_num_threads();
+    let queue = Queue { threads, rest: Mutex::new((0, text)) };
+    let all = Mutex::new(TokenParts::default());
+    rayon::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|_| {
+                let mut share = Share::new(&queue, text.len() / threads);
+                work(&mut share);
+                let mut all = lock(&all);
+                let list = all.lists.len();
+                all.parts.extend(share.parts.into_iter().map(|(number, range)| Part { number, list, range }));
+                all.lists.push(share.ids);
+            });
+        }
+    });
+    let mut all = all.into_inner().unwrap_or_else(|e| e.into_inner());
+    all.parts.sort_unstable_by_key(|part| part.number);
+    all
+}
+
+/// What is left of a text.
+struct Queue<'t> {
+    threads: usize,
+    /// The number of the next part, and the text from there on.
+    rest: Mutex<(usize, &'t str)>,
+}
+
+impl<'t> Queue<'t> {
+    /// The next part and its number; it ends with letters, or with the text.
+    fn next(&self) -> Option<(usize, &'t str)> {
+        let mut state = lock(&self.rest);
         let (number, rest) = *state;
-        let after = rest.as_bytes().get(PART..).and_then(|bytes| {
-            let begins_line = |&at: &usize| bytes.get(at + 1).is_some_and(u8::is_ascii_alphanumeric);
-            memchr::memchr_iter(b'\n', bytes).find(begins_line)
-        });
-        let (part, rest) = rest.split_at(after.map_or(rest.len(), |at| PART + at + 1));
+        let least = (rest.len() / (SHARE * self.threads)).max(FEWEST);
+        let (part, rest) = rest.split_at(after_letters(rest, least.min(rest.len())));
         *state = (number + 1, rest);
         (!part.is_empty()).then_some((number, part))
     }
 }
 
-/// The tokens of parts, which come in any order, one after the other.
-pub(crate) struct Join<'o>(Mutex<State<'o>>);
-
-struct State<'o> {
-    /// The part that comes next.
-    next: usize,
-    /// Parts behind one that is still to come.
-    waiting: BTreeMap<usize, Vec<u32>>,
-    /// Where the next one's tokens go; empty as soon as one has not had enough room.
-    room: &'o mut [MaybeUninit<u32>],
-    /// Tokens that have a place in the room.
-    placed: usize,
-    /// Lists that found no room.
-    overflow: Vec<Vec<u32>>,
-    /// Lists that were copied: their memory is near.
-    spare: Vec<Vec<u32>>,
+/// The parts that one thread has taken.
+pub(crate) struct Share<'t> {
+    queue: &'t Queue<'t>,
+    ids: Vec<u32>,
+    /// The number of each part, and where its tokens stand.
+    parts: Vec<(usize, Range<usize>)>,
 }
 
-impl<'o> Join<'o> {
-    fn new(room: &'o mut [MaybeUninit<u32>]) -> Self {
-        let (waiting, overflow, spare) = Default::default();
-        Self(Mutex::new(State { next: 0, waiting, room, placed: 0, overflow, spare }))
+impl<'t> Share<'t> {
+    /// Of about so many bytes.
+    fn new(queue: &'t Queue<'t>, bytes: usize) -> Self {
+        // Most texts have a token for every third byte or fewer; and some threads get more done than others.
+        Self { queue, ids: list_with_room(bytes / 2), parts: Vec::new() }
     }
 
-    /// Takes the tokens of a part; copies those of all parts in front of which none is missing any more. Gives an empty
-    /// list for another part, if possible the same.
-    pub(crate) fn put(&self, number: usize, ids: Vec<u32>) -> Vec<u32> {
-        let mut state = lock(&self.0);
-        state.waiting.insert(number, ids);
-        let mut ready = Vec::new();
-        while let Some((place, ids)) = state.next() {
-            ready.push((place, ids));
+    /// Takes parts until there are no more; `encode` appends the tokens of each, and hears whether it begins the text.
+    pub(crate) fn take_all(&mut self, mut encode: impl FnMut(&str, bool, &mut Vec<u32>)) {
+        while let Some((number, part)) = self.queue.next() {
+            let from = self.ids.len();
+            encode(part, number == 0, &mut self.ids);
+            self.parts.push((number, from..self.ids.len()));
         }
-        drop(state);
-        let mut lists = ready.into_iter().map(|(place, mut ids)| {
-            place.write_copy_of_slice(&ids);
-            ids.clear();
-            ids
-        });
-        let first = lists.next();
-        let others: Vec<_> = lists.collect();
-        let spare = &mut lock(&self.0).spare;
-        spare.extend(others);
-        first.or_else(|| spare.pop()).unwrap_or_default()
-    }
-
-    /// How many tokens stand in the room, and those that come after them.
-    fn finish(self) -> (usize, Vec<Vec<u32>>) {
-        let state = self.0.into_inner().unwrap_or_else(|e| e.into_inner());
-        (state.placed, state.overflow)
-    }
-}
-
-impl<'o> State<'o> {
-    /// The next part's tokens and their place, if they are there and there is room.
-    fn next(&mut self) -> Option<(&'o mut [MaybeUninit<u32>], Vec<u32>)> {
-        while let Some(ids) = self.waiting.remove(&self.next) {
-            self.next += 1;
-            let room = take(&mut self.room);
-            if room.len() < ids.len() {
-                self.overflow.push(ids);
-                continue;
-            }
-            let (place, room) = room.split_at_mut(ids.len());
-            self.room = room;
-            self.placed += ids.len();
-            return Some((place, ids));
-        }
-        None
     }
 }
 
@@ -126,37 +136,46 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use super::*;
 
-    /// Lists that come in any order are joined in order, also those that find no room.
     #[test]
-    fn lists_are_joined_in_order() {
-        for room in [0, 1, 5, 6, 100] {
-            for order in [[0, 1, 2, 3], [3, 2, 1, 0], [2, 0, 3, 1]] {
-                let lists = [vec![1, 2, 3], vec![], vec![4, 5, 6, 7], vec![8]];
-                let mut ids: Vec<u32> = Vec::with_capacity(room);
-                let join = Join::new(&mut ids.spare_capacity_mut()[..room]);
-                for number in order {
-                    assert!(join.put(number, lists[number].clone()).is_empty());
-                }
-                let (length, overflow) = join.finish();
-                assert!(length <= room);
-                // SAFETY: so many were written.
-                unsafe { ids.set_len(length) };
-                ids.extend(overflow.iter().flatten());
-                assert_eq!(ids, [1, 2, 3, 4, 5, 6, 7, 8], "{room} {order:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn parts_are_the_text_and_end_where_lines_begin() {
-        let text = "a line of words\n \n\n".repeat(40_000);
-        let parts = Parts(Mutex::new((0, text.as_str())));
-        let all: Vec<(usize, &str)> = std::iter::from_fn(|| parts.next()).collect();
-        assert!(all.len() > 2);
+    fn parts_are_the_text_and_grow_shorter() {
+        let text = "a line of words\n \n\n".repeat(50_000);
+        let queue = Queue { threads: 2, rest: Mutex::new((0, text.as_str())) };
+        let all: Vec<(usize, &str)> = std::iter::from_fn(|| queue.next()).collect();
         assert_eq!(all.iter().map(|(_, part)| *part).collect::<String>(), text);
+        let mut rest = text.len();
         for (number, (given, part)) in all.iter().enumerate() {
             assert_eq!(*given, number);
-            assert!(part.starts_with('a') && part.len() < PART + 40);
+            let (share, last) = ((rest / 4).max(FEWEST), number + 1 == all.len());
+            assert!(part.len() < share + 20 && (last || part.len() >= share));
+            assert!(last || part.ends_with(|c: char| c.is_ascii_lowercase()));
+            rest -= part.len();
         }
+        assert!(all.len() > 10);
+    }
+
+    /// Whoever takes them, the tokens are in the order of the text.
+    #[test]
+    fn tokens_are_in_the_order_of_the_text() {
+        let text: String = (0..60_000).map(|n| format!("{n} is a number\n")).collect();
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+        for slow in [false, true] {
+            let encoded = pool.install(|| {
+                encode(&text, |share| {
+                    share.take_all(|part, first, ids| {
+                        assert_eq!(first, part.starts_with("0 "));
+                        if slow {
+                            std::thread::yield_now();
+                        }
+                        ids.extend(part.bytes().map(u32::from));
+                    });
+                })
+            });
+            let expected: Vec<u32> = text.bytes().map(u32::from).collect();
+            assert_eq!((encoded.len(), encoded.is_empty()), (text.len(), false));
+            assert!(encoded.iter().count() > 10);
+            assert_eq!(encoded.iter().flatten().copied().collect::<Vec<u32>>(), expected);
+            assert_eq!(encoded.concat(), expected);
+        }
+        assert!(encode("", |share| share.take_all(|_, _, _| unreachable!())).is_empty());
     }
 }

@@ -2,12 +2,13 @@ use crate::added::{AddedToken, AddedTokens};
 use crate::bpe::{Bpe, Cache, MergeTable, Vocabulary};
 use crate::chat::{ChatTemplate, LLAMA31_TEMPLATE};
 use crate::large_pages::list_with_room;
+use crate::parallel::{self, TokenParts};
 use crate::sentence_piece::{SentencePiece, SpacePrefix};
 use crate::special::Specials;
 use crate::split::Split;
 use crate::stream::TokenStream;
 use crate::vocabulary::{Entry, EntryKind};
-use crate::{Error, format, parallel};
+use crate::{Error, format};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -159,21 +160,16 @@ impl Tokenizer {
         regular.then(|| Llama3Merges { tokens: tokens(), merges: bpe.merges() })
     }
 
-    /// The same as [`encode`](Self::encode), on all threads of the current rayon pool: the text is cut where every rule
-    /// ends a piece, between a newline and an ASCII letter or digit.
-    pub fn encode_parallel(&self, text: &str) -> Vec<u32> {
-        let cuts_at_newlines =
-            matches!(&self.0.model, Model::Bytes(bpe) if bpe.rules().split.cuts_at_newlines());
-        if !cuts_at_newlines || rayon::current_num_threads() == 1 || self.0.added.has_plain() {
-            return self.encode(text);
+    /// The same as [`encode`](Self::encode), on all threads of the current rayon pool: the text is cut behind letters,
+    /// where every rule that is known ends a piece. Other rules (an unusual pattern, SentencePiece) are one thread's work.
+    pub fn encode_parallel(&self, text: &str) -> TokenParts {
+        let is_cut = matches!(&self.0.model, Model::Bytes(bpe) if bpe.rules().split.cuts_after_letters());
+        if !is_cut || rayon::current_num_threads() == 1 || self.0.added.has_plain() {
+            return self.encode(text).into();
         }
-        parallel::encode(text, |parts, join| {
+        parallel::encode(text, |share| {
             self.with_cache(|cache| {
-                let mut ids = Vec::new();
-                while let Some((number, part)) = parts.next() {
-                    self.encode_plain(part, number == 0, cache, &mut ids);
-                    ids = join.put(number, ids);
-                }
+                share.take_all(|part, first, ids| self.encode_plain(part, first, cache, ids));
             });
         })
     }

@@ -103,10 +103,13 @@ fn long_pieces_take_no_time() {
 
 #[test]
 fn parallel_encoding_gives_the_same_ids() {
-    let text = "Lines of words,\n\n  and 1234 numbers;\nsome end\r\nlike this.\n \n".repeat(20_000);
+    let lines = "Lines of words,\n\n  and 1234 numbers;\nsome end\r\nlike this.\n \nЭто\n\nстрока。他说：\n　　好。\n";
+    let text = format!("{}{}", lines.repeat(8_000), "字。\n".repeat(60_000));
     let tokenizer = herd_tokenizer::train::train(&[&text[..5000]], &small()).unwrap();
     let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
-    assert_eq!(pool.install(|| tokenizer.encode_parallel(&text)), tokenizer.encode(&text));
+    let parts = pool.install(|| tokenizer.encode_parallel(&text));
+    assert!(parts.iter().count() > 10);
+    assert_eq!(parts.concat(), tokenizer.encode(&text));
 }
 
 fn small() -> herd_tokenizer::train::Settings {

@@ -4,8 +4,8 @@ use crate::cli::TokenizerCommand;
 use anyhow::Context as _;
 use herd_data::shards;
 use herd_run::{Context, atomic};
-use herd_tokenizer::Tokenizer;
 use herd_tokenizer::train::{Settings, Trainer};
+use herd_tokenizer::{TokenParts, Tokenizer};
 use serde::Serialize;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -84,7 +84,7 @@ pub fn run(command: TokenizerCommand, ctx: &Context) -> anyhow::Result<()> {
                 if let Some(folder) = &ids {
                     let name = file.file_name().unwrap_or_default();
                     let path = folder.join(name).with_added_extension("ids");
-                    atomic::write(&path, little_endian(&tokens))?;
+                    atomic::write(&path, little_endian(&tokens.concat()))?;
                 }
                 match json {
                     true => println!("{}", serde_json::to_string(&measured)?),
@@ -257,7 +257,7 @@ impl std::fmt::Display for Measured {
 }
 
 /// Encodes a file with a tokenizer of its own, for which everything is new.
-fn measure(tokenizer: &Path, file: &Path) -> anyhow::Result<(Measured, Vec<u32>)> {
+fn measure(tokenizer: &Path, file: &Path) -> anyhow::Result<(Measured, TokenParts)> {
     let text = text(Some(file))?;
     let new = || Tokenizer::load(tokenizer).inspect(Tokenizer::prepare);
     let timed = |tokenizer: &Tokenizer, text: &str| {

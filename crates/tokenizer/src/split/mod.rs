@@ -60,9 +60,11 @@ impl Split {
         }
     }
 
-    /// Whether a piece always ends between a newline and an ASCII letter or digit.
-    pub(crate) fn cuts_at_newlines(&self) -> bool {
-        self.steps().iter().any(|step| matches!(step, Step::Llama3 | Step::Gpt2))
+    /// Whether a text cut where a letter is followed by another character ([`after_letters`]) has the same pieces as the
+    /// whole: letters never join what follows them, and what follows is looked at from its beginning only.
+    pub(crate) fn cuts_after_letters(&self) -> bool {
+        let first = self.steps().iter().find(|step| !matches!(step, Step::Digits { .. }));
+        matches!(first, Some(Step::Llama3 | Step::Gpt2))
     }
 
     /// The ends of all pieces of a text, ascending.
@@ -80,6 +82,22 @@ impl Split {
         }
         ends
     }
+}
+
+/// The first place, at least so many bytes from the beginning, where a letter is followed by another character; the end
+/// of the text if there is none.
+pub(crate) fn after_letters(text: &str, least: usize) -> usize {
+    let (classes, bytes) = (&*CLASSES, text.as_bytes());
+    let (mut at, mut after_letter) = (text.ceil_char_boundary(least), false);
+    while at < bytes.len() {
+        let (class, length) = classes.at(bytes, at);
+        if after_letter && class != Class::Letter {
+            break;
+        }
+        after_letter = class == Class::Letter;
+        at += length;
+    }
+    at
 }
 
 impl Step {
@@ -130,5 +148,54 @@ impl Step {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4000))]
+        /// Wherever a text may be cut, its two parts have its pieces.
+        #[test]
+        fn parts_have_the_pieces_of_the_whole(text in "[a-eL-T'0-9 \n\r\t.,!\u{a0}\u{301}\u{3000}éſ語。ー①]{0,60}", least in 0..60_usize) {
+            let at = after_letters(&text, least.min(text.len()));
+            let rules = [
+                vec![Step::Llama3],
+                vec![Step::Gpt2],
+                vec![Step::Digits { individual: true }, Step::Gpt2],
+                vec![Step::Digits { individual: false }, Step::Llama3, Step::Digits { individual: true }],
+                vec![Step::Llama3, Step::of_pattern("[a-c]+|.").unwrap()],
+            ];
+            for rule in rules.map(Split::of) {
+                prop_assert!(rule.cuts_after_letters());
+                let (before, after) = text.split_at(at);
+                let mut ends = rule.ends(before);
+                ends.extend(rule.ends(after).into_iter().map(|end| at + end));
+                prop_assert_eq!(ends, rule.ends(&text), "{:?} {:?}", rule, before);
+            }
+        }
+    }
+
+    #[test]
+    fn texts_are_cut_after_letters() {
+        for (text, least, at) in [
+            ("", 0, 0),
+            ("ab cd", 0, 2),
+            ("ab cd", 1, 2),
+            ("ab cd", 2, 5),
+            ("12 34", 0, 5),
+            ("語ー。", 0, 6),
+            ("語ー。", 1, 6),
+            ("it's!", 0, 2),
+            ("it's!", 2, 4),
+        ] {
+            assert_eq!(after_letters(text, least), at, "{text} {least}");
+        }
+        // What such a pattern does with a newline before a letter is not known.
+        let unknown = vec![Step::of_pattern("\\n[a-z]+").unwrap(), Step::Gpt2];
+        assert!(!Split::of(unknown).cuts_after_letters());
     }
 }
