@@ -6,7 +6,7 @@
 //! rows of its batch either.
 
 use super::micro::{Kernels, MAX_ROWS, MAX_WIDTH, product_kernels};
-use super::pack::{pack, pack_across};
+use super::pack::{fetch, pack, pack_across};
 use crate::pool::{Buffer, prepare};
 use crate::profile;
 use rayon::prelude::*;
@@ -34,6 +34,8 @@ const THIN_ROWS: usize = 4 * MAX_ROWS;
 /// Up to this many rows a run of the left-hand side stays in the second-level cache: if there are columns enough for all
 /// threads, each packs the panels of its own and uses them while they are near.
 const MIDDLE_ROWS: usize = 288;
+/// Values that stay in the second-level cache beside a panel.
+const NEAR_VALUES: usize = 1 << 18;
 /// Panels of a thread at least, for that.
 const MIDDLE_PANELS: usize = 4;
 
@@ -101,7 +103,8 @@ enum Left<'a> {
     Rows(&'a [f32], usize),
 }
 
-/// One block of a product: `rows` rows of the left-hand side times one panel `[k][width]`.
+/// One block of a product: `rows` rows of the left-hand side times one panel `[k][width]`. Before each tile `ahead` is called
+/// with its number and how many there are.
 ///
 /// # Safety
 /// `out` must be valid for `rows` rows of `columns` values, `stride` apart, and not be accessed by anyone else.
@@ -116,6 +119,7 @@ unsafe fn block(
     out: *mut f32,
     stride: usize,
     add: bool,
+    ahead: impl Fn(usize, usize),
 ) {
     let (table, a, a_row, a_k, a_step, needed) = match left {
         Left::Panels(a) => {
@@ -129,6 +133,7 @@ unsafe fn block(
         let count = kernels.rows.min(rows - first);
         let out = out.wrapping_add(first * stride);
         let kernel = table[count - 1];
+        ahead(index, rows.div_ceil(kernels.rows));
         // SAFETY: both sides hold what the kernel reads (asserted); the output is the caller's, or local at the edge.
         unsafe {
             let a = a.as_ptr().add(index * a_step);
@@ -246,14 +251,19 @@ fn pack_block(
 fn thick(kernels: &Kernels, (m, n, k): Sizes, a: Strided, b: Strided, into: Into, out: &mut [f32]) {
     let target = SharedMut::new(out);
     let right = Side { source: b.t(), rows: n };
-    for k_start in (0..k).step_by(K_STRIP) {
-        let ks = k_start..(k_start + K_STRIP).min(k);
+    // A transposed left-hand side is copied by every task: then all columns in one strip, and in few tasks.
+    let (strip, task_columns) = match a.col_stride {
+        1 => (K_STRIP, TASK_COLUMNS),
+        _ => (K_BLOCK * (PACKED_VALUES / n / K_BLOCK).clamp(1, K_STRIP / K_BLOCK), 4 * TASK_COLUMNS),
+    };
+    for k_start in (0..k).step_by(strip) {
+        let ks = k_start..(k_start + strip).min(k);
         let columns = (PACKED_VALUES / ks.len() / kernels.width).max(1) * kernels.width;
         for n_start in (0..n).step_by(columns) {
             let ns = n_start..(n_start + columns).min(n);
             let packed = pack_side(kernels, right, kernels.width, ns.clone(), ks.clone());
             let panels = m.div_ceil(kernels.rows);
-            let (tasks_m, tasks_n) = grid(panels * kernels.rows, packed.panels * kernels.width);
+            let (tasks_m, tasks_n) = grid(panels * kernels.rows, packed.panels * kernels.width, task_columns);
             let staged = Stage::values(kernels, a, panels.div_ceil(tasks_m) * kernels.rows);
             prepare(&[staged]);
             (0..tasks_m * tasks_n).into_par_iter().for_each(|task| {
@@ -271,7 +281,7 @@ fn thick(kernels: &Kernels, (m, n, k): Sizes, a: Strided, b: Strided, into: Into
                         let add = into == Into::Add || ks.start + run > 0;
                         let out = target.at(rows.start * n + column);
                         // SAFETY: tasks write disjoint blocks of `out`.
-                        unsafe { block(kernels, length, left, b, rows.len(), count, out, n, add) };
+                        unsafe { block(kernels, length, left, b, rows.len(), count, out, n, add, |_, _| ()) };
                     }
                 }
             });
@@ -281,9 +291,9 @@ fn thick(kernels: &Kernels, (m, n, k): Sizes, a: Strided, b: Strided, into: Into
 
 /// How many parts of the rows and of the columns make tasks: blocks that suit the caches, smaller where some thread
 /// would have none. How the output is cut changes no bit of it.
-fn grid(rows: usize, columns: usize) -> (usize, usize) {
+fn grid(rows: usize, columns: usize, task_columns: usize) -> (usize, usize) {
     let wanted = 3 * rayon::current_num_threads();
-    let tasks_n = (columns / TASK_COLUMNS).max(1);
+    let tasks_n = (columns / task_columns).max(1);
     let tasks_m = (rows / TASK_ROWS).max(wanted.div_ceil(tasks_n)).min(rows / LEAST_ROWS).max(1);
     let tasks_n = tasks_n.max(wanted.div_ceil(tasks_m)).min(columns / LEAST_COLUMNS).max(1);
     (tasks_m, tasks_n)
@@ -335,23 +345,37 @@ fn thin(kernels: &Kernels, (m, n, k): Sizes, a: Strided, b: Strided, into: Into,
     let panels = n.div_ceil(kernels.width);
     let tasks = panels.div_ceil(4).max(3 * rayon::current_num_threads()).min(panels);
     prepare(&[kernels.width * K_BLOCK]);
+    // The left-hand side of a run is used by all panels of a task if all of it would not stay in the cache till the next.
+    let runs_first = m * k > NEAR_VALUES;
     (0..tasks).into_par_iter().for_each(|task| {
         let mut panel = Buffer::stale(kernels.width * K_BLOCK);
-        for index in part(panels, tasks, task) {
+        // While one panel is multiplied, what the next is made of comes near.
+        let mut multiply = |(index, run): (usize, usize), next: (usize, usize)| {
             let column = index * kernels.width;
             let count = kernels.width.min(n - column);
-            for run in (0..k).step_by(K_BLOCK) {
-                let length = K_BLOCK.min(k - run);
-                let panel = &mut panel[..kernels.width * length];
-                pack(kernels.isa, b.t(), n, column, run, kernels.width, panel);
-                let left = match &packed_left {
-                    Some(packed) => Left::Panels(packed.run(run, length, 0..packed.panels)),
-                    None => Left::Rows(&a.data[run..], a.row_stride),
-                };
-                let add = into == Into::Add || run > 0;
-                // SAFETY: tasks write disjoint columns of `out`.
-                unsafe { block(kernels, length, left, panel, m, count, target.at(column), n, add) };
-            }
+            let length = K_BLOCK.min(k - run);
+            let panel = &mut panel[..kernels.width * length];
+            pack(kernels.isa, b.t(), n, column, run, kernels.width, panel);
+            let left = match &packed_left {
+                Some(packed) => Left::Panels(packed.run(run, length, 0..packed.panels)),
+                None => Left::Rows(&a.data[run..], a.row_stride),
+            };
+            let add = into == Into::Add || run > 0;
+            let next_column = next.0 * kernels.width;
+            let columns = next_column..(next_column + kernels.width).min(n);
+            let ks = next.1..(next.1 + K_BLOCK).min(k);
+            let ahead = |i, count| fetch(b.t(), columns.clone(), ks.clone(), (i, count));
+            // SAFETY: tasks write disjoint columns of `out`.
+            unsafe { block(kernels, length, left, panel, m, count, target.at(column), n, add, ahead) };
+        };
+        let (panels, runs) = (part(panels, tasks, task), k.div_ceil(K_BLOCK));
+        let of = |i: usize| match runs_first {
+            true => (panels.start + i % panels.len(), i / panels.len() * K_BLOCK),
+            false => (panels.start + i / runs, i % runs * K_BLOCK),
+        };
+        let all = panels.len() * runs;
+        for i in 0..all {
+            multiply(of(i), of((i + 1).min(all - 1)));
         }
     });
 }

@@ -5,6 +5,7 @@
 
 use super::matmul::Strided;
 use crate::isa::Isa;
+use std::ops::Range;
 
 /// Rows ahead of use that are asked for.
 const ROWS_AHEAD: usize = 6;
@@ -54,8 +55,8 @@ pub(crate) fn pack(
 /// Memory is read in long runs, whatever the width of a panel.
 pub(crate) fn pack_across(
     source: Strided,
-    rows: std::ops::Range<usize>,
-    ks: std::ops::Range<usize>,
+    rows: Range<usize>,
+    ks: Range<usize>,
     width: usize,
     panels: &mut [f32],
 ) {
@@ -70,7 +71,7 @@ pub(crate) fn pack_across(
         // The hardware follows a row, but not the jump to the next.
         let ahead = source.data.as_ptr().wrapping_add((at + ROWS_AHEAD) * source.col_stride + rows.start);
         for line in (0..count).step_by(16) {
-            prefetch(ahead.wrapping_add(line));
+            prefetch::<NEAR>(ahead.wrapping_add(line));
         }
         let row = &source.data[at * source.col_stride + rows.start..][..count];
         for (panel, values) in row.chunks(width).enumerate() {
@@ -79,13 +80,34 @@ pub(crate) fn pack_across(
     }
 }
 
+/// Asks, for the second-level cache, for part `index` of `count` of what [`pack`] will read for rows `rows` and terms `ks`.
+pub(crate) fn fetch(source: Strided, rows: Range<usize>, ks: Range<usize>, (index, count): (usize, usize)) {
+    // Along memory, and across it.
+    let (along, across, stride) = match source.col_stride {
+        1 => (ks, rows, source.row_stride),
+        _ => (rows, ks, source.col_stride),
+    };
+    let first = across.start + across.len() * index / count;
+    let last = across.start + across.len() * (index + 1) / count;
+    for line in first..last {
+        let from = source.data.as_ptr().wrapping_add(line * stride + along.start);
+        for at in (0..along.len()).step_by(16) {
+            prefetch::<FAR>(from.wrapping_add(at));
+        }
+    }
+}
+
+/// Into all caches, and into the second-level one.
+const NEAR: i32 = 3;
+const FAR: i32 = 2;
+
 /// Asks for the cache line at `at`, which may lie anywhere.
 #[inline(always)]
-fn prefetch(at: *const f32) {
+fn prefetch<const HINT: i32>(at: *const f32) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a prefetch of any address is harmless.
     unsafe {
-        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(at.cast());
+        std::arch::x86_64::_mm_prefetch::<HINT>(at.cast());
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = at;
@@ -144,39 +166,63 @@ mod x86 {
         let k = panel.len() / width;
         for i in (0..count).step_by(16) {
             let rows = (count - i).min(16);
-            let row_mask = mask(rows);
-            for p in (0..k).step_by(16) {
-                let columns = (k - p).min(16);
-                let column_mask = mask(columns);
-                // SAFETY: rows `i..i + rows` and columns `p..p + columns` are inside `data` (caller); stores are masked
-                // to `rows` values of the `columns` panel rows.
-                unsafe {
-                    let mut tile = [_mm512_setzero_ps(); 16];
-                    let from = data.as_ptr().add(i * stride + p);
-                    for r in 0..rows {
-                        _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(r * stride + AHEAD) as *const i8);
-                    }
-                    if rows == 16 && columns == 16 {
-                        for (r, tile) in tile.iter_mut().enumerate() {
-                            *tile = _mm512_loadu_ps(from.add(r * stride));
-                        }
-                    } else {
-                        for (r, tile) in tile.iter_mut().enumerate().take(rows) {
-                            *tile = _mm512_maskz_loadu_ps(column_mask, from.add(r * stride));
-                        }
-                    }
-                    let tile = transpose16(tile);
-                    let to = panel.as_mut_ptr().add(p * width + i);
-                    if columns == 16 {
-                        for (c, tile) in tile.iter().enumerate() {
-                            _mm512_mask_storeu_ps(to.add(c * width), row_mask, *tile);
-                        }
-                    } else {
-                        for (c, tile) in tile.iter().enumerate().take(columns) {
-                            _mm512_mask_storeu_ps(to.add(c * width), row_mask, *tile);
-                        }
-                    }
+            let whole = if rows == 16 && (i + 16 <= width) { k / 16 * 16 } else { 0 };
+            // SAFETY: rows `i..i + rows` and all columns are inside `data` (caller), and the stores inside the panel.
+            unsafe {
+                let (from, to) = (data.as_ptr().add(i * stride), panel.as_mut_ptr().add(i));
+                for p in (0..whole).step_by(16) {
+                    transpose_whole(from.add(p), stride, to.add(p * width), width);
                 }
+                for p in (whole..k).step_by(16) {
+                    transpose_edge(from.add(p), stride, rows, to.add(p * width), width, (k - p).min(16));
+                }
+            }
+        }
+    }
+
+    /// 16 rows and columns.
+    ///
+    /// # Safety
+    /// Needs AVX-512 F; 16 rows `stride` apart are readable, and 16 `width` apart writable.
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    unsafe fn transpose_whole(from: *const f32, stride: usize, to: *mut f32, width: usize) {
+        // SAFETY: the caller's. Addresses are multiples 1 to 3 of the stride from every fourth row, which takes few registers.
+        unsafe {
+            let row = |r: usize| from.add(r / 4 * 4 * stride).add(r % 4 * stride);
+            let tile: [__m512; 16] = std::array::from_fn(|r| {
+                _mm_prefetch::<_MM_HINT_T0>(row(r).wrapping_add(AHEAD).cast());
+                _mm512_loadu_ps(row(r))
+            });
+            for (c, column) in transpose16(tile).into_iter().enumerate() {
+                _mm512_storeu_ps(to.add(c * width), column);
+            }
+        }
+    }
+
+    /// Up to 16 rows and columns.
+    ///
+    /// # Safety
+    /// Needs AVX-512 F; the rows are readable for so many columns, and so many columns `width` apart writable for the rows.
+    #[target_feature(enable = "avx512f")]
+    #[inline(never)]
+    unsafe fn transpose_edge(
+        from: *const f32,
+        stride: usize,
+        rows: usize,
+        to: *mut f32,
+        width: usize,
+        columns: usize,
+    ) {
+        let (row_mask, column_mask) = (mask(rows), mask(columns));
+        let mut tile = [_mm512_setzero_ps(); 16];
+        // SAFETY: the caller's; masked to the columns and rows that are there.
+        unsafe {
+            for (r, tile) in tile.iter_mut().enumerate().take(rows) {
+                *tile = _mm512_maskz_loadu_ps(column_mask, from.add(r * stride));
+            }
+            for (c, column) in transpose16(tile).iter().enumerate().take(columns) {
+                _mm512_mask_storeu_ps(to.add(c * width), row_mask, *column);
             }
         }
     }
