@@ -27,20 +27,24 @@ pub(crate) fn read_keys(path: &std::path::Path) -> Result<Vec<String>, Error> {
 /// Lets through who has a key, if keys are asked for.
 pub(crate) async fn authorise(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     if !app.keys.is_empty() {
-        let given = bearer(request.headers()).unwrap_or_default();
+        let given = key(request.headers()).unwrap_or_default();
         // Every key is compared to its end, so that the time tells nothing.
         let known = app.keys.iter().fold(false, |known, key| known | same(key.as_bytes(), given.as_bytes()));
         if !known {
-            let message = "this server asks for a key: send it as `Authorization: Bearer KEY`";
+            let message = "this server asks for a key: send it as `Authorization: Bearer KEY` or `X-Api-Key: KEY`";
             return ApiError::new(StatusCode::UNAUTHORIZED, "invalid_api_key", message).into_response();
         }
     }
     next.run(request).await
 }
 
-fn bearer(headers: &HeaderMap) -> Option<&str> {
+/// The key of a request: as OpenAI's clients send it, or as llama-server's and Anthropic's may.
+fn key(headers: &HeaderMap) -> Option<&str> {
+    let Some(authorization) = headers.get(header::AUTHORIZATION) else {
+        return headers.get("x-api-key")?.to_str().ok();
+    };
     // The name of the scheme may be written in any case (RFC 9110, 11.1).
-    let (scheme, key) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    let (scheme, key) = authorization.to_str().ok()?.split_once(' ')?;
     scheme.eq_ignore_ascii_case("Bearer").then(|| key.trim_start())
 }
 

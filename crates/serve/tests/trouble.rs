@@ -221,6 +221,13 @@ fn keys_are_asked_for_where_there_are_keys() {
         assert_eq!(server.get(path).status, 401, "{path}");
         let reply = server.request("GET", path, "Authorization: Bearer second\r\n", b"");
         assert_eq!(reply.status, 200, "{path}");
+        for (headers, status) in [
+            ("X-Api-Key: second\r\n", 200),
+            ("x-api-key: third\r\n", 401),
+            ("Authorization: Bearer third\r\nX-Api-Key: second\r\n", 401),
+        ] {
+            assert_eq!(server.request("GET", path, headers, b"").status, status, "{path} {headers}");
+        }
     }
 
     std::fs::write(&keys, "# none\n").unwrap();
