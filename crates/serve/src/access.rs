@@ -31,7 +31,8 @@ pub(crate) async fn authorise(State(app): State<Arc<App>>, request: Request, nex
         // Every key is compared to its end, so that the time tells nothing.
         let known = app.keys.iter().fold(false, |known, key| known | same(key.as_bytes(), given.as_bytes()));
         if !known {
-            let message = "this server asks for a key: send it as `Authorization: Bearer KEY` or `X-Api-Key: KEY`";
+            let message =
+                "this server asks for a key: send it as `Authorization: Bearer KEY` or `X-Api-Key: KEY`";
             return ApiError::new(StatusCode::UNAUTHORIZED, "invalid_api_key", message).into_response();
         }
     }
