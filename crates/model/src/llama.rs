@@ -182,6 +182,6 @@ impl Llama {
         let normed = tape.rms_norm(&x, layer.ffn_norm, eps);
         let gate_up = tape.linear(normed, layer.w_gate_up);
         let active = tape.swiglu(gate_up);
-        tape.linear_add(active, layer.w_down, &x)
+        tape.linear_add_last(active, layer.w_down, &x)
     }
 }

@@ -97,7 +97,17 @@ pub struct Tape<'p> {
     /// Parameters read since the last node, which are that operator's.
     read: Vec<ParamId>,
     recording: bool,
+    /// Of a tape that computes a forgotten block again; `None` on others.
+    again: Option<Replay>,
     id: u64,
+}
+
+/// How far a block is that is computed again.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Replay {
+    Running,
+    /// Its output, which nobody reads, was left out.
+    Ended,
 }
 
 impl<'p> Tape<'p> {
@@ -107,6 +117,7 @@ impl<'p> Tape<'p> {
             nodes: Vec::new(),
             read: Vec::new(),
             recording,
+            again: None,
             id: TAPES.fetch_add(1, Ordering::Relaxed),
         }
     }
@@ -124,6 +135,16 @@ impl<'p> Tape<'p> {
     /// Whether operators are recorded.
     pub fn is_recording(&self) -> bool {
         self.recording
+    }
+
+    /// Whether a block is computed again, whose output nobody reads.
+    pub(crate) fn computes_again(&self) -> bool {
+        self.again.is_some()
+    }
+
+    /// The operator just appended was the last of a block.
+    pub(crate) fn end_block(&mut self) {
+        self.again = self.again.map(|_| Replay::Ended);
     }
 
     /// The parameters.
@@ -168,6 +189,7 @@ impl<'p> Tape<'p> {
     }
 
     fn append(&mut self, step: Step) {
+        assert!(self.again != Some(Replay::Ended), "tape: an operator follows the last one of a block");
         self.nodes.push(Node { step, params: std::mem::take(&mut self.read) });
     }
 
@@ -235,7 +257,8 @@ impl<'p> Tape<'p> {
     }
 
     /// Runs `block` and forgets its insides; the backward pass runs it again (arXiv 1604.06174). `block` must compute
-    /// the same from the same inputs, and use no variable of this tape but its `inputs`.
+    /// the same from the same inputs, and use no variable of this tape but its `inputs`. If its last operator is
+    /// [`Tape::linear_add_last`], that is not computed again.
     pub fn segment<F>(&mut self, inputs: &[&Var], block: F) -> Var
     where
         F: Fn(&mut Tape<'_>, &[Var]) -> Var + 'static,
@@ -262,7 +285,7 @@ struct Recomputed<F> {
 impl<F: Fn(&mut Tape<'_>, &[Var]) -> Var> Block for Recomputed<F> {
     fn again(self: Box<Self>, grad: Tensor, params: &Params) -> Unfolded {
         let _span = profile::backward::<Self>();
-        let mut tape = Tape::new(params);
+        let mut tape = Tape { again: Some(Replay::Running), ..Tape::new(params) };
         let leaves: Vec<Var> = self.values.into_iter().map(|value| tape.leaf(value)).collect();
         let output = (self.block)(&mut tape, &leaves);
         drop(leaves);

@@ -80,3 +80,23 @@ fn not_a_number_reaches_the_loss() {
     let loss = tape.linear_cross_entropy(&x, p[0], &[3, 3], &[1.0, 1.0]);
     assert!(loss.value().item().is_nan());
 }
+
+/// The last operator of a block has a value the first time only, so nothing may read it the second time.
+#[test]
+fn nothing_follows_the_last_operator_of_a_block_that_is_computed_again() {
+    let square = ParamSpec::new("w", &[3, 3], Init::Ones);
+    let params = Params::new(vec![ParamSpec::new("embed", &[10, 3], Init::Ones), square]);
+    let p: Vec<ParamId> = params.ids().collect();
+    let walk = |goes_on: bool| {
+        let mut tape = Tape::new(&params);
+        let (x, w) = (tape.embedding(p[0], &[1, 2]), p[1]);
+        let y = tape.segment(&[&x], move |tape, inputs| {
+            let last = tape.linear_add_last(&inputs[0], w, &inputs[0]);
+            if goes_on { tape.linear(&last, w) } else { last }
+        });
+        let seed = Tensor::from_slice(&[1.0; 6], &[2, 3]);
+        tape.backward_from([(y, seed)], &mut Grads::new(&params));
+    };
+    walk(false);
+    assert!(message(|| walk(true)).contains("follows the last one of a block"));
+}

@@ -17,15 +17,24 @@ struct Linear {
 impl<'p> Tape<'p> {
     /// `x w^T` for `x [n, in]` and `w [out, in]`: `[n, out]`.
     pub fn linear(&mut self, x: impl Borrow<Var>, w: ParamId) -> Var {
-        self.linear_into(x.borrow(), w, None)
+        self.linear_into(x.borrow(), w, None, true)
     }
 
     /// `residual + x w^T`, in one pass.
     pub fn linear_add(&mut self, x: impl Borrow<Var>, w: ParamId, residual: &Var) -> Var {
-        self.linear_into(x.borrow(), w, Some(residual))
+        self.linear_into(x.borrow(), w, Some(residual), true)
     }
 
-    fn linear_into(&mut self, x: &Var, w: ParamId, residual: Option<&Var>) -> Var {
+    /// [`Tape::linear_add`] as the last operator of a block that may be computed again ([`Tape::segment`]): then its
+    /// product is left out, since the walk back reads what goes into it, not what comes out. Nothing may follow it there
+    /// (that panics), and the variable has no value.
+    pub fn linear_add_last(&mut self, x: impl Borrow<Var>, w: ParamId, residual: &Var) -> Var {
+        let out = self.linear_into(x.borrow(), w, Some(residual), !self.computes_again());
+        self.end_block();
+        out
+    }
+
+    fn linear_into(&mut self, x: &Var, w: ParamId, residual: Option<&Var>, compute: bool) -> Var {
         let _span = profile::span("linear");
         let (n, inputs) = (x.rows(), x.width());
         let outputs = self.matrix(w, inputs, "linear");
@@ -33,23 +42,21 @@ impl<'p> Tape<'p> {
             assert_eq!(residual.shape(), [n, outputs], "linear_add: shape of the residual");
         }
         if let Some(on) = self.params().on_card() {
-            return self.linear_on_card(on, x, w, residual);
+            return self.linear_on_card(on, x, w, residual, compute);
         }
         let mut out = Tensor::stale(&[n, outputs]);
-        let into = match residual {
-            None => Into::Overwrite,
-            Some(residual) => {
-                out.make_mut().copy_from_slice(residual.value().as_slice());
-                Into::Add
-            }
-        };
-        product(
-            (n, outputs, inputs),
-            Strided::rows(x.value().as_slice(), inputs),
-            Strided::rows(self.weight(w), inputs).t(),
-            into,
-            out.make_mut(),
-        );
+        let w_rows = Strided::rows(self.weight(w), inputs);
+        if compute {
+            let into = match residual {
+                None => Into::Overwrite,
+                Some(residual) => {
+                    out.make_mut().copy_from_slice(residual.value().as_slice());
+                    Into::Add
+                }
+            };
+            let x = Strided::rows(x.value().as_slice(), inputs);
+            product((n, outputs, inputs), x, w_rows.t(), into, out.make_mut());
+        }
         let x_slot = self.slot(x);
         let residual = residual.map_or(Slot::NONE, |r| self.slot(r));
         self.push(out, || Linear { x: x_slot, saved: Saved::new(x), w, residual })

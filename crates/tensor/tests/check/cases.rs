@@ -272,7 +272,7 @@ pub fn segment() {
                 let h = tape.rms_norm(&inputs[0], p[1], 1e-5);
                 let h = tape.linear(&h, p[2]);
                 let h = tape.swiglu(&h);
-                tape.linear_add(&h, p[3], &inputs[0])
+                tape.linear_add_last(&h, p[3], &inputs[0])
             })
         },
         reference: &|v| {

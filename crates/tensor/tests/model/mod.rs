@@ -52,7 +52,7 @@ impl Model {
         let h = tape.rms_norm(&x, ffn_norm, 1e-5);
         let h = tape.linear(&h, w_gate_up);
         let h = tape.swiglu(&h);
-        tape.linear_add(&h, w_down, &x)
+        tape.linear_add_last(&h, w_down, &x)
     }
 
     pub fn hidden(&self, tape: &mut Tape, tokens: &[u32], call: &Attention, recompute: bool) -> Var {

@@ -25,17 +25,20 @@ impl Tape<'_> {
         x: &Var,
         w: ParamId,
         residual: Option<&Var>,
+        compute: bool,
     ) -> Var {
         let (n, inputs, outputs) = (x.rows(), x.width(), self.params().shape(w)[0]);
         let out = Tensor::stale_on(on.card(), on.activations(), &[n, outputs]);
-        expect(on.card().product(&Product {
-            sizes: (n, outputs, inputs),
-            a: mat(x.value()),
-            b: Mat::rows(self.params().act_address(w), on.activations(), inputs).t(),
-            out: mat(&out),
-            add: residual.map(|residual| residual.value().place().0.address()),
-            scales: None,
-        }));
+        if compute {
+            expect(on.card().product(&Product {
+                sizes: (n, outputs, inputs),
+                a: mat(x.value()),
+                b: Mat::rows(self.params().act_address(w), on.activations(), inputs).t(),
+                out: mat(&out),
+                add: residual.map(|residual| residual.value().place().0.address()),
+                scales: None,
+            }));
+        }
         let x_slot = self.slot(x);
         let residual = residual.map_or(Slot::NONE, |r| self.slot(r));
         self.push(out, || Linear { x: x_slot, saved: Saved::new(x), w, residual })
