@@ -176,6 +176,7 @@ def main():
     args = parser.parse_args()
     if args.serve:
         return serve_torch(args.serve)
+    args.out.mkdir(parents=True, exist_ok=True)
     python = None if args.old else setup(args.venv)
     binary = args.binary or build()
     now = datetime.now(timezone.utc)
