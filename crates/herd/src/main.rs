@@ -14,7 +14,11 @@ fn main() -> ExitCode {
     let cli = cli::Cli::parse();
     let ctx = Context { progress: Progress::new(cli.output.verbosity()), stop: Stop::default() };
     // A measurement is worth something only as a whole.
-    let keeps_nothing = matches!(cli.command, cli::Command::Bench(_));
+    let keeps_nothing = match &cli.command {
+        cli::Command::Bench(_) => true,
+        cli::Command::Tokenizer(args) => matches!(args.command, Some(cli::TokenizerCommand::Bench { .. })),
+        _ => false,
+    };
     match start(cli, &ctx) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error)

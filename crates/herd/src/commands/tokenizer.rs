@@ -3,7 +3,7 @@
 use crate::cli::TokenizerCommand;
 use anyhow::Context as _;
 use herd_data::shards;
-use herd_run::{Context, atomic};
+use herd_run::{Context, Stop, atomic};
 use herd_tokenizer::train::{Settings, Trainer};
 use herd_tokenizer::{TokenParts, Tokenizer};
 use serde::Serialize;
@@ -79,8 +79,7 @@ pub fn run(command: TokenizerCommand, ctx: &Context) -> anyhow::Result<()> {
         }
         TokenizerCommand::Bench { tokenizer, files, json, ids } => {
             for file in files {
-                ctx.stop.check()?;
-                let (measured, tokens) = measure(&tokenizer, &file)?;
+                let (measured, tokens) = measure(&tokenizer, &file, &ctx.stop)?;
                 if let Some(folder) = &ids {
                     let name = file.file_name().unwrap_or_default();
                     let path = folder.join(name).with_added_extension("ids");
@@ -257,22 +256,26 @@ impl std::fmt::Display for Measured {
 }
 
 /// Encodes a file with a tokenizer of its own, for which everything is new.
-fn measure(tokenizer: &Path, file: &Path) -> anyhow::Result<(Measured, TokenParts)> {
+fn measure(tokenizer: &Path, file: &Path, stop: &Stop) -> anyhow::Result<(Measured, TokenParts)> {
     let text = text(Some(file))?;
     let new = || Tokenizer::load(tokenizer).inspect(Tokenizer::prepare);
     let timed = |tokenizer: &Tokenizer, text: &str| {
+        stop.check()?;
         let start = Instant::now();
         let ids = tokenizer.encode_parallel(text);
-        (ids, start.elapsed().as_secs_f64())
+        anyhow::Ok((ids, start.elapsed().as_secs_f64()))
     };
     let (first, other) = text.split_at(text.ceil_char_boundary(text.len() / 2));
     let halves = new()?;
-    timed(&halves, first);
-    let seconds_other = timed(&halves, other).1;
+    timed(&halves, first)?;
+    let seconds_other = timed(&halves, other)?.1;
     drop(halves);
     let tokenizer = new()?;
-    let (ids, seconds_cold) = timed(&tokenizer, &text);
-    let seconds_warm = (0..WARM_ROUNDS).map(|_| timed(&tokenizer, &text).1).fold(f64::INFINITY, f64::min);
+    let (ids, seconds_cold) = timed(&tokenizer, &text)?;
+    let mut seconds_warm = f64::INFINITY;
+    for _ in 0..WARM_ROUNDS {
+        seconds_warm = seconds_warm.min(timed(&tokenizer, &text)?.1);
+    }
     let measured = Measured {
         file: file.display().to_string(),
         bytes: text.len(),
